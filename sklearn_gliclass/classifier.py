@@ -1,0 +1,499 @@
+"""GLiClassClassifier."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from .base import BaseGLiClass
+from .targets import (
+    MULTI,
+    SINGLE,
+    class_sample_weight,
+    decision_values,
+    label_texts,
+    logits_to_log_probabilities,
+    logits_to_probabilities,
+    read_class_targets,
+)
+
+
+class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
+    """Text classifier that reads the names of the labels together with the text.
+
+    One model serves full training sets, a few examples a class, and several kinds of y: single-label,
+    multi-label (indicator matrix) and soft labels (rows of probabilities).
+
+    Parameters
+    ----------
+    encoder_model : str, optional
+        Encoder to start from: a folder, or a name on the Hugging Face hub. Default, without `encoder_config`:
+        "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs.
+    encoder_config : dict, optional
+        Build the encoder from scratch instead: a transformers configuration with its "model_type". A
+        tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.
+    label_model_name, label_model_config : str, dict, optional
+        The label encoder of the bi-encoders, in the same two ways. Default: a copy of the text encoder.
+    class_token_index, text_token_index : int, default=-1
+        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them.
+    ignore_index : int, default=-100
+        In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
+    hidden_size : int, optional
+        Width inside the projectors. Default: the encoder's hidden size, twice that with
+        ``projector_init="identity"``.
+    projector_hidden_act : str, default="gelu"
+        Activation of the projectors (a transformers name).
+    vocab_size : int, optional
+        Rows of the encoder's token embeddings; only a value that agrees with the encoder is accepted.
+    problem_type : str, optional
+        "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
+        a y that does not fit raises.
+    max_num_classes : int, default=25
+        Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
+        others, and prediction scores the labels in chunks.
+    use_lstm : bool, default=False
+        A bidirectional LSTM over the text's token states before pooling.
+    initializer_range : float, default=0.03
+        Standard deviation of the initial weights of the heads.
+    scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, default="simple"
+        How text and label become a logit: dot product, MLPs over combinations of both, a Hopfield retrieval,
+        or attention of the label to the text's tokens (with ``pooling_strategy="pass"``).
+    scorer_num_heads : int, default=16
+        Attention heads of "cross-attn".
+    scorer_mlp_hidden_size : int, optional
+        Width of the scorer's MLP. Default: 256 in "mlp" and "hopfield", 1024 in "cross-attn".
+    scorer_attn_dropout : float, default=0.1
+        Attention dropout of "cross-attn".
+    pooling_strategy : str, default="avg"
+        How token states become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg";
+        "pass" keeps all for "cross-attn". The checkpoints' own default is "first"; sentence encoders such as
+        MiniLM were trained with the mean.
+    class_token_pooling : {"first", "average"}, default="first"
+        A label's state in a prompt: that of its ``<<LABEL>>`` token, or the mean over its tokens.
+    focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
+        Multi-label: weight of the positives (negative: none) and focus on hard labels.
+    focal_loss_reduction : {"mean", "sum", "none"}, optional
+        Multi-label: "sum" adds the losses of the labels up, anything else averages them.
+    logit_scale_init_value : float, default=20.0
+        Initial factor of the logits, which is trained. The checkpoints' own default is 2.6592; cosines need a
+        larger one to become certain.
+    normalize_features : bool, default=True
+        L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
+        default is False.
+    extract_text_features : bool, default=False
+        Pool the text's part of a sequence with a prompt only.
+    contrastive_loss_coef : float, default=0
+        Weight of a loss that pushes the labels apart.
+    architecture_type : str, default="bi-encoder"
+        "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
+        embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
+        default is "uni-encoder", which needs GLiClass pretraining to learn from few examples.
+    prompt_first : bool, default=False
+        The label prompt stands before the text.
+    squeeze_layers : bool, default=False
+        Read a learnt weighting of all encoder layers.
+    layer_wise : bool, default=False
+        Train the heads on every encoder layer.
+    encoder_layer_id : int, default=-1
+        Encoder layer to read; 0 is the embedding layer, -1 the last.
+    embed_class_token : bool, default=True
+        False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
+    dropout : float, default=0.1
+        Dropout of the heads.
+    projector_init : {"identity", "normal"}, default="identity"
+        How the projectors start: as the identity, so that the model begins with what the encoder knows about
+        texts and labels that lie near each other, or at random, as in the checkpoints' own training.
+    lr : float, default=5e-5
+        Peak learning rate of the encoders.
+    others_lr : float, optional, default=5e-4
+        Peak learning rate of everything else; None: `lr`.
+    weight_decay, others_weight_decay : float, default=0.01, 0.0
+        Weight decay of the encoders' matrices and of the others; biases and norms have none.
+    optim : str, default="adamw_torch"
+        Optimiser, by its name in transformers.
+    max_epochs : int, optional
+        Passes over the data; 0 trains nothing. Default: as many as give 200 optimiser steps, 3 at least.
+    batch_size : int, default=16
+        Samples in a forward pass of the training.
+    gradient_accumulation_steps : int, default=1
+        Forward passes per optimiser step.
+    lr_scheduler_type : str, default="linear"
+        Schedule of the rates after the warm-up, by its name in transformers.
+    warmup_ratio : float, default=0.1
+        Share of the steps in which the rates rise.
+    max_grad_norm : float, optional, default=1.0
+        Gradients are scaled down to this norm; None: never.
+    cache_dir : str, optional
+        Where models from the hub are kept. Default: the Hugging Face cache.
+    max_length : int, optional
+        Most tokens of a sequence; longer texts are cut at the end, with a warning, labels never. Default: the
+        encoder's limit.
+    label_names : dict or list, optional
+        What the model reads for each label: {label: text}, or texts in the order of the labels.
+    text_template : str or callable, optional
+        How a row of a table becomes a text: a format string with column names, or a function of a dict.
+        Default: ``"column: value"`` for each cell that is not missing.
+    shuffle_labels : bool, default=True
+        Put the labels of a training prompt in random order.
+    early_stopping : bool, default=False
+        Hold rows back, stop when their loss does not fall, and restore the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds back.
+    n_iter_no_change : int, default=3
+        Epochs without a better validation loss after which `early_stopping` stops.
+    warm_start : bool, default=False
+        `fit` goes on from the fitted model instead of starting anew.
+    callbacks : list, optional
+        skorch callbacks.
+    device : str, default="auto"
+        Where to compute; "auto": a GPU if there is one.
+    dtype : {"float32", "bfloat16", "float64"}, default="float32"
+        Precision; "bfloat16" is mixed precision.
+    max_batch_tokens : int, default=2048
+        Most tokens, padding included, in a batch of the prediction.
+    verbose : int, default=0
+        1: progress bars.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the order of the data and dropout.
+    class_weight : {"balanced"}, dict or None, default=None
+        Weights of the classes in the loss. Multi-label: of each class's positives; "balanced" gives the
+        positives and the negatives of each class the same total.
+    threshold : float or array-like of shape (n_classes,), default=0.5
+        Multi-label: probability from which on a label is predicted.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes; multi-label: names of the columns of y.
+    label_names_ : list of str
+        What the model reads for each class.
+    model_ : GLiClassModel
+        The torch model.
+    config_ : GLiClassModelConfig
+        Its configuration, with everything resolved.
+    tokenizer_ : PreTrainedTokenizerFast
+        The text's tokenizer.
+    label_tokenizer_ : PreTrainedTokenizerFast or None
+        The label encoder's tokenizer in the bi-encoders.
+    net_ : Trainer
+        The skorch net that trained the model.
+    history_ : skorch.history.History
+        Losses, durations and learning rates per epoch.
+    n_iter_ : int
+        Epochs trained.
+    training_args_ : TrainingArguments
+        What the training loop was told.
+    max_length_ : int
+        Most tokens of a sequence.
+    n_features_in_ : int
+        Columns of the table in `fit`; only for tables.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names; only where all are strings.
+
+    See Also
+    --------
+    GLiClassRegressor : The same for numbers.
+
+    References
+    ----------
+    Stepanov et al., "GLiClass: Generalist Lightweight Model for Sequence Classification Tasks", 2025,
+    https://arxiv.org/abs/2508.07662
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassClassifier
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder from scratch; leave out for MiniLM
+    >>> texts = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"]
+    >>> clf = GLiClassClassifier(**TINY, random_state=0)
+    >>> clf.fit(texts, ["sports", "politics", "sports", "politics"]).predict(["a late goal"])
+    array(['sports'], dtype='<U8')
+    >>> clf.predict_proba(["a late goal"]).shape
+    (1, 2)
+    """
+
+    _parameter_constraints: dict = {
+        **BaseGLiClass._parameter_constraints,
+        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+    }
+
+    def __init__(
+        self,
+        *,
+        encoder_model=None,
+        encoder_config=None,
+        label_model_name=None,
+        label_model_config=None,
+        class_token_index=-1,
+        text_token_index=-1,
+        ignore_index=-100,
+        hidden_size=None,
+        projector_hidden_act="gelu",
+        vocab_size=None,
+        problem_type=None,
+        max_num_classes=25,
+        use_lstm=False,
+        initializer_range=0.03,
+        scorer_type="simple",
+        scorer_num_heads=16,
+        scorer_mlp_hidden_size=None,
+        scorer_attn_dropout=0.1,
+        pooling_strategy="avg",
+        class_token_pooling="first",
+        focal_loss_alpha=0.5,
+        focal_loss_gamma=2,
+        focal_loss_reduction=None,
+        logit_scale_init_value=20.0,
+        normalize_features=True,
+        extract_text_features=False,
+        contrastive_loss_coef=0,
+        architecture_type="bi-encoder",
+        prompt_first=False,
+        squeeze_layers=False,
+        layer_wise=False,
+        encoder_layer_id=-1,
+        embed_class_token=True,
+        dropout=0.1,
+        projector_init="identity",
+        lr=5e-5,
+        others_lr=5e-4,
+        weight_decay=0.01,
+        others_weight_decay=0.0,
+        optim="adamw_torch",
+        max_epochs=None,
+        batch_size=16,
+        gradient_accumulation_steps=1,
+        lr_scheduler_type="linear",
+        warmup_ratio=0.1,
+        max_grad_norm=1.0,
+        cache_dir=None,
+        max_length=None,
+        label_names=None,
+        text_template=None,
+        class_weight=None,
+        threshold=0.5,
+        shuffle_labels=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=3,
+        warm_start=False,
+        callbacks=None,
+        device="auto",
+        dtype="float32",
+        max_batch_tokens=2048,
+        verbose=0,
+        random_state=None,
+    ):
+        super().__init__(
+            encoder_model=encoder_model,
+            encoder_config=encoder_config,
+            label_model_name=label_model_name,
+            label_model_config=label_model_config,
+            class_token_index=class_token_index,
+            text_token_index=text_token_index,
+            ignore_index=ignore_index,
+            hidden_size=hidden_size,
+            projector_hidden_act=projector_hidden_act,
+            vocab_size=vocab_size,
+            problem_type=problem_type,
+            max_num_classes=max_num_classes,
+            use_lstm=use_lstm,
+            initializer_range=initializer_range,
+            scorer_type=scorer_type,
+            scorer_num_heads=scorer_num_heads,
+            scorer_mlp_hidden_size=scorer_mlp_hidden_size,
+            scorer_attn_dropout=scorer_attn_dropout,
+            pooling_strategy=pooling_strategy,
+            class_token_pooling=class_token_pooling,
+            focal_loss_alpha=focal_loss_alpha,
+            focal_loss_gamma=focal_loss_gamma,
+            focal_loss_reduction=focal_loss_reduction,
+            logit_scale_init_value=logit_scale_init_value,
+            normalize_features=normalize_features,
+            extract_text_features=extract_text_features,
+            contrastive_loss_coef=contrastive_loss_coef,
+            architecture_type=architecture_type,
+            prompt_first=prompt_first,
+            squeeze_layers=squeeze_layers,
+            layer_wise=layer_wise,
+            encoder_layer_id=encoder_layer_id,
+            embed_class_token=embed_class_token,
+            dropout=dropout,
+            projector_init=projector_init,
+            lr=lr,
+            others_lr=others_lr,
+            weight_decay=weight_decay,
+            others_weight_decay=others_weight_decay,
+            optim=optim,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            lr_scheduler_type=lr_scheduler_type,
+            warmup_ratio=warmup_ratio,
+            max_grad_norm=max_grad_norm,
+            cache_dir=cache_dir,
+            max_length=max_length,
+            label_names=label_names,
+            text_template=text_template,
+            shuffle_labels=shuffle_labels,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            warm_start=warm_start,
+            callbacks=callbacks,
+            device=device,
+            dtype=dtype,
+            max_batch_tokens=max_batch_tokens,
+            verbose=verbose,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+        self.threshold = threshold
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        # scikit-learn measures accuracy on clouds of numbers, which are no texts.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train on texts and their classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts, or a table whose rows become texts.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            One class per sample; or 0 and 1 for each class (multi-label); or rows of probabilities.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples; 0 leaves a row out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Missing texts, fewer than two classes, two classes with one label text, a continuous y, or
+            hyperparameters that exclude each other.
+        """
+        return self._fit(X, y, sample_weight)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train for one more epoch; weights and optimiser are kept.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in :meth:`fit`.
+        classes : array-like of shape (n_classes,), optional
+            All classes, in the first call; default: those of `y`.
+
+        Returns
+        -------
+        self
+        """
+        known = getattr(self, "classes_", None) if classes is None else np.unique(classes)
+        return self._fit(X, y, sample_weight, known, epochs=1)
+
+    def _fit(self, X, y, sample_weight, classes=None, epochs=None):
+        texts, weight, rows = self._read_training_rows(X, sample_weight)
+        if y is not None:
+            check_consistent_length(texts, y)
+        targets = read_class_targets(y, self.problem_type, self.ignore_index, classes)
+        if len(rows) < len(texts):
+            targets = read_class_targets(_take(y, rows), self.problem_type, self.ignore_index, classes)
+            texts, weight = [texts[row] for row in rows], weight[rows]
+        names = label_texts(self.label_names, targets.classes)
+        self.classes_ = targets.classes
+        self._y_kind = targets.kind
+        weight = class_sample_weight(targets, self.class_weight, weight)
+        stratify = targets.array if targets.kind == SINGLE else None
+        return self._fit_model(texts, targets, names, weight, stratify, epochs)
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            For two classes the second's logit minus the first's; above 0 means ``classes_[1]``.
+        """
+        return decision_values(self._logits(X), self._y_kind)
+
+    def predict_proba(self, X):
+        """Probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`. Rows sum to 1; multi-label: each class for itself.
+        """
+        return logits_to_probabilities(self._logits(X), self._y_kind)
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities, of shape (n_samples, n_classes).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        return logits_to_log_probabilities(self._logits(X), self._y_kind)
+
+    def predict(self, X):
+        """The classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The likeliest class; multi-label: an indicator matrix (n_samples, n_classes) of the classes whose
+            probability reaches `threshold`.
+        """
+        check_is_fitted(self, "model_")
+        if self._y_kind == MULTI:
+            return (self.predict_proba(X) >= self._thresholds()).astype(np.int64)
+        return self.classes_[self._logits(X).argmax(axis=1)]
+
+    def _thresholds(self) -> np.ndarray:
+        threshold = np.asarray(self.threshold, dtype=np.float64)
+        if threshold.ndim and threshold.shape != (len(self.classes_),):
+            raise ValueError(
+                f"threshold has shape {threshold.shape}; give one number, or one for each of the {len(self.classes_)} "
+                "classes."
+            )
+        return threshold
+
+
+def _take(y, rows):
+    """Rows of a y of any kind."""
+    if hasattr(y, "iloc"):
+        return y.iloc[rows]
+    if hasattr(y, "tocsr"):
+        return y.tocsr()[rows]
+    return [y[row] for row in rows] if isinstance(y, (list, tuple)) else y[rows]

@@ -1,0 +1,1 @@
+"""Texts and labels -> batches of token ids."""

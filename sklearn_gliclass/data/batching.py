@@ -1,0 +1,103 @@
+"""Batches of like lengths: padding, token budgets for inference, buckets for training."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+WINDOW_BATCHES = 50  # lengths are sorted inside windows of this many batches
+
+
+def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (batch, length), padded on the right to the longest, and the mask of real tokens.
+
+    Examples
+    --------
+    >>> ids, mask = pad([np.array([5, 6, 7]), np.array([8])], pad_id=0)
+    >>> ids.tolist(), mask.tolist()
+    ([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])
+    """
+    longest = max(map(len, sequences))
+    ids = np.full((len(sequences), longest), pad_id, np.int64)
+    mask = np.zeros((len(sequences), longest), np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
+def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice]:
+    """Cut ascending `lengths` into slices of at most `max_tokens` padded tokens (one text at least)."""
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        if last == len(lengths) or (last + 1 - first) * lengths[last] > max_tokens:
+            yield slice(first, last)
+            first = last
+
+
+def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.RandomState | None) -> list[np.ndarray]:
+    """Random batches of texts of like lengths.
+
+    The texts are shuffled; inside windows of many batches they are sorted by length and cut; then the batches
+    are shuffled. Without `rng`: one sort, no shuffling.
+
+    Examples
+    --------
+    >>> [batch.tolist() for batch in bucketed_batches(np.array([9, 1, 8, 2]), 2, None)]
+    [[1, 3], [2, 0]]
+    """
+    if rng is None:
+        order = np.argsort(lengths, kind="stable")
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    order = rng.permutation(len(lengths))
+    window = batch_size * WINDOW_BATCHES
+    batches = []
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches.extend(rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def choose_labels(own: np.ndarray, n_labels: int, max_labels: int, rng: np.random.RandomState) -> np.ndarray:
+    """A sample's labels in training: its own and random others, `max_labels` in all, in random order.
+
+    More own labels than `max_labels` are thinned at random.
+    """
+    if len(own) >= max_labels:
+        return rng.permutation(own)[:max_labels]
+    others = np.setdiff1d(np.arange(n_labels), own, assume_unique=True)
+    others = rng.permutation(others)[: max_labels - len(own)]
+    return rng.permutation(np.concatenate([own, others]))
+
+
+class Batch:
+    """Inputs of the model on their way through skorch, which asks for the number of samples.
+
+    Attributes
+    ----------
+    inputs : dict of str to Tensor
+        Keyword arguments of the model, `labels` and `sample_weight` among them.
+    rows : ndarray
+        The samples' rows in the data set.
+    share : float
+        The batch's part of the optimiser step's total weight (1 without gradient accumulation).
+    last_of_step : bool
+        An optimiser step follows.
+    """
+
+    def __init__(self, inputs: dict[str, np.ndarray], rows: np.ndarray, share: float = 1.0, last_of_step: bool = True):
+        self.inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        self.rows = rows
+        self.share = share
+        self.last_of_step = last_of_step
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """The inputs on a device, floating ones in `dtype`."""
+        return {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+            for name, tensor in self.inputs.items()
+        }

@@ -1,0 +1,120 @@
+"""The training data: tokenised once, turned into batches epoch by epoch."""
+
+import numpy as np
+
+from .batching import Batch, bucketed_batches, choose_labels
+from .prompt import Layout
+from .tokenizer import TokenizedTexts
+
+
+class TextDataset:
+    """Texts and targets for training.
+
+    Parameters
+    ----------
+    layout : Layout
+        Builds the sequences.
+    tokens : TokenizedTexts
+        Ids of the n texts.
+    targets : ndarray
+        Class indices (n,), or (n, labels) indicators, probabilities or values.
+    sample_weight : ndarray of shape (n,) or (n, labels)
+        Weights of the samples, or of each of their labels.
+    n_labels : int
+        Number of labels.
+    max_num_classes : int or None
+        Most labels in a sample's prompt; None: all.
+    shuffle_labels : bool
+        Put the labels in random order, anew each time.
+    """
+
+    def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
+                 shuffle_labels):  # fmt: skip
+        self.layout = layout
+        self.tokens = tokens
+        self.targets = targets
+        self.sample_weight = sample_weight
+        self.n_labels = n_labels
+        self.max_labels = n_labels if max_num_classes is None else min(max_num_classes, n_labels)
+        self.shuffle_labels = shuffle_labels
+        self.all_labels = np.arange(n_labels)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, row):
+        """Ids and target of one text, as skorch's helpers expect of a data set."""
+        return self.tokens[row], self.targets[row]
+
+    def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
+        """Yield the batches of one epoch.
+
+        Without `rng` (validation) everything is fixed: batches by length, labels in their order; where a prompt
+        can't hold all labels, the random others are the same in every epoch.
+        """
+        plan = bucketed_batches(self.tokens.lengths, batch_size, rng)
+        for first in range(0, len(plan), accumulate):
+            group = plan[first : first + accumulate]
+            orders = [self._orders(rows, rng) for rows in group]
+            weights = [self._weight(rows, order) for rows, order in zip(group, orders, strict=True)]
+            total = sum(weights)
+            for number, (rows, order, weight) in enumerate(zip(group, orders, weights, strict=True), start=1):
+                inputs = self._inputs(rows, order)
+                yield Batch(inputs, rows, weight / total if total > 0 else 0.0, number == len(group))
+
+    def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
+        """The labels of each sample, in the order of its prompt."""
+        if self.max_labels == self.n_labels and (rng is None or not self.shuffle_labels):
+            return [self.all_labels] * len(rows)
+        if rng is None:
+            rng = np.random.RandomState(rows[0])
+        if self.layout.shares_labels:
+            return [self._shared_order(rows, rng)] * len(rows)
+        if self.max_labels == self.n_labels:
+            return [rng.permutation(self.n_labels) for _ in rows]
+        orders = [choose_labels(self._own(row), self.n_labels, self.max_labels, rng) for row in rows]
+        return orders if self.shuffle_labels else [np.sort(order) for order in orders]
+
+    def _shared_order(self, rows: np.ndarray, rng) -> np.ndarray:
+        """One set for the batch: the labels of its samples and random others."""
+        if self.max_labels == self.n_labels:
+            return self.all_labels
+        own = np.unique(np.concatenate([self._own(row) for row in rows]))
+        return np.sort(choose_labels(own, self.n_labels, max(self.max_labels, len(own)), rng))
+
+    def _own(self, row: int) -> np.ndarray:
+        target = self.targets[row]
+        return np.atleast_1d(target) if self.targets.ndim == 1 else np.flatnonzero(target > 0)
+
+    def _weight(self, rows: np.ndarray, orders) -> float:
+        """What the batch's loss is divided by."""
+        weight = self.sample_weight[rows]
+        if self.targets.ndim == 1 or weight.ndim == 2:
+            return float(weight.sum())
+        return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
+
+    def _inputs(self, rows: np.ndarray, orders) -> dict[str, np.ndarray]:
+        inputs = self.layout.batch([self.tokens[row] for row in rows], orders)
+        orders = np.stack(orders)  # within a data set every sample has the same number of labels
+        targets, weight = self.targets[rows], self.sample_weight[rows]
+        if weight.ndim == 2:
+            weight = np.take_along_axis(weight, orders, axis=1)
+        if self.targets.ndim == 1:
+            labels = (orders == targets[:, None]).argmax(axis=1)
+        else:
+            labels = np.take_along_axis(targets, orders, axis=1)
+        return {**inputs, "labels": labels, "sample_weight": weight}
+
+
+class Epochs:
+    """What skorch iterates over: one pass is one epoch."""
+
+    def __init__(self, dataset: TextDataset, batch_size: int, rng=None, accumulate: int = 1):
+        self.dataset, self.batch_size, self.rng, self.accumulate = dataset, batch_size, rng, accumulate
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self):
+        for batch in self.dataset.batches(self.batch_size, self.rng, self.accumulate):
+            yield batch, batch.inputs["labels"]

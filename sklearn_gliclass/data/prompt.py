@@ -1,0 +1,192 @@
+"""Where labels, separator and text go in each architecture, and what is cut when they don't fit.
+
+A layout turns token ids of texts and label texts into the sequences of the model's batch. The text is cut,
+never a label.
+"""
+
+import numpy as np
+
+from .batching import pad
+from .tokenizer import PieceTokenizer, TokenizedTexts
+
+MIN_TEXT_TOKENS = 8  # a prompt that leaves the text less room than this is refused
+
+
+class Layout:
+    """Sequences of one architecture for a fixed list of label texts.
+
+    Parameters
+    ----------
+    config : GLiClassModelConfig
+        ``prompt_first`` is read.
+    pieces : PieceTokenizer
+        The text's tokenizer.
+    label_texts : sequence of str
+        What the model reads for each label.
+    max_length : int
+        Most tokens of a sequence.
+    label_pieces : PieceTokenizer, optional
+        The label encoder's tokenizer in the bi-encoders.
+    """
+
+    shares_labels = False  # the labels of a batch are one set, whatever the sample
+
+    def __init__(self, config, pieces: PieceTokenizer, label_texts, max_length, label_pieces=None):
+        self.prompt_first = config.prompt_first
+        self.pieces = pieces
+        self.label_pieces = label_pieces or pieces
+        self.max_length = max_length
+        self.label_texts = list(label_texts)
+        self._prepare_labels()
+
+    def _prepare_labels(self):
+        self.labels = self.pieces.tokenize(self.label_texts, at_start=False)
+
+    def tokenize(self, texts) -> TokenizedTexts:
+        """Ids of the texts, in one call of the tokenizer."""
+        return self.pieces.tokenize(texts, at_start=not self.prompt_first)
+
+    def prompt(self, order) -> np.ndarray:
+        """``<<LABEL>>l1<<LABEL>>l2...<<SEP>>`` for the labels in `order`."""
+        label = np.array([self.pieces.label_id], np.int32)
+        parts = [part for index in order for part in (label, self.labels[index])]
+        return np.concatenate([*parts, np.array([self.pieces.sep_id], np.int32)])
+
+    def text_room(self, prompt_length: int) -> int:
+        """How many tokens of the text fit beside the prompt."""
+        room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length
+        if room < MIN_TEXT_TOKENS:
+            raise ValueError(
+                f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves "
+                f"{max(room, 0)} for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes (labels "
+                "in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels take "
+                "nothing from the text."
+            )
+        return room
+
+    def sequence(self, text: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+        """Text and prompt in one sequence."""
+        text = text[: self.text_room(len(prompt))]
+        return self.pieces.frame(prompt, text) if self.prompt_first else self.pieces.frame(text, prompt)
+
+    def prompt_length(self, order) -> int:
+        """Tokens that the labels take from the text's sequence."""
+        return len(self.prompt(order))
+
+    def sequence_lengths(self, lengths: np.ndarray, order) -> np.ndarray:
+        """Tokens of the sequences for texts of `lengths` tokens, cut to fit."""
+        prompt_length = self.prompt_length(order)
+        room = self.text_room(prompt_length)
+        return np.minimum(lengths, room) + self.max_length - room
+
+    def is_cut(self, lengths: np.ndarray, order) -> np.ndarray:
+        """Which texts of `lengths` tokens have to be cut beside these labels."""
+        return lengths > self.text_room(self.prompt_length(order))
+
+    def batch(self, texts, orders) -> dict[str, np.ndarray]:
+        """The model's inputs for token ids of texts and, per text, the labels in their order."""
+        return {**self.text_batch(texts, orders), **self.label_inputs(orders)}
+
+    def text_batch(self, texts, orders) -> dict[str, np.ndarray]:
+        """The part of the inputs that differs from text to text."""
+        prompts = _shared(self.prompt, orders)
+        return _named(pad([self.sequence(*pair) for pair in zip(texts, prompts, strict=True)], self.pieces.pad_id))
+
+    def label_inputs(self, orders) -> dict[str, np.ndarray]:
+        """The inputs of a label encoder, where there is one."""
+        return {}
+
+
+class UniLayout(Layout):
+    """Text and label texts in one sequence."""
+
+
+class BiLayout(Layout):
+    """Text alone; labels in sequences of their own, one for each."""
+
+    shares_labels = True
+
+    def _prepare_labels(self):
+        tokenized = self.label_pieces.tokenize(self.label_texts)
+        self.label_sequences = [self.label_pieces.frame(tokenized[i]) for i in range(len(tokenized))]
+        longest = max(map(len, self.label_sequences), default=0)
+        if longest > self.max_length:
+            raise ValueError(
+                f"A label takes {longest} tokens and max_length is {self.max_length}; shorten label_names or raise "
+                "max_length."
+            )
+
+    def tokenize(self, texts):
+        return self.pieces.tokenize(texts)
+
+    def prompt(self, order):
+        return np.empty(0, np.int32)
+
+    def label_batch(self, indices) -> dict[str, np.ndarray]:
+        """Sequences of the labels, each once."""
+        return _named(pad([self.label_sequences[i] for i in indices], self.label_pieces.pad_id), "class_")
+
+    def label_inputs(self, orders):
+        """The labels of the batch, each once, and which of them are a sample's own (where that differs)."""
+        if _all_same(orders):
+            return self.label_batch(orders[0])
+        used = np.unique(np.concatenate(orders))
+        index = np.full((len(orders), max(map(len, orders))), -1, np.int64)
+        for row, order in zip(index, orders, strict=True):
+            row[: len(order)] = np.searchsorted(used, order)
+        return {**self.label_batch(used), "class_index": index}
+
+
+class FusedLayout(BiLayout):
+    """Bare ``<<LABEL>>`` tokens in the text's sequence; the label encoder fills them."""
+
+    shares_labels = False
+
+    def tokenize(self, texts):
+        return Layout.tokenize(self, texts)
+
+    def prompt(self, order):
+        return np.array([self.pieces.label_id] * len(order) + [self.pieces.sep_id], np.int32)
+
+
+class EncoderDecoderLayout(Layout):
+    """Text to the encoder, label prompt to the decoder."""
+
+    def tokenize(self, texts):
+        return self.pieces.tokenize(texts)
+
+    def prompt_length(self, order):
+        return 0
+
+    def text_batch(self, texts, orders):
+        room = self.text_room(0)
+        framed = [self.pieces.frame(text[:room]) for text in texts]
+        prompts = [self.pieces.frame(prompt) for prompt in _shared(self.prompt, orders)]
+        for prompt in prompts:
+            if len(prompt) > self.max_length:
+                self.text_room(len(prompt))  # raises: the prompt does not fit
+        return {**_named(pad(framed, self.pieces.pad_id)), **_named(pad(prompts, self.pieces.pad_id), "class_")}
+
+
+LAYOUTS = {
+    "uni-encoder": UniLayout,
+    "bi-encoder": BiLayout,
+    "bi-encoder-fused": FusedLayout,
+    "encoder-decoder": EncoderDecoderLayout,
+}
+
+
+def _all_same(orders) -> bool:
+    return all(order is orders[0] for order in orders) or all(np.array_equal(order, orders[0]) for order in orders)
+
+
+def _shared(function, orders) -> list:
+    """`function` of each order; computed once where all are the same object, as in prediction."""
+    if all(order is orders[0] for order in orders):
+        return [function(orders[0])] * len(orders)
+    return [function(order) for order in orders]
+
+
+def _named(padded, start: str = "") -> dict[str, np.ndarray]:
+    ids, mask = padded
+    return {f"{start}input_ids": ids, f"{start}attention_mask": mask}

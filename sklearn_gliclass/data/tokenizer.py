@@ -1,0 +1,154 @@
+"""Tokenizers: load one, add the control tokens, train one from texts, and turn texts into pieces of ids."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+LABEL_TOKEN = "<<LABEL>>"
+SEP_TOKEN = "<<SEP>>"
+
+TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the texts of `fit`
+_TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
+
+
+def load_tokenizer(folder):
+    """Load the fast tokenizer of a folder; the control tokens are added where it lacks them."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "
+            "fast tokenizer (a tokenizer.json)."
+        )
+    return add_control_tokens(tokenizer)
+
+
+def add_control_tokens(tokenizer):
+    """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens; a pad token where there is none."""
+    tokens = [AddedToken(token, special=True, normalized=False) for token in (LABEL_TOKEN, SEP_TOKEN)]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or SEP_TOKEN
+    return tokenizer
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreTrainedTokenizerFast:
+    """Train a lower-casing WordPiece tokenizer; the order and number of equal texts make no difference.
+
+    Examples
+    --------
+    >>> tokenizer = train_tokenizer(["a red card", "a blue card"])
+    >>> tokenizer.convert_ids_to_tokens(tokenizer("blue card").input_ids)
+    ['[CLS]', 'blue', 'card', '[SEP]']
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size or TRAINED_VOCABULARY, special_tokens=special, show_progress=False
+    )
+    backend.train_from_iterator(sorted(set(texts)), trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]",
+    )  # fmt: skip
+    return add_control_tokens(tokenizer)
+
+
+@dataclass
+class TokenizedTexts:
+    """Ids of many texts in one array; text i is ``ids[offsets[i]:offsets[i + 1]]``."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index) -> np.ndarray:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+
+class PieceTokenizer:
+    """Ids of pieces of a sequence, such that joined pieces are the ids of the joined string.
+
+    Text is never parsed for special tokens: ``<<LABEL>>`` or ``[SEP]`` in it stays text.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizerFast
+        With the control tokens.
+
+    Attributes
+    ----------
+    label_id, sep_id, pad_id : int
+        Ids of the control tokens and of the padding.
+    prefix, suffix : ndarray
+        What the tokenizer puts before and after a sequence ([CLS], </s>, ...).
+    """
+
+    def __init__(self, tokenizer):
+        self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
+        self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
+        self.pad_id = tokenizer.pad_token_id
+        serialized = tokenizer.backend_tokenizer.to_str()
+        without_space = _without_leading_space(serialized)
+        self._starting = _plain_backend(serialized)
+        self._inner = self._starting if without_space is None else _plain_backend(without_space)
+        self.prefix, self.suffix = self._frame()
+
+    def _frame(self) -> tuple[np.ndarray, np.ndarray]:
+        plain = self._starting.encode("a", add_special_tokens=False).ids
+        framed = self._starting.encode("a", add_special_tokens=True).ids
+        start = next(i for i in range(len(framed)) if framed[i : i + len(plain)] == plain)
+        return np.array(framed[:start], np.int32), np.array(framed[start + len(plain) :], np.int32)
+
+    def tokenize(self, texts: Sequence[str], at_start: bool = True) -> TokenizedTexts:
+        """Ids of the texts without special tokens; `at_start`: as the first piece of a sequence."""
+        backend = self._starting if at_start else self._inner
+        chunks, lengths = [], []
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            encodings = backend.encode_batch_fast(list(texts[first : first + _TEXTS_AT_ONCE]), add_special_tokens=False)
+            ids = [encoding.ids for encoding in encodings]
+            lengths.extend(map(len, ids))
+            chunks.append(np.fromiter(chain.from_iterable(ids), np.int32))
+        ids = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
+        return TokenizedTexts(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+
+    def frame(self, *pieces: np.ndarray) -> np.ndarray:
+        """Join pieces into a whole sequence with the tokenizer's prefix and suffix; it has one token at least."""
+        sequence = np.concatenate([self.prefix, *pieces, self.suffix])
+        return sequence if len(sequence) else np.array([self.pad_id], np.int32)
+
+
+def _plain_backend(serialized: str) -> Tokenizer:
+    backend = Tokenizer.from_str(serialized)
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _without_leading_space(serialized: str) -> str | None:
+    """Metaspace tokenizers may mark the first piece of a sequence alone: an inner piece goes without."""
+    if '"prepend_scheme":"first"' not in serialized.replace(" ", ""):
+        return None
+    state = json.loads(serialized)
+    parts = [state["pre_tokenizer"]]
+    for part in parts:
+        parts.extend(part.get("pretokenizers", []))
+        if part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"
+    return json.dumps(state)

@@ -1,0 +1,129 @@
+"""Logits and embeddings of many texts: canonical order, token-budget batches, labels encoded once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .data.batching import token_budget_batches
+from .data.prompt import Layout
+from .model import GLiClassModel
+from .model.precision import autocast, weight_dtype
+
+PROGRESS_FROM = 512  # texts; shorter calls show no bar
+
+
+class InferenceEngine:
+    """Runs a model over texts.
+
+    Parameters
+    ----------
+    model : GLiClassModel
+        On its device.
+    layout : Layout
+        Builds the sequences.
+    max_num_classes : int or None
+        Most labels in a prompt; more are scored in chunks. None: all at once.
+    max_batch_tokens : int, default=2048
+        Most padded tokens in a batch.
+    dtype : str, default="float32"
+        "bfloat16" is mixed precision.
+    progress : bool, default=False
+        Show a bar on long calls.
+
+    Attributes
+    ----------
+    n_cut : int
+        How many texts of the last call were too long and were cut.
+    """
+
+    def __init__(self, model: GLiClassModel, layout: Layout, max_num_classes=None, max_batch_tokens=2048,
+                 dtype="float32", progress=False):  # fmt: skip
+        self.model = model
+        self.layout = layout
+        self.n_labels = len(layout.label_texts)
+        self.chunk_size = min(max_num_classes or self.n_labels, self.n_labels)
+        self.max_batch_tokens = max_batch_tokens
+        self.dtype = dtype
+        self.progress = progress
+        self.n_cut = 0
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits of shape (n_texts, n_labels)."""
+        return self._run(texts, self.n_labels, lambda output: output.logits, self.model)
+
+    def embeddings(self, texts: Sequence[str]) -> np.ndarray:
+        """Pooled text states of shape (n_texts, hidden size of the encoder)."""
+        width = self.model.config.encoder_width
+        return self._run(texts, width, lambda states: states, self.model.model.embed_text, one_chunk=True)
+
+    @torch.inference_mode()
+    def _run(self, texts, n_columns: int, pick, function, one_chunk=False) -> np.ndarray:
+        self.model.eval()
+        unique, inverse = _unique(texts)
+        tokens = self.layout.tokenize(unique)
+        lengths = tokens.lengths
+        # By length and then by content: neither the order of the rows nor their number of copies matters.
+        order = np.array(sorted(range(len(unique)), key=lambda row: (lengths[row], unique[row])), np.int64)
+        result = torch.empty(len(unique), n_columns, dtype=weight_dtype(self.dtype))
+        chunks = self._chunks()[:1] if one_chunk else self._chunks()
+        hidden = not self.progress or len(unique) < PROGRESS_FROM
+        cut = np.zeros(len(unique), bool)
+        with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", disable=hidden) as bar:
+            for chunk in chunks:
+                columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
+                cut |= self.layout.is_cut(lengths, chunk)
+                shared = self._shared_inputs(chunk)
+                sequence_lengths = self.layout.sequence_lengths(lengths[order], chunk)
+                for batch in token_budget_batches(sequence_lengths, self.max_batch_tokens):
+                    rows = order[batch]
+                    for part, output in self._forward(function, tokens, rows, chunk, shared):
+                        result[part, columns] = pick(output).to("cpu", result.dtype)
+                    bar.update(len(rows))
+        self.n_cut = int(cut[inverse].sum())
+        return result.numpy()[inverse]
+
+    def _chunks(self) -> list[np.ndarray]:
+        labels = np.arange(self.n_labels)
+        return [labels[first : first + self.chunk_size] for first in range(0, self.n_labels, self.chunk_size)]
+
+    def _shared_inputs(self, chunk: np.ndarray) -> dict:
+        """What all batches of a chunk have in common: the label states of the bi-encoders."""
+        if not hasattr(self.layout, "label_batch"):
+            return {}
+        states = []
+        for first in range(0, len(chunk), 256):
+            inputs = self._tensors(self.layout.label_batch(chunk[first : first + 256]))
+            with autocast(self.model.device, self.dtype):
+                states.append(self.model.model.pool_labels(**inputs))
+        return {"class_states": torch.cat(states)}
+
+    def _tensors(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+
+    def _forward(self, function, tokens, rows, chunk, shared):
+        """Yield (rows, output); where the device's memory is too small, in halves."""
+        orders = [chunk] * len(rows)
+        inputs = self._tensors(self.layout.text_batch([tokens[row] for row in rows], orders))
+        try:
+            with autocast(self.model.device, self.dtype):
+                output = function(**inputs, **shared)
+        except torch.cuda.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            output = None
+        if output is not None:
+            yield rows, output
+            return
+        torch.cuda.empty_cache()
+        middle = len(rows) // 2
+        for half in (rows[:middle], rows[middle:]):
+            yield from self._forward(function, tokens, half, chunk, shared)
+
+
+def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct texts and, for each text, where its copy is."""
+    position: dict[str, int] = {}
+    inverse = np.fromiter((position.setdefault(text, len(position)) for text in texts), np.int64, len(texts))
+    return list(position), inverse

@@ -1,0 +1,102 @@
+"""Bi-encoders: a text encoder and a label encoder, apart (plain) or fused in the text's sequence."""
+
+import torch
+from torch import Tensor
+
+from .architecture import Architecture, Reading, class_positions, take_positions, text_part
+from .layers import Projector
+from .poolings import POOLINGS
+from .uni_encoder import build_encoder
+
+
+class BiEncoder(Architecture):
+    """Text alone through one encoder; each label alone through another."""
+
+    scales_logits_always = True
+
+    def __init__(self, config, encoder=None, label_encoder=None):
+        super().__init__(config)
+        self.encoder_model = encoder or build_encoder(config.encoder_config)
+        self.label_encoder = label_encoder or build_encoder(config.label_model_config)
+        label_width = config.label_model_config.get_text_config().hidden_size
+        self.biencoder_projector = Projector(
+            label_width, config.hidden_size, config.encoder_width, config.projector_hidden_act
+        )
+
+    def encoder_modules(self):
+        return [self.encoder_model, self.label_encoder]
+
+    def init_identity_projectors(self):
+        super().init_identity_projectors()
+        self.biencoder_projector.init_identity()
+
+    def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
+        """Label states (labels, hidden) of the text encoder's width, before the projection."""
+        states = self.label_encoder(input_ids=class_input_ids, attention_mask=class_attention_mask).last_hidden_state
+        pooled = POOLINGS[self.config.pooling_strategy](states, class_attention_mask)
+        return self.biencoder_projector(pooled)
+
+    def encode_labels(
+        self,
+        class_input_ids=None,
+        class_attention_mask=None,
+        labels_mask=None,
+        class_index=None,
+        class_states=None,
+    ):
+        """Label states (batch or 1, labels, hidden) and their mask; each label is encoded once.
+
+        Labels are shared (labels, length), with ``class_index`` to choose a sample's own, or given per sample
+        (batch, labels, length). ``class_states`` (labels, hidden): what :meth:`pool_labels` gave before.
+        """
+        if class_states is not None or class_input_ids.dim() == 2:
+            states = self.pool_labels(class_input_ids, class_attention_mask) if class_states is None else class_states
+            if class_index is not None:
+                return states[class_index.clamp_min(0)], class_index >= 0
+            return states.unsqueeze(0), torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+        shape = class_input_ids.shape[:2]
+        mask = torch.ones(shape, device=class_input_ids.device) if labels_mask is None else labels_mask
+        mask = mask.bool()
+        real = self.pool_labels(class_input_ids[mask], class_attention_mask[mask])
+        states = real.new_zeros(*shape, real.shape[-1])
+        states[mask] = real
+        return states, mask
+
+    def encode(self, input_ids, attention_mask, every_layer, **labels):
+        layers = self.encode_text(every_layer, attention_mask, input_ids=input_ids)
+        classes, class_mask = self.encode_labels(**labels)
+        return layers, (attention_mask, classes, class_mask)
+
+    def encode_text(self, every_layer, attention_mask, **tokens):
+        outputs = self.encoder_model(
+            attention_mask=attention_mask, output_hidden_states=self.needs_hidden_states, **tokens
+        )
+        return self.pick_layers(
+            getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
+        )
+
+    def read(self, states, context):
+        attention_mask, classes, class_mask = context
+        return Reading(states, attention_mask.bool(), classes, class_mask)
+
+
+class FusedBiEncoder(BiEncoder):
+    """Label embeddings stand in for the ``<<LABEL>>`` tokens of the text's sequence, and are read back there."""
+
+    projects_classes_when_read = False
+
+    def encode(self, input_ids, attention_mask, every_layer, **labels):
+        classes, class_mask = self.encode_labels(**labels)
+        classes = self.project_classes(classes).expand(len(input_ids), -1, -1)
+        class_mask = class_mask.expand(len(input_ids), -1)
+        embeddings = self.encoder_model.get_input_embeddings()(input_ids).clone()
+        # Both sides run row by row and in label order, so the k-th label meets the k-th token.
+        embeddings[input_ids == self.config.class_token_index] = classes[class_mask].to(embeddings.dtype)
+        layers = self.encode_text(every_layer, attention_mask, inputs_embeds=embeddings)
+        return layers, (input_ids, attention_mask)
+
+    def read(self, states, context):
+        input_ids, attention_mask = context
+        positions, class_mask = class_positions(input_ids, self.config.class_token_index)
+        text_mask = text_part(self.config, input_ids, attention_mask)
+        return Reading(states, text_mask, take_positions(states, positions), class_mask)

@@ -1,0 +1,49 @@
+"""Encoder-decoder: the text in the encoder, the label prompt in the decoder."""
+
+import torch
+from transformers import AutoModel
+
+from .architecture import Architecture, Reading, class_states
+
+
+def _bidirectional_mask(mask, dtype):
+    """A 4-D mask, which decoders add as it is instead of their causal one: (batch, 1, length, length)."""
+    blocked = (1.0 - mask.to(dtype))[:, None, None, :] * torch.finfo(dtype).min
+    return blocked.expand(-1, 1, mask.shape[1], -1)
+
+
+class EncoderDecoder(Architecture):
+    """T5 and BART families; the decoder sees all labels at once."""
+
+    backbone_name = "encoder_decoder_model"
+
+    def __init__(self, config, encoder=None, label_encoder=None):
+        super().__init__(config)
+        if not config.encoder_config.is_encoder_decoder:
+            raise ValueError(
+                "architecture_type='encoder-decoder' needs an encoder-decoder model such as T5 or BART, got "
+                f"model_type={config.encoder_config.model_type!r}; choose another encoder or architecture."
+            )
+        self.encoder_decoder_model = encoder or AutoModel.from_config(config.encoder_config)
+
+    def encode(self, input_ids, attention_mask, every_layer, class_input_ids=None, class_attention_mask=None):
+        dtype = self.encoder_decoder_model.get_input_embeddings().weight.dtype
+        outputs = self.encoder_decoder_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            decoder_input_ids=class_input_ids,
+            decoder_attention_mask=_bidirectional_mask(class_attention_mask, dtype),
+            output_hidden_states=self.needs_hidden_states,
+            use_cache=False,
+        )
+        layers = self.pick_layers(
+            outputs.encoder_hidden_states, outputs.encoder_last_hidden_state, attention_mask, every_layer
+        )
+        classes, class_mask = class_states(
+            self.config, outputs.last_hidden_state, class_input_ids, class_attention_mask
+        )
+        return layers, (attention_mask, classes, class_mask)
+
+    def read(self, states, context):
+        attention_mask, classes, class_mask = context
+        return Reading(states, attention_mask.bool(), classes, class_mask)

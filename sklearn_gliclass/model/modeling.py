@@ -1,0 +1,160 @@
+"""GLiClassModel: the torch model with the checkpoint format of transformers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .bi_encoder import BiEncoder, FusedBiEncoder
+from .config import GLiClassModelConfig
+from .encoder_decoder import EncoderDecoder
+from .options import resolve
+from .uni_encoder import UniEncoder
+
+
+@dataclass
+class GLiClassOutput(ModelOutput):
+    """What :class:`GLiClassModel` returns.
+
+    Attributes
+    ----------
+    loss : Tensor or None
+        Scalar, where `labels` was given.
+    logits : Tensor of shape (batch, labels)
+        Slots that hold no label have the least number of the dtype.
+    text_embeddings : Tensor of shape (batch, hidden), or (batch, length, hidden) without pooling
+        The projected text.
+    class_embeddings : Tensor of shape (batch or 1, labels, hidden)
+        The projected labels; a first axis of 1 means that the batch shares its labels.
+    class_mask : Tensor of shape (batch or 1, labels)
+        True for real labels.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    text_embeddings: Tensor | None = None
+    class_embeddings: Tensor | None = None
+    class_mask: Tensor | None = None
+
+
+class GLiClassModel(PreTrainedModel):
+    """A GLiClass model of any architecture.
+
+    Parameters
+    ----------
+    config : GLiClassModelConfig
+        What to build.
+    encoder, label_encoder : torch.nn.Module, optional
+        Encoders that are loaded already; without them they are built from the configuration, with random
+        weights.
+
+    Examples
+    --------
+    >>> from sklearn_gliclass.testing import TINY_BERT
+    >>> config = GLiClassModelConfig(encoder_config=dict(TINY_BERT, vocab_size=12), vocab_size=12,
+    ...                              class_token_index=10, text_token_index=11)
+    >>> model = GLiClassModel(config).eval()
+    >>> ids = torch.tensor([[1, 4, 5, 10, 6, 10, 7, 11, 2]])     # two labels, at the two tokens 10
+    >>> model(ids, torch.ones_like(ids)).logits.shape
+    torch.Size([1, 2])
+    """
+
+    config_class = GLiClassModelConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _keys_to_ignore_on_load_unexpected = [r"position_embeddings$"]
+
+    def __init__(self, config, encoder: nn.Module | None = None, label_encoder: nn.Module | None = None):
+        super().__init__(config)
+        architecture = resolve(ARCHITECTURES, config.architecture_type, "architecture_type")
+        self.model = architecture(config, encoder, label_encoder)
+        self.post_init()
+        # On the meta device (from_pretrained) there is nothing to start: the weights come from the file.
+        if config.projector_init == "identity" and not self.model.logit_scale.is_meta:
+            self.model.init_identity_projectors()
+
+    def _init_weights(self, module):
+        # Encoders are PreTrainedModels and start as they define it: this sees the heads only.
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.normal_(module.weight, mean=0.0, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if "weight" in name:
+                    init.normal_(parameter, mean=0.0, std=std)
+                else:
+                    init.zeros_(parameter)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The text encoder, or the whole encoder-decoder backbone."""
+        return self.model.backbone
+
+    def encoder_modules(self) -> list[nn.Module]:
+        """The pretrained parts; everything else is a head."""
+        return self.model.encoder_modules()
+
+    def get_input_embeddings(self):
+        """Token embeddings of the text encoder."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        """Replace the token embeddings of the text encoder."""
+        self.encoder.set_input_embeddings(value)
+
+    @torch.no_grad()
+    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
+        """Resize the text encoder's embeddings; with `mean_resizing` new rows are the mean of the old ones."""
+        old = self.get_input_embeddings().weight
+        n_old, mean = old.shape[0], old.mean(dim=0)
+        embeddings = self.encoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing=False)
+        if mean_resizing and embeddings.num_embeddings > n_old:
+            embeddings.weight[n_old:] = mean
+        self.config.vocab_size = embeddings.num_embeddings
+        self.config.encoder_config.get_text_config().vocab_size = embeddings.num_embeddings
+        return embeddings
+
+    def forward(self, input_ids=None, attention_mask=None, labels=None, sample_weight=None, **inputs) -> GLiClassOutput:
+        """Score the labels of each text.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : LongTensor of shape (batch, length)
+            The text; uni-encoder and fused: with its prompt.
+        labels : Tensor, optional
+            Targets: (batch,) positions of the true labels, or (batch, labels) indicators, probabilities or
+            values; positions are those of the sample's own labels.
+        sample_weight : Tensor of shape (batch,) or (batch, labels), optional
+            Weights of the loss.
+        **inputs
+            ``class_input_ids`` and ``class_attention_mask``: the labels, (labels, length) for a batch that
+            shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
+            in the encoder-decoder. ``labels_mask`` (batch, labels): true for real labels. ``class_index``
+            (batch, labels): which of the shared labels are a sample's own, -1 for none.
+
+        Returns
+        -------
+        GLiClassOutput
+        """
+        return self.model(
+            input_ids=input_ids, attention_mask=attention_mask, labels=labels, sample_weight=sample_weight, **inputs
+        )
+
+
+ARCHITECTURES = {
+    "uni-encoder": UniEncoder,
+    "bi-encoder": BiEncoder,
+    "bi-encoder-fused": FusedBiEncoder,
+    "encoder-decoder": EncoderDecoder,
+}

@@ -1,0 +1,78 @@
+"""Poolings: the states of a text's tokens -> one vector, blind to everything outside the mask."""
+
+import torch
+from torch import Tensor
+
+
+def _first_true(mask: Tensor) -> Tensor:
+    return mask.int().argmax(dim=1)
+
+
+def _take(states: Tensor, positions: Tensor) -> Tensor:
+    return states[torch.arange(states.shape[0], device=states.device), positions]
+
+
+def _zero_outside(states: Tensor, mask: Tensor) -> Tensor:
+    return states.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
+
+
+def _count(states: Tensor, mask: Tensor) -> Tensor:
+    return mask.sum(dim=1, keepdim=True).clamp_min(1).to(states.dtype)
+
+
+def max_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Largest value of each feature."""
+    return states.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(states.dtype).min).amax(dim=1)
+
+
+def first_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """State of the first token in the mask."""
+    return _take(states, _first_true(mask))
+
+
+def last_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """State of the last token in the mask."""
+    return _take(states, mask.shape[1] - 1 - _first_true(mask.flip(1)))
+
+
+def avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens."""
+    return _zero_outside(states, mask).sum(dim=1) / _count(states, mask)
+
+
+def sum_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Sum over the tokens."""
+    return _zero_outside(states, mask).sum(dim=1)
+
+
+def rms_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Root of the mean square over the tokens."""
+    mean_square = _zero_outside(states, mask).square().sum(dim=1) / _count(states, mask)
+    # The root's slope at 0 is infinite: a feature that is 0 in every token must not make NaN gradients.
+    return mean_square.clamp_min(torch.finfo(states.dtype).tiny).sqrt()
+
+
+def abs_max_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Largest absolute value of each feature."""
+    return _zero_outside(states, mask).abs().amax(dim=1)
+
+
+def abs_avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute value over the tokens."""
+    return _zero_outside(states, mask).abs().sum(dim=1) / _count(states, mask)
+
+
+# Each is f(token_states (batch, length, hidden), mask (batch, length)) -> (batch, hidden).
+POOLINGS = {
+    "max": max_pooling,
+    "first": first_pooling,
+    "last": last_pooling,
+    "avg": avg_pooling,
+    "sum": sum_pooling,
+    "rms": rms_pooling,
+    "abs_max": abs_max_pooling,
+    "abs_avg": abs_avg_pooling,
+}
+
+# The scorer reads token states itself (only `cross-attn` can).
+NO_POOLING = "pass"

@@ -1,0 +1,37 @@
+"""Uni-encoder: text and label prompt in one sequence."""
+
+from transformers import AutoModel, T5EncoderModel, UMT5EncoderModel
+
+from .architecture import Architecture, Reading, class_states, text_part
+
+# Encoder-decoder families that are used by their encoder alone.
+ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": T5EncoderModel, "umt5": UMT5EncoderModel}
+
+
+def build_encoder(config):
+    """A text encoder with random weights from a transformers configuration."""
+    if config.model_type in ENCODER_HALVES:
+        return ENCODER_HALVES[config.model_type]._from_config(config)
+    return AutoModel.from_config(config)
+
+
+class UniEncoder(Architecture):
+    """``text <<LABEL>>l1<<LABEL>>l2...<<SEP>>``, or with ``prompt_first`` the prompt before the text."""
+
+    def __init__(self, config, encoder=None, label_encoder=None):
+        super().__init__(config)
+        self.encoder_model = encoder or build_encoder(config.encoder_config)
+
+    def encode(self, input_ids, attention_mask, every_layer):
+        outputs = self.encoder_model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.needs_hidden_states
+        )
+        layers = self.pick_layers(
+            getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
+        )
+        return layers, (input_ids, attention_mask)
+
+    def read(self, states, context):
+        input_ids, attention_mask = context
+        classes, class_mask = class_states(self.config, states, input_ids, attention_mask)
+        return Reading(states, text_part(self.config, input_ids, attention_mask), classes, class_mask)

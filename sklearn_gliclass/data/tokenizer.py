@@ -103,10 +103,10 @@ class PieceTokenizer:
         self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
         self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
         self.pad_id = tokenizer.pad_token_id
-        serialized = tokenizer.backend_tokenizer.to_str()
-        without_space = _without_leading_space(serialized)
-        self._starting = _plain_backend(serialized)
-        self._inner = self._starting if without_space is None else _plain_backend(without_space)
+        state = _without_special_tokens(json.loads(tokenizer.backend_tokenizer.to_str()))
+        self._starting = self._inner = _backend(state)
+        if _drop_leading_space(state):
+            self._inner = _backend(state)
         self.prefix, self.suffix = self._frame()
 
     def _frame(self) -> tuple[np.ndarray, np.ndarray]:
@@ -133,22 +133,40 @@ class PieceTokenizer:
         return sequence if len(sequence) else np.array([self.pad_id], np.int32)
 
 
-def _plain_backend(serialized: str) -> Tokenizer:
-    backend = Tokenizer.from_str(serialized)
+def _backend(state: dict) -> Tokenizer:
+    backend = Tokenizer.from_str(json.dumps(state))
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
     return backend
 
 
-def _without_leading_space(serialized: str) -> str | None:
+def _without_special_tokens(state: dict) -> dict:
+    """Give the special tokens names that no piece of a text has; their ids stay.
+
+    ``encode_special_tokens`` alone is not enough: many vocabularies hold their ``</s>`` as a piece like others.
+    """
+    model = state["model"]
+    # Pre-tokenizers cut at spaces or replace them.
+    hidden = {token["content"]: f"{token['content']} \0" for token in state["added_tokens"] if token["special"]}
+    for token in state["added_tokens"]:
+        token["content"] = hidden.get(token["content"], token["content"])
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {hidden.get(piece, piece): index for piece, index in model["vocab"].items()}
+    else:
+        model["vocab"] = [[hidden.get(piece, piece), score] for piece, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = hidden.get(model["unk_token"], model["unk_token"])
+    return state
+
+
+def _drop_leading_space(state: dict) -> bool:
     """Metaspace tokenizers may mark the first piece of a sequence alone: an inner piece goes without."""
-    if '"prepend_scheme":"first"' not in serialized.replace(" ", ""):
-        return None
-    state = json.loads(serialized)
-    parts = [state["pre_tokenizer"]]
+    parts = [state["pre_tokenizer"] or {}]
+    changed = False
     for part in parts:
         parts.extend(part.get("pretokenizers", []))
         if part.get("prepend_scheme") == "first":
             part["prepend_scheme"] = "never"
-    return json.dumps(state)
+            changed = True
+    return changed

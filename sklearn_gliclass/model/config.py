@@ -7,7 +7,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from .losses import PROBLEM_TYPES, REDUCTIONS
 from .options import resolve
 from .poolings import NO_POOLING, POOLINGS
-from .scorers import SCORERS, TOKEN_SCORERS
+from .scorers import MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
 
 ARCHITECTURE_TYPES = ("uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder")
 BI_ENCODERS = ("bi-encoder", "bi-encoder-fused")
@@ -180,8 +180,12 @@ class GLiClassModelConfig(PretrainedConfig):
             self.label_model_name = label_model_name or self.encoder_model_name
 
         text_config = self.encoder_config.get_text_config()
+        if vocab_size not in (None, text_config.vocab_size):
+            self.encoder_config = copy.deepcopy(self.encoder_config)  # the caller's stays as it is
+            text_config = self.encoder_config.get_text_config()
+            text_config.vocab_size = vocab_size
         self.hidden_size = text_config.hidden_size if hidden_size is None else hidden_size
-        self.vocab_size = text_config.vocab_size if vocab_size is None else vocab_size
+        self.vocab_size = text_config.vocab_size
         self.class_token_index = self.vocab_size if class_token_index == -1 else class_token_index
         self.text_token_index = self.vocab_size + 1 if text_token_index == -1 else text_token_index
         self.example_token_index = self.vocab_size + 2 if example_token_index == -1 else example_token_index
@@ -193,7 +197,9 @@ class GLiClassModelConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.scorer_type = scorer_type
         self.scorer_num_heads = scorer_num_heads
-        self.scorer_mlp_hidden_size = scorer_mlp_hidden_size
+        self.scorer_mlp_hidden_size = (
+            MLP_HIDDEN_SIZES.get(scorer_type) if scorer_mlp_hidden_size is None else scorer_mlp_hidden_size
+        )
         self.scorer_attn_dropout = scorer_attn_dropout
         self.pooling_strategy = pooling_strategy
         self.class_token_pooling = class_token_pooling
@@ -218,6 +224,17 @@ class GLiClassModelConfig(PretrainedConfig):
         kwargs.setdefault("pad_token_id", text_config.pad_token_id)
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(problem_type=problem_type, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build the configuration that a ``config.json`` holds.
+
+        gliclass writes a `scorer_mlp_hidden_size` that its "mlp" and "hopfield" scorers don't have: they are of
+        the default width. Its files are those without `projector_init`.
+        """
+        if "projector_init" not in config_dict and config_dict.get("scorer_type") in ("mlp", "hopfield"):
+            config_dict = {**config_dict, "scorer_mlp_hidden_size": None}
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def encoder_width(self) -> int:
@@ -244,6 +261,7 @@ class GLiClassModelConfig(PretrainedConfig):
                 )
         self._check_pooling_fits_scorer()
         self._check_one_way_to_read_layers()
+        self._check_layer_exists()
 
     def _check_pooling_fits_scorer(self) -> None:
         reads_tokens = self.scorer_type in TOKEN_SCORERS
@@ -276,3 +294,12 @@ class GLiClassModelConfig(PretrainedConfig):
         ]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other: each says which layers are read; set one.")
+
+    def _check_layer_exists(self) -> None:
+        # The embedding layer's output is layer 0.
+        n_layers = self.encoder_config.get_text_config().num_hidden_layers
+        if not -n_layers - 1 <= self.encoder_layer_id <= n_layers:
+            raise ValueError(
+                f"encoder_layer_id={self.encoder_layer_id} is no layer of this encoder: it has 0 (the embeddings) to "
+                f"{n_layers}, or -1 for the last, -2 for the one before."
+            )

@@ -62,7 +62,8 @@ class LstmSeq2SeqEncoder(nn.Module):
         order = (~mask).int().argsort(dim=1, stable=True)  # masked tokens first, in their order
         states = states.gather(1, order.unsqueeze(-1).expand_as(states))
         mask = mask.gather(1, order)
-        packed = pack_padded_sequence(states, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
+        lengths = mask.sum(dim=1).clamp_min(1).cpu()  # a sequence without tokens can't be packed
+        packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
         output, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=states.shape[1])
         return output, mask
 

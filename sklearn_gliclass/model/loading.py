@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
-from .uni_encoder import ENCODER_HALVES, build_encoder
+from .uni_encoder import build_encoder, encoder_class
 
 FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
 _NO_LIMIT = 1_000_000  # tokenizers without a limit report a huge number
@@ -46,7 +46,7 @@ def load_encoder(folder: Path, whole: bool = False):
 @functools.lru_cache(maxsize=2)
 def _read_encoder(folder: Path, whole: bool, mtime_ns: int):
     config = AutoConfig.from_pretrained(folder)
-    model_class = AutoModel if whole else ENCODER_HALVES.get(config.model_type, AutoModel)
+    model_class = AutoModel if whole else encoder_class(config)
     with quiet_transformers():
         return model_class.from_pretrained(folder)
 

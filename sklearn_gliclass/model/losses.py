@@ -42,10 +42,10 @@ def cross_entropy_loss(logits, targets, mask=None, sample_weight=None, ignore_in
             targets = targets.masked_fill(~mask.bool(), 0.0)
         losses = -(log_probabilities * targets).sum(dim=-1)
     else:
-        kept = targets.ne(ignore_index).to(logits.dtype)
-        positions = targets.clamp_min(0).masked_fill(targets.eq(ignore_index), 0)
-        losses = -log_probabilities.gather(1, positions.unsqueeze(1)).squeeze(1)
-        losses = losses.masked_fill(targets.eq(ignore_index), 0.0)
+        ignored = targets.eq(ignore_index)
+        kept = (~ignored).to(logits.dtype)
+        losses = -log_probabilities.gather(1, targets.masked_fill(ignored, 0).unsqueeze(1)).squeeze(1)
+        losses = losses.masked_fill(ignored, 0.0)
     if sample_weight is not None:
         kept = kept * sample_weight.to(logits.dtype)
     return _weighted_mean(losses, kept)

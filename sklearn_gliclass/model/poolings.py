@@ -1,4 +1,4 @@
-"""Poolings: the states of a text's tokens -> one vector, blind to everything outside the mask."""
+"""Poolings: the states of a text's tokens -> one vector, blind to everything outside the mask; no token: zeros."""
 
 import torch
 from torch import Tensor
@@ -16,23 +16,28 @@ def _zero_outside(states: Tensor, mask: Tensor) -> Tensor:
     return states.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
 
 
+def _zero_if_empty(pooled: Tensor, mask: Tensor) -> Tensor:
+    return pooled.masked_fill(~mask.bool().any(dim=1, keepdim=True), 0.0)
+
+
 def _count(states: Tensor, mask: Tensor) -> Tensor:
     return mask.sum(dim=1, keepdim=True).clamp_min(1).to(states.dtype)
 
 
 def max_pooling(states: Tensor, mask: Tensor) -> Tensor:
     """Largest value of each feature."""
-    return states.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(states.dtype).min).amax(dim=1)
+    least = torch.finfo(states.dtype).min
+    return _zero_if_empty(states.masked_fill(~mask.bool().unsqueeze(-1), least).amax(dim=1), mask)
 
 
 def first_pooling(states: Tensor, mask: Tensor) -> Tensor:
     """State of the first token in the mask."""
-    return _take(states, _first_true(mask))
+    return _zero_if_empty(_take(states, _first_true(mask)), mask)
 
 
 def last_pooling(states: Tensor, mask: Tensor) -> Tensor:
     """State of the last token in the mask."""
-    return _take(states, mask.shape[1] - 1 - _first_true(mask.flip(1)))
+    return _zero_if_empty(_take(states, mask.shape[1] - 1 - _first_true(mask.flip(1))), mask)
 
 
 def avg_pooling(states: Tensor, mask: Tensor) -> Tensor:

@@ -10,9 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MLP_HIDDEN_SIZE = 256
-CROSS_ATTENTION_HIDDEN_SIZE = 1024
-
 
 def _score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(
@@ -65,7 +62,7 @@ class MLPScorer(nn.Module):
     def __init__(self, config, width: int):
         super().__init__()
         self.width = width
-        self.mlp = _score_mlp(2 * width, config.scorer_mlp_hidden_size or MLP_HIDDEN_SIZE, nn.ReLU)
+        self.mlp = _score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         first = self.mlp[0]
@@ -84,7 +81,7 @@ class HopfieldScorer(nn.Module):
         self.q_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
-        self.mlp = _score_mlp(width, config.scorer_mlp_hidden_size or MLP_HIDDEN_SIZE, nn.ReLU)
+        self.mlp = _score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         memory = text.unsqueeze(1)  # (B, 1, D)
@@ -114,8 +111,7 @@ class CrossAttentionScorer(nn.Module):
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        hidden = config.scorer_mlp_hidden_size or CROSS_ATTENTION_HIDDEN_SIZE
-        self.score_mlp = _score_mlp(2 * width, hidden, nn.GELU)
+        self.score_mlp = _score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.GELU)
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
@@ -143,3 +139,6 @@ SCORERS = {
 
 # Scorers that read the text's tokens and take no pooling.
 TOKEN_SCORERS = {"cross-attn"}
+
+# Scorers with an MLP: how wide it is unless the config says otherwise.
+MLP_HIDDEN_SIZES = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}

@@ -69,7 +69,8 @@ def focal_loss(
     if gamma > 0:
         probabilities = logits.sigmoid()
         p_t = probabilities * targets + (1 - probabilities) * (1 - targets)
-        losses = losses * (1 - p_t) ** gamma
+        # The power's slope at 0 is infinite for gamma < 1: a certain answer must not make NaN gradients.
+        losses = losses * (1 - p_t).clamp_min(torch.finfo(losses.dtype).tiny) ** gamma
     if alpha >= 0:
         losses = losses * (alpha * targets + (1 - alpha) * (1 - targets))
     return REDUCTIONS[reduction](losses, weights)

@@ -68,9 +68,7 @@ def make_batch(architecture: str, texts, labels, prompt_first: bool = False) -> 
         prompts = [[LABEL_ID] * len(own) + [TEXT_ID] for own in labels]
     inner = texts
     if architecture in ("uni-encoder", "bi-encoder-fused"):
-        inner = [
-            prompt + text if prompt_first else text + prompt for text, prompt in zip(texts, prompts, strict=True)
-        ]
+        inner = [prompt + text if prompt_first else text + prompt for text, prompt in zip(texts, prompts, strict=True)]
     batch = dict(zip(("input_ids", "attention_mask"), padded([[CLS, *ids, SEP] for ids in inner]), strict=True))
     if architecture == "encoder-decoder":
         ids, mask = padded([[CLS, *prompt, SEP] for prompt in prompts])

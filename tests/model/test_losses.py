@@ -1,0 +1,227 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_gliclass.model.losses import (
+    REDUCTIONS,
+    contrastive_loss,
+    cross_entropy_loss,
+    focal_loss,
+    mse_loss,
+    problem_loss,
+)
+
+LOGITS = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.3, 0.2, -1.0, 9.0], [-1.5, 2.0, 0.0, 0.7]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.bool)
+WEIGHT = torch.tensor([1.0, 2.0, 0.5])
+CLASSES = torch.tensor([2, 0, 1])
+BINARY = torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 0], [1, 1, 0, 0]])
+SOFT = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0]])
+EMBEDDINGS = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+
+
+def log_softmax(row):
+    return row - np.log(np.exp(row).sum())
+
+
+def own(values, row, mask):
+    return values[row].numpy()[mask[row].numpy()]
+
+
+def cross_entropy_rows(logits, targets, mask):
+    return [-log_softmax(own(logits, row, mask))[target] for row, target in enumerate(targets)]
+
+
+def soft_rows(logits, targets, mask):
+    return [-(log_softmax(own(logits, i, mask)) * own(targets, i, mask)).sum() for i in range(len(logits))]
+
+
+def focal_elements(logits, targets, alpha=0.5, gamma=2.0):
+    p = 1 / (1 + np.exp(-logits.numpy().astype(float)))
+    y = targets.numpy()
+    p_t, alpha_t = np.where(y == 1, p, 1 - p), np.where(y == 1, alpha, 1 - alpha)
+    return (alpha_t if alpha >= 0 else 1.0) * (1 - p_t) ** gamma * -np.log(p_t)
+
+
+def test_cross_entropy_is_the_weighted_mean_over_real_labels():
+    """defect 3: empty label slots take no part in the softmax (one of them has the largest logit here)."""
+    rows = cross_entropy_rows(LOGITS, CLASSES, MASK)
+    np.testing.assert_allclose(cross_entropy_loss(LOGITS, CLASSES, MASK), np.mean(rows), rtol=1e-6)
+    weighted = cross_entropy_loss(LOGITS, CLASSES, MASK, WEIGHT)
+    np.testing.assert_allclose(weighted, np.average(rows, weights=WEIGHT), rtol=1e-6)
+
+
+def test_soft_labels():
+    rows = soft_rows(LOGITS, SOFT, MASK)
+    weighted = cross_entropy_loss(LOGITS, SOFT, MASK, WEIGHT)
+    np.testing.assert_allclose(weighted, np.average(rows, weights=WEIGHT), rtol=1e-6)
+
+
+def test_soft_labels_of_certainty_are_classes():
+    one_hot = torch.nn.functional.one_hot(CLASSES, 4).float()
+    torch.testing.assert_close(cross_entropy_loss(LOGITS, one_hot, MASK), cross_entropy_loss(LOGITS, CLASSES, MASK))
+
+
+def test_ignored_classes_leave_the_mean():
+    targets = torch.tensor([2, -7, 1])
+    loss = cross_entropy_loss(LOGITS, targets, MASK, WEIGHT, ignore_index=-7)
+    torch.testing.assert_close(loss, cross_entropy_loss(LOGITS[[0, 2]], CLASSES[[0, 2]], MASK[[0, 2]], WEIGHT[[0, 2]]))
+
+
+def test_an_unknown_negative_class_is_no_class():
+    with pytest.raises((RuntimeError, IndexError)):
+        cross_entropy_loss(LOGITS, torch.tensor([2, -1, 1]), MASK)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 0.7])
+@pytest.mark.parametrize("alpha", [0.5, 0.2, -1.0])
+def test_focal_loss(alpha, gamma):
+    elements = focal_elements(LOGITS, BINARY, alpha, gamma)
+    weights = MASK.numpy() * WEIGHT.numpy()[:, None]
+    expected = {
+        "mean": (elements * weights).sum() / weights.sum(),
+        "sum": (elements * weights).sum(),
+        "none": elements * weights,
+    }
+    assert set(expected) == set(REDUCTIONS)
+    for reduction, value in expected.items():
+        loss = focal_loss(LOGITS, BINARY, MASK, WEIGHT, alpha=alpha, gamma=gamma, reduction=reduction)
+        np.testing.assert_allclose(loss, value, rtol=1e-5)
+
+
+def test_focal_loss_without_focus_is_half_the_binary_cross_entropy():
+    expected = 0.5 * torch.nn.functional.binary_cross_entropy_with_logits(LOGITS, BINARY)
+    torch.testing.assert_close(focal_loss(LOGITS, BINARY, gamma=0.0), expected)
+
+
+def test_focal_loss_with_ignored_targets_and_weights_per_label():
+    targets, weight = BINARY.clone(), torch.rand(3, 4)
+    targets[0, 1] = targets[2, 0] = -100
+    kept = MASK & (targets != -100)
+    elements = np.nan_to_num(focal_elements(LOGITS, BINARY)) * kept.numpy() * weight.numpy()
+    expected = elements.sum() / (kept * weight).sum()
+    np.testing.assert_allclose(focal_loss(LOGITS, targets, MASK, weight), expected, rtol=1e-5)
+
+
+def test_focal_loss_of_certain_answers_has_finite_gradients():
+    logits = torch.tensor([[100.0, -100.0]], requires_grad=True)
+    for targets in ([[1.0, 0.0]], [[0.0, 1.0]]):
+        focal_loss(logits, torch.tensor(targets), gamma=0.5).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_unknown_reduction_raises_with_the_choices():
+    """defect 4: nothing is accepted silently."""
+    with pytest.raises(ValueError, match=r"Unknown focal_loss_reduction 'median'; choose from 'mean', 'none', 'sum'"):
+        focal_loss(LOGITS, BINARY, reduction="median")
+
+
+def test_mse():
+    weights = MASK.numpy() * WEIGHT.numpy()[:, None]
+    expected = ((LOGITS - SOFT).numpy() ** 2 * weights).sum() / weights.sum()
+    np.testing.assert_allclose(mse_loss(LOGITS, SOFT, MASK, WEIGHT), expected, rtol=1e-6)
+
+
+def test_contrastive_loss():
+    unit = EMBEDDINGS.numpy() / np.linalg.norm(EMBEDDINGS.numpy(), axis=-1, keepdims=True)
+    total, weight = 0.0, 0.0
+    for row in range(3):
+        labels = unit[row][MASK[row].numpy()]
+        for i, similarity in enumerate(labels @ labels.T):
+            total -= WEIGHT[row].item() * log_softmax(similarity)[i]
+            weight += WEIGHT[row].item()
+    np.testing.assert_allclose(contrastive_loss(EMBEDDINGS, MASK, WEIGHT), total / weight, rtol=1e-5)
+
+
+def test_contrastive_loss_of_shared_labels_belongs_to_no_sample():
+    torch.testing.assert_close(
+        contrastive_loss(EMBEDDINGS[:1], MASK[:1], WEIGHT), contrastive_loss(EMBEDDINGS[:1], MASK[:1])
+    )
+
+
+# Each: f(rows, weight) with rows an index of the samples.
+LOSSES = {
+    "cross-entropy": lambda i, w: cross_entropy_loss(LOGITS[i], CLASSES[i], MASK[i], w),
+    "soft labels": lambda i, w: cross_entropy_loss(LOGITS[i], SOFT[i], MASK[i], w),
+    "focal": lambda i, w: focal_loss(LOGITS[i], BINARY[i], MASK[i], w),
+    "focal sum": lambda i, w: focal_loss(LOGITS[i], BINARY[i], MASK[i], w, reduction="sum"),
+    "mse": lambda i, w: mse_loss(LOGITS[i], SOFT[i], MASK[i], w),
+    "contrastive": lambda i, w: contrastive_loss(EMBEDDINGS[i], MASK[i], w),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row(loss):
+    torch.testing.assert_close(loss([0, 1, 2], torch.tensor([1.0, 2.0, 1.0])), loss([0, 1, 1, 2], None))
+    torch.testing.assert_close(loss([0, 1, 2], torch.tensor([1.0, 0.0, 1.0])), loss([0, 2], None))
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_weights_that_are_all_zero_give_zero(loss):
+    assert loss([0, 1], torch.zeros(2)) == 0
+
+
+MASKED_LOSSES = {
+    "cross-entropy": lambda logits, mask: cross_entropy_loss(logits, CLASSES, mask),
+    "soft labels": lambda logits, mask: cross_entropy_loss(logits, SOFT, mask),
+    "focal": lambda logits, mask: focal_loss(logits, BINARY, mask),
+    "mse": lambda logits, mask: mse_loss(logits, SOFT, mask),
+    "contrastive": lambda logits, mask: contrastive_loss(logits.unsqueeze(-1) * EMBEDDINGS, mask),
+}
+
+
+@pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES)
+def test_empty_slots_neither_count_nor_get_a_gradient(loss):
+    """defect 3: the loss of rows with fewer labels is blind to what stands in the empty slots."""
+    logits = LOGITS.clone().requires_grad_()
+    changed = LOGITS.masked_fill(~MASK, 50.0)
+    torch.testing.assert_close(loss(logits, MASK), loss(changed, MASK))
+    loss(logits, MASK).backward()
+    assert (logits.grad[~MASK] == 0).all()
+    assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES)
+def test_a_row_without_any_label_gives_finite_numbers(loss):
+    logits = LOGITS.clone().requires_grad_()
+    value = loss(logits, torch.zeros_like(MASK))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def make_config(problem_type, **options):
+    defaults = {"ignore_index": -100, "focal_loss_alpha": 0.5, "focal_loss_gamma": 2, "focal_loss_reduction": None}
+    return SimpleNamespace(problem_type=problem_type, **{**defaults, **options})
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "targets", "expected"),
+    [
+        ("single_label_classification", CLASSES, cross_entropy_loss(LOGITS, CLASSES, MASK)),
+        ("single_label_classification", SOFT, cross_entropy_loss(LOGITS, SOFT, MASK)),
+        ("multi_label_classification", BINARY, focal_loss(LOGITS, BINARY, MASK)),
+        ("regression", SOFT, mse_loss(LOGITS, SOFT, MASK)),
+        (None, CLASSES, cross_entropy_loss(LOGITS, CLASSES, MASK)),
+        (None, SOFT, cross_entropy_loss(LOGITS, SOFT, MASK)),
+    ],
+)
+def test_the_problem_chooses_the_loss(problem_type, targets, expected):
+    """defect 4: all four problem types have a loss."""
+    torch.testing.assert_close(problem_loss(make_config(problem_type), LOGITS, targets, MASK), expected)
+
+
+@pytest.mark.parametrize("problem_type", ["regression", None])
+def test_regression_of_one_output(problem_type):
+    values = SOFT[:, :1]
+    expected = mse_loss(LOGITS[:, :1], values)
+    torch.testing.assert_close(problem_loss(make_config(problem_type), LOGITS[:, :1], values), expected)
+
+
+@pytest.mark.parametrize("reduction", [None, "none", "mean", "sum"])
+def test_every_focal_reduction_gives_one_number(reduction):
+    """defect 4: None and "none" give the mean; "sum" and "mean" mean what they say."""
+    loss = problem_loss(make_config("multi_label_classification", focal_loss_reduction=reduction), LOGITS, BINARY)
+    torch.testing.assert_close(loss, focal_loss(LOGITS, BINARY, reduction="sum" if reduction == "sum" else "mean"))

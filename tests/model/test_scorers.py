@@ -1,0 +1,169 @@
+from math import erf
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import randomize, tiny_config
+
+from sklearn_gliclass.model.scorers import MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
+
+WIDTH, HEADS = 8, 2
+
+
+def linear(weights, name, x):
+    result = x @ weights[f"{name}.weight"].T
+    return result + weights[f"{name}.bias"] if f"{name}.bias" in weights else result
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def gelu(x):
+    return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=0))
+    return e / e.sum(axis=0)
+
+
+def layer_norm(weights, name, x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def mlp(weights, name, x, activation):
+    for layer in ("0", "2"):
+        x = activation(linear(weights, f"{name}.{layer}", x))
+    return linear(weights, f"{name}.4", x)[..., 0]
+
+
+def simple(w, text, labels):
+    return np.array([text @ label for label in labels])
+
+
+def weighted_dot(w, text, labels):
+    """Both are projected to two halves: [text half 1, label half 1, text half 2 * label half 2] enters an MLP."""
+    text_1, text_2 = np.split(linear(w, "proj_text", text), 2)
+    scores = []
+    for label in labels:
+        label_1, label_2 = np.split(linear(w, "proj_label", label), 2)
+        hidden = relu(linear(w, "out_mlp.0", np.concatenate([text_1, label_1, text_2 * label_2])))
+        scores.append(linear(w, "out_mlp.3", hidden)[0])
+    return np.array(scores)
+
+
+def mlp_scorer(w, text, labels):
+    return np.array([mlp(w, "mlp", np.concatenate([text, label]), relu) for label in labels])
+
+
+def hopfield(w, text, labels):
+    """Labels are the queries, the text is key and value; one softmax over the labels, beta = 4."""
+    attention = softmax(4.0 * linear(w, "q_proj", labels) @ linear(w, "k_proj", text))
+    return mlp(w, "mlp", labels + attention[:, None] * linear(w, "v_proj", text), relu)
+
+
+def cross_attention(w, tokens, labels):
+    query = linear(w, "q", layer_norm(w, "q_norm", labels))
+    key = linear(w, "k", layer_norm(w, "kv_norm", tokens))
+    value = linear(w, "v", tokens)
+    size = WIDTH // HEADS
+    context = np.concatenate(
+        [
+            softmax(key[:, part] @ query[:, part].T / np.sqrt(size)).T @ value[:, part]
+            for part in (slice(i * size, (i + 1) * size) for i in range(HEADS))
+        ],
+        axis=1,
+    )
+    context = layer_norm(w, "norm", linear(w, "out", context))
+    return mlp(w, "score_mlp", np.concatenate([context, labels], axis=1), gelu)
+
+
+# f(weights, text (hidden,) or tokens (length, hidden), labels (labels, hidden)) -> (labels,)
+FORMULAS = {
+    "simple": simple,
+    "weighted-dot": weighted_dot,
+    "mlp": mlp_scorer,
+    "hopfield": hopfield,
+    "cross-attn": cross_attention,
+}
+
+
+def make(name, **options):
+    config = tiny_config("uni-encoder", scorer_type=name, **{"scorer_num_heads": HEADS, **options})
+    return randomize(SCORERS[name](config, WIDTH))
+
+
+def random_inputs(name, shared=False):
+    generator = torch.Generator().manual_seed(1)
+    text = torch.randn(*((3, 5, WIDTH) if name in TOKEN_SCORERS else (3, WIDTH)), generator=generator)
+    classes = torch.randn(1 if shared else 3, 4, WIDTH, generator=generator)
+    text_mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 1, 1, 0]])
+    class_mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    return text, classes, text_mask, class_mask[:1] if shared else class_mask
+
+
+def test_every_scorer_has_a_formula():
+    assert set(SCORERS) == set(FORMULAS)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own labels", "shared labels"])
+@pytest.mark.parametrize("name", SCORERS)
+def test_formula_over_real_tokens_and_labels(name, shared):
+    """defect 3: neither padding tokens nor empty label slots take part."""
+    scorer = make(name)
+    weights = {key: value.numpy().astype(float) for key, value in scorer.state_dict().items()}
+    text, classes, text_mask, class_mask = random_inputs(name, shared)
+    with torch.no_grad():
+        logits = scorer(text, classes, text_mask, class_mask).numpy()
+    assert logits.shape == (3, 4)
+    for row in range(3):
+        own_text = text[row].numpy()[text_mask[row].bool().numpy()] if name in TOKEN_SCORERS else text[row].numpy()
+        real = class_mask[0 if shared else row].bool().numpy()
+        expected = FORMULAS[name](weights, own_text, classes[0 if shared else row].numpy()[real])
+        np.testing.assert_allclose(logits[row, real], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_without_masks_everything_is_real(name):
+    scorer = make(name)
+    text, classes, text_mask, class_mask = random_inputs(name)
+    with torch.no_grad():
+        ones = scorer(text, classes, torch.ones_like(text_mask), torch.ones_like(class_mask))
+        torch.testing.assert_close(scorer(text, classes), ones)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_a_text_without_tokens_or_labels_gives_finite_numbers_and_gradients(name):
+    scorer = make(name)
+    text, classes, text_mask, class_mask = random_inputs(name)
+    text.requires_grad_()
+    logits = scorer(text, classes, torch.zeros_like(text_mask), torch.zeros_like(class_mask))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert text.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MLP_HIDDEN_SIZES)
+def test_width_of_the_mlp(name):
+    """defect 5: the width is the one asked for; 256 (cross-attn: 1024) by default, as checkpoints have it."""
+    layers = {"cross-attn": "score_mlp"}.get(name, "mlp")
+    default = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}[name]
+    for asked, width in ((None, default), (12, 12)):
+        first, _, second, _, last = getattr(make(name, scorer_mlp_hidden_size=asked), layers)
+        assert (first.out_features, second.out_features, last.out_features) == (width, width // 2, 1)
+
+
+def test_cross_attention_needs_a_divisible_width():
+    with pytest.raises(ValueError, match=r"divisible by scorer_num_heads, got 8 and 3"):
+        make("cross-attn", scorer_num_heads=3)
+
+
+def test_attention_dropout_is_for_training_only():
+    scorer = make("cross-attn", scorer_attn_dropout=0.9)
+    inputs = random_inputs("cross-attn")
+    torch.testing.assert_close(scorer(*inputs), scorer(*inputs))
+    scorer.train()
+    assert not torch.equal(scorer(*inputs), scorer(*inputs))

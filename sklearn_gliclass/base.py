@@ -1,142 +1,40 @@
-"""What both estimators share: hyperparameters, their constraints, and the way from texts to a trained model."""
+"""What both estimators share: hyperparameters, the way from texts to a trained model and to predictions."""
 
-import copy
-import inspect
 import warnings
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skorch.callbacks import EarlyStopping
 
+from . import persistence
+from .building import Start, build
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
-from .data.tokenizer import PieceTokenizer, load_tokenizer, train_tokenizer
+from .data.tokenizer import PieceTokenizer
 from .inference import InferenceEngine
 from .inputs import read_texts
-from .model import GLiClassModel, GLiClassModelConfig
-from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROJECTOR_INITS
-from .model.loading import load_encoder, new_encoder, resolve_max_length
-from .model.lookup import DEFAULT_ENCODER, find_checkpoint
-from .model.losses import REDUCTIONS
-from .model.poolings import NO_POOLING, POOLINGS
-from .model.precision import DTYPES, find_device, weight_dtype
-from .model.scorers import SCORERS
+from .model.loading import resolve_max_length
+from .model.lookup import find_checkpoint
+from .model.precision import find_device, weight_dtype
+from .parameters import CONSTRAINTS, MODEL_ORIGIN
 from .training import arguments
 from .training.arguments import TrainingArguments
 from .training.trainer import Trainer
-
-# Hyperparameters that go into the model's configuration under their own names.
-MODEL_PARAMETERS = (
-    "class_token_index", "text_token_index", "ignore_index", "hidden_size", "projector_hidden_act", "vocab_size",
-    "max_num_classes", "use_lstm", "initializer_range", "scorer_type", "scorer_num_heads", "scorer_mlp_hidden_size",
-    "scorer_attn_dropout", "pooling_strategy", "class_token_pooling", "focal_loss_alpha", "focal_loss_gamma",
-    "focal_loss_reduction", "logit_scale_init_value", "normalize_features", "extract_text_features",
-    "contrastive_loss_coef", "architecture_type", "prompt_first", "squeeze_layers", "layer_wise", "encoder_layer_id",
-    "embed_class_token", "dropout", "projector_init",
-)  # fmt: skip
-
-_fraction = Interval(Real, 0, 1, closed="left")
-_positive = Interval(Integral, 1, None, closed="left")
-
-MODEL_CONSTRAINTS = {
-    "encoder_model": [str, None],
-    "encoder_config": [dict, None],
-    "label_model_name": [str, None],
-    "label_model_config": [dict, None],
-    "class_token_index": [Interval(Integral, -1, None, closed="left")],
-    "text_token_index": [Interval(Integral, -1, None, closed="left")],
-    "ignore_index": [Integral],
-    "hidden_size": [_positive, None],
-    "projector_hidden_act": [str],
-    "vocab_size": [_positive, None],
-    "problem_type": [
-        StrOptions({"single_label_classification", "multi_label_classification", "regression"}),
-        None,
-    ],
-    "max_num_classes": [Interval(Integral, 2, None, closed="left")],
-    "use_lstm": ["boolean"],
-    "initializer_range": [Interval(Real, 0, None, closed="left")],
-    "scorer_type": [StrOptions(set(SCORERS))],
-    "scorer_num_heads": [_positive],
-    "scorer_mlp_hidden_size": [Interval(Integral, 2, None, closed="left"), None],
-    "scorer_attn_dropout": [_fraction],
-    "pooling_strategy": [StrOptions({*POOLINGS, NO_POOLING})],
-    "class_token_pooling": [StrOptions(set(CLASS_TOKEN_POOLINGS))],
-    "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
-    "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
-    "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
-    "logit_scale_init_value": [Real],
-    "normalize_features": ["boolean"],
-    "extract_text_features": ["boolean"],
-    "contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
-    "architecture_type": [StrOptions(set(ARCHITECTURE_TYPES))],
-    "prompt_first": ["boolean"],
-    "squeeze_layers": ["boolean"],
-    "layer_wise": ["boolean"],
-    "encoder_layer_id": [Integral],
-    "embed_class_token": ["boolean"],
-    "dropout": [_fraction],
-    "projector_init": [StrOptions(set(PROJECTOR_INITS))],
-}
-
-ESTIMATOR_CONSTRAINTS = {
-    "max_length": [_positive, None],
-    "label_names": [dict, "array-like", None],
-    "text_template": [str, callable, None],
-    "shuffle_labels": ["boolean"],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [_positive],
-    "warm_start": ["boolean"],
-    "callbacks": [list, None],
-    "device": [str],
-    "dtype": [StrOptions(set(DTYPES))],
-    "max_batch_tokens": [_positive],
-    "verbose": ["verbose"],
-    "random_state": ["random_state"],
-}
-
-# Options that only some architectures, scorers or problems read: set elsewhere, they raise.
-_PROMPTED = ("uni-encoder", "bi-encoder-fused")
-OPTION_READERS = {
-    "prompt_first": (lambda c: c.architecture_type in _PROMPTED, "the text shares its sequence with the labels"),
-    "extract_text_features": (lambda c: c.architecture_type in _PROMPTED, "the text shares its sequence with labels"),
-    "class_token_pooling": (
-        lambda c: c.architecture_type in ("uni-encoder", "encoder-decoder"),
-        "label texts stand in a prompt",
-    ),
-    "embed_class_token": (
-        lambda c: c.architecture_type in ("uni-encoder", "encoder-decoder"),
-        "label texts stand in a prompt",
-    ),
-    "label_model_name": (lambda c: c.architecture_type in BI_ENCODERS, "there is a label encoder"),
-    "label_model_config": (lambda c: c.architecture_type in BI_ENCODERS, "there is a label encoder"),
-    "scorer_num_heads": (lambda c: c.scorer_type == "cross-attn", "scorer_type='cross-attn'"),
-    "scorer_attn_dropout": (lambda c: c.scorer_type == "cross-attn", "scorer_type='cross-attn'"),
-    "scorer_mlp_hidden_size": (
-        lambda c: c.scorer_type in ("mlp", "hopfield", "cross-attn"),
-        "scorer_type is 'mlp', 'hopfield' or 'cross-attn'",
-    ),
-    "focal_loss_alpha": (lambda c: c.problem_type == "multi_label_classification", "y is multi-label"),
-    "focal_loss_gamma": (lambda c: c.problem_type == "multi_label_classification", "y is multi-label"),
-    "focal_loss_reduction": (lambda c: c.problem_type == "multi_label_classification", "y is multi-label"),
-}
 
 
 class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Hyperparameters and the fit/predict flow of both estimators."""
 
-    _parameter_constraints: dict = {**MODEL_CONSTRAINTS, **arguments.CONSTRAINTS, **ESTIMATOR_CONSTRAINTS}
+    _parameter_constraints: dict = CONSTRAINTS
 
     def __init__(
         self,
         *,
+        pretrained=None,
         encoder_model=None,
         encoder_config=None,
         label_model_name=None,
@@ -199,6 +97,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         verbose=0,
         random_state=None,
     ):
+        self.pretrained = pretrained
         self.encoder_model = encoder_model
         self.encoder_config = encoder_config
         self.label_model_name = label_model_name
@@ -272,9 +171,13 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     # -- fit -------------------------------------------------------------------------------------------------
 
-    def _read_training_rows(self, X, sample_weight):
-        """Texts, their weights, and the rows that have one: a row of weight 0 counts as absent."""
-        texts = read_texts(self, X, reset=True, text_template=self.text_template)
+    def _read_training_rows(self, X, sample_weight, more=False):
+        """Texts, their weights, and the rows that have one: a row of weight 0 counts as absent.
+
+        `more`: X goes on from an earlier one and must have the same columns (`partial_fit`).
+        """
+        reset = not (more and hasattr(self, "model_"))
+        texts = read_texts(self, X, reset=reset, text_template=self.text_template)
         weight = _check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) == 0:
@@ -293,102 +196,31 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             if not keep:
-                self._build(texts, label_texts, targets.problem_type)
+                self._adopt(build(self, [*texts, *label_texts], targets.problem_type))
             self.label_names_ = list(label_texts)
             self._train(texts, targets, sample_weight, stratify, seed, epochs if keep else None)
         return self
 
-    def _build(self, texts, label_texts, problem_type) -> None:
-        """Set the tokenizers, the configuration and the untrained model."""
-        encoder, self.tokenizer_ = self._text_encoder([*texts, *label_texts])
-        label_encoder, self.label_tokenizer_ = self._label_encoder(encoder)
-        config = self._model_config(encoder.config, label_encoder, problem_type)
-        model = GLiClassModel(config, encoder, label_encoder)
-        needed = max(config.class_token_index, config.text_token_index) + 1
-        if config.architecture_type != "bi-encoder" and needed > model.get_input_embeddings().num_embeddings:
-            model.resize_token_embeddings(needed)
-        self._adopt(model)
+    def _start(self, label_texts, problem_type) -> None:
+        """Build the model and train nothing."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self._adopt(build(self, list(label_texts), problem_type))
 
-    def _adopt(self, model: GLiClassModel) -> None:
+    def _adopt(self, start: Start) -> None:
         """Take a model over, on the device and in the type of the hyperparameters."""
-        self.model_ = model.to(find_device(self.device), weight_dtype(self.dtype))
-        self.config_ = model.config
-        self.max_length_ = resolve_max_length(self.max_length, model.config.encoder_config, self.tokenizer_)
-        self._make_pieces()
-        self._n_features_out = model.config.encoder_width
+        self.model_ = start.model.to(find_device(self.device), weight_dtype(self.dtype)).eval()
+        self.tokenizer_, self.label_tokenizer_ = start.tokenizer, start.label_tokenizer
+        self._derive()
 
-    def _make_pieces(self) -> None:
+    def _derive(self) -> None:
+        """Set what follows from the model and its tokenizers."""
+        self.config_ = self.model_.config
+        self.max_length_ = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
+        self._n_features_out = self.config_.encoder_width
         self._pieces = PieceTokenizer(self.tokenizer_)
         same = self.label_tokenizer_ is None or self.label_tokenizer_ is self.tokenizer_
         self._label_pieces = self._pieces if same else PieceTokenizer(self.label_tokenizer_)
-
-    def _text_encoder(self, texts):
-        """The encoder and its tokenizer: loaded, or new with a tokenizer trained on the texts."""
-        whole = self.architecture_type == "encoder-decoder"
-        if self.encoder_config is not None and self.encoder_model is None:
-            return _encoder_from_scratch(self.encoder_config, texts, whole)
-        folder = find_checkpoint(self.encoder_model or DEFAULT_ENCODER, self.cache_dir)
-        encoder = load_encoder(folder, whole)
-        if self.encoder_config is not None:
-            raise ValueError(
-                "encoder_model and encoder_config exclude each other: the first loads an encoder, the second builds "
-                "one from scratch; set one to None."
-            )
-        return encoder, load_tokenizer(folder)
-
-    def _label_encoder(self, encoder):
-        """The bi-encoders' label encoder and tokenizer; without a name or config: a copy of the text encoder."""
-        if self.architecture_type not in BI_ENCODERS:
-            return None, None
-        if self.label_model_name is not None and self.label_model_config is not None:
-            raise ValueError("label_model_name and label_model_config exclude each other; set one to None.")
-        if self.label_model_name is not None:
-            folder = find_checkpoint(self.label_model_name, self.cache_dir)
-            return load_encoder(folder), load_tokenizer(folder)
-        if self.label_model_config is not None:
-            return _new_with_tokenizer(self.label_model_config, self.tokenizer_), self.tokenizer_
-        return copy.deepcopy(encoder), self.tokenizer_
-
-    def _model_config(self, encoder_config, label_encoder, problem_type) -> GLiClassModelConfig:
-        fields = {name: getattr(self, name) for name in MODEL_PARAMETERS}
-        if self.projector_init == "identity" and self.hidden_size is None:
-            fields["hidden_size"] = 2 * encoder_config.get_text_config().hidden_size
-        pieces = PieceTokenizer(self.tokenizer_)
-        for name, token in (("class_token_index", pieces.label_id), ("text_token_index", pieces.sep_id)):
-            if fields[name] == -1:
-                fields[name] = token
-            elif fields[name] != token:
-                raise ValueError(
-                    f"{name}={fields[name]} is not the id that the tokenizer gives to its token, {token}; leave -1."
-                )
-        embeddings = encoder_config.get_text_config().vocab_size
-        if fields["vocab_size"] not in (None, embeddings):
-            raise ValueError(
-                f"vocab_size={fields['vocab_size']} is not the encoder's, {embeddings}; leave None, or set vocab_size "
-                "in encoder_config to bound a trained tokenizer."
-            )
-        config = GLiClassModelConfig(
-            encoder_config=encoder_config,
-            encoder_model=self.encoder_model or (DEFAULT_ENCODER if self.encoder_config is None else None),
-            label_model_config=None if label_encoder is None else label_encoder.config,
-            label_model_name=self.label_model_name,
-            problem_type=problem_type,
-            **fields,
-        )
-        self._check_options_are_read(config)
-        return config
-
-    def _check_options_are_read(self, config) -> None:
-        """An option that this model has no use for raises, if it was set."""
-        defaults = _defaults(type(self))
-        for name, (is_read, where) in OPTION_READERS.items():
-            value = getattr(self, name)
-            if value != defaults[name] and not is_read(config):
-                raise ValueError(
-                    f"{name}={value!r} has no effect here: it is read where {where}, and this model has "
-                    f"architecture_type={config.architecture_type!r}, scorer_type={config.scorer_type!r}, "
-                    f"problem_type={config.problem_type!r}. Leave {name} at its default, {defaults[name]!r}."
-                )
 
     def _layout(self, label_texts):
         return LAYOUTS[self.config_.architecture_type](
@@ -501,29 +333,87 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._warn_of_cut(engine.n_cut, len(texts))
         return embeddings
 
+    # -- save and load ---------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder) -> None:
+        """Write the fitted estimator as a checkpoint folder, which GLiClass models load from too.
+
+        Parameters
+        ----------
+        folder : str or Path
+            It is made where it does not exist. Written are ``config.json``, ``model.safetensors``, the
+            tokenizer, ``label_tokenizer/`` for the bi-encoders, and ``estimator.json`` with hyperparameters,
+            classes and units; nothing is pickled.
+        """
+        check_is_fitted(self, "model_")
+        persistence.save_estimator(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, source, **hyperparameters):
+        """Load a checkpoint, ready to predict.
+
+        Parameters
+        ----------
+        source : str or Path
+            A folder of :meth:`save_pretrained` or of another GLiClass program, or a name on the hub.
+        **hyperparameters
+            Hyperparameters to set; they win over the stored ones where the weights allow it.
+
+        Returns
+        -------
+        estimator
+            With ``pretrained=source``: a further `fit` starts from the loaded weights. A checkpoint of another
+            program knows no classes: give them with ``fit(None, labels)``.
+
+        Raises
+        ------
+        OSError
+            There is no such checkpoint.
+        ValueError
+            It was saved by another kind of estimator, or a hyperparameter does not fit its weights.
+        """
+        folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
+        record = persistence.read_estimator(folder)
+        if record is None:
+            estimator = cls(pretrained=str(source), **hyperparameters)
+            estimator._validate_params()
+            estimator._adopt(build(estimator, [], persistence.problem_type(folder)))
+            return estimator
+        if record["estimator"] != cls.__name__:
+            raise ValueError(
+                f"{str(source)!r} was saved by a {record['estimator']}; load it with "
+                f"{record['estimator']}.from_pretrained."
+            )
+        # The weights stand for what the model was built from.
+        kept = {name: value for name, value in record["hyperparameters"].items() if name not in MODEL_ORIGIN}
+        estimator = cls(**{**kept, **hyperparameters, "pretrained": str(source)})
+        estimator._validate_params()
+        estimator._adopt(build(estimator, [], persistence.problem_type(folder)))
+        for name, value in record["fitted"].items():
+            setattr(estimator, name, value)
+        return estimator
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        return persistence.pack_state(state) if "model_" in state else state
+
+    def __setstate__(self, state):
+        fitted = "model_" in state
+        super().__setstate__(persistence.unpack_state(state) if fitted else state)
+        if fitted:
+            self.model_.to(find_device(self.device))
+            self._derive()
+            if hasattr(self, "history_"):
+                self.net_ = self._make_net(seed=0)
+                self.net_.initialize()
+                self.net_.history = self.history_
+
 
 def _silent(*args, **kwargs) -> None:
     """Where skorch's callbacks would print."""
-
-
-def _defaults(estimator_class) -> dict:
-    parameters = inspect.signature(estimator_class.__init__).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name != "self"}
 
 
 def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     if array.dtype.kind != "f":
         return array
     return array.astype(np.float64 if dtype == "float64" else np.float32)
-
-
-def _encoder_from_scratch(options: dict, texts, whole: bool):
-    tokenizer = train_tokenizer(texts, options.get("vocab_size"))
-    return _new_with_tokenizer(options, tokenizer, whole), tokenizer
-
-
-def _new_with_tokenizer(options: dict, tokenizer, whole: bool = False):
-    """An encoder with random weights and room for the tokenizer's vocabulary."""
-    special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    config = GLiClassModelConfig(encoder_config={**options, **special}).encoder_config
-    return new_encoder(config, whole)

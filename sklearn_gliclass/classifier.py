@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from .base import BaseGLiClass
 from .targets import (
     MULTI,
+    PROBLEM_TYPES,
     SINGLE,
     class_sample_weight,
     decision_values,
@@ -28,6 +29,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     Parameters
     ----------
+    pretrained : str, optional
+        GLiClass checkpoint to start from, a folder or a name on the Hugging Face hub: every `fit` begins with
+        its weights. Its configuration holds; what is set here besides wins where the weights allow it, and
+        raises where they don't.
     encoder_model : str, optional
         Encoder to start from: a folder, or a name on the Hugging Face hub. Default, without `encoder_config`:
         "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs.
@@ -211,6 +216,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     array(['sports'], dtype='<U8')
     >>> clf.predict_proba(["a late goal"]).shape
     (1, 2)
+
+    Without examples, on the weights that the extra ``minilm`` installs:
+
+    >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
+    >>> clf.predict(["parliament votes on the budget today"])
+    array(['politics'], dtype='<U8')
     """
 
     _parameter_constraints: dict = {
@@ -222,6 +233,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def __init__(
         self,
         *,
+        pretrained=None,
         encoder_model=None,
         encoder_config=None,
         label_model_name=None,
@@ -287,6 +299,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         random_state=None,
     ):
         super().__init__(
+            pretrained=pretrained,
             encoder_model=encoder_model,
             encoder_config=encoder_config,
             label_model_name=label_model_name,
@@ -368,7 +381,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts, or a table whose rows become texts.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            One class per sample; or 0 and 1 for each class (multi-label); or rows of probabilities.
+            One class per sample; or 0 and 1 for each class (multi-label); or rows of probabilities. With
+            ``X=None`` the classes themselves: nothing is trained, the model judges by their names
+            (zero-shot). ``problem_type="multi_label_classification"`` makes these independent of each other.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples; 0 leaves a row out.
 
@@ -382,6 +397,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             Missing texts, fewer than two classes, two classes with one label text, a continuous y, or
             hyperparameters that exclude each other.
         """
+        if X is None:
+            return self._fit_zero_shot(y)
         return self._fit(X, y, sample_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -403,7 +420,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight, known, epochs=1)
 
     def _fit(self, X, y, sample_weight, classes=None, epochs=None):
-        texts, weight, rows = self._read_training_rows(X, sample_weight)
+        texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)
         targets = read_class_targets(y, self.problem_type, self.ignore_index, classes)
@@ -416,6 +433,34 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         weight = class_sample_weight(targets, self.class_weight, weight)
         stratify = targets.array if targets.kind == SINGLE else None
         return self._fit_model(texts, targets, names, weight, stratify, epochs)
+
+    def _fit_zero_shot(self, labels):
+        classes = np.asarray(labels)
+        if classes.ndim != 1 or len(np.unique(classes)) != len(classes) or len(classes) < 2:
+            raise ValueError(
+                f"fit(None, labels) takes a list of at least 2 classes, each of them once, got {labels!r}."
+            )
+        self._check_knows_labels()
+        self.classes_ = np.unique(classes)
+        self._y_kind = MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
+        self.label_names_ = label_texts(self.label_names, self.classes_)
+        self._start(self.label_names_, PROBLEM_TYPES[self._y_kind])
+        return self
+
+    def _check_knows_labels(self):
+        """Random heads judge at random: zero-shot needs weights, or the start that compares text and label."""
+        similarity = (
+            self.encoder_config is None
+            and self.architecture_type == "bi-encoder"
+            and self.projector_init == "identity"
+            and self.scorer_type == "simple"
+        )
+        if self.pretrained is None and not similarity:
+            raise ValueError(
+                "fit(None, labels) trains nothing, and these hyperparameters start from random weights; set "
+                "pretrained to a GLiClass checkpoint, or leave encoder_config, architecture_type, projector_init and "
+                "scorer_type at their defaults."
+            )
 
     def decision_function(self, X):
         """Logits.

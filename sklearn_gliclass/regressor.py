@@ -13,6 +13,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     Parameters
     ----------
+    pretrained : str, optional
+        GLiClass checkpoint to start from, a folder or a name on the Hugging Face hub: every `fit` begins with
+        its weights. Its configuration holds; what is set here besides wins where the weights allow it, and
+        raises where they don't.
     encoder_model : str, optional
         Encoder to start from: a folder, or a name on the Hugging Face hub. Default, without `encoder_config`:
         "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs.
@@ -237,7 +241,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
                 f"problem_type={self.problem_type!r} is not for GLiClassRegressor; use GLiClassClassifier, or leave "
                 "problem_type=None."
             )
-        texts, weight, rows = self._read_training_rows(X, sample_weight)
+        texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)
         targets = read_regression_targets(y, weight)

@@ -57,10 +57,10 @@ class Layout:
         room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length
         if room < MIN_TEXT_TOKENS:
             raise ValueError(
-                f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves "
-                f"{max(room, 0)} for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes (labels "
-                "in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels take "
-                "nothing from the text."
+                f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves {max(room, 0)} "
+                f"for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes "
+                "(labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels "
+                "take nothing from the text."
             )
         return room
 

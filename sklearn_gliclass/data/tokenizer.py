@@ -37,20 +37,26 @@ def add_control_tokens(tokenizer):
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreTrainedTokenizerFast:
-    """Train a lower-casing WordPiece tokenizer; the order and number of equal texts make no difference.
+    """Train a lower-casing byte-level BPE tokenizer; the order and number of equal texts make no difference.
+
+    The trainers of WordPiece and of BPE with affixes number their tokens by a hash map, differently in each
+    run; plain byte-level BPE is the one that is reproducible.
 
     Examples
     --------
     >>> tokenizer = train_tokenizer(["a red card", "a blue card"])
     >>> tokenizer.convert_ids_to_tokens(tokenizer("blue card").input_ids)
-    ['[CLS]', 'blue', 'card', '[SEP]']
+    ['[CLS]', 'Ġblue', 'Ġcard', '[SEP]']
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size or TRAINED_VOCABULARY, special_tokens=special, show_progress=False
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size or TRAINED_VOCABULARY,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     backend.train_from_iterator(sorted(set(texts)), trainer)
     backend.post_processor = processors.TemplateProcessing(

@@ -20,7 +20,7 @@ def autocast(device, dtype: str):
 
 
 def find_device(device: str) -> str:
-    """ "auto": a GPU if there is one."""
+    """Resolve "auto" to a GPU, where there is one."""
     if device != "auto":
         return device
     if torch.cuda.is_available():

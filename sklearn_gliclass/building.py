@@ -1,0 +1,176 @@
+"""Where `fit` starts: a model from an encoder, from scratch, or from a GLiClass checkpoint."""
+
+import copy
+import inspect
+from dataclasses import dataclass
+
+from .data.tokenizer import PieceTokenizer, load_tokenizer, train_tokenizer
+from .model import GLiClassModel, GLiClassModelConfig
+from .model.config import BI_ENCODERS
+from .model.loading import load_encoder, new_encoder
+from .model.lookup import DEFAULT_ENCODER, find_checkpoint
+from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
+from .persistence import load_model, load_tokenizers
+
+
+@dataclass
+class Start:
+    """A model with its tokenizers; `label_tokenizer` is None where there is no label encoder."""
+
+    model: GLiClassModel
+    tokenizer: object
+    label_tokenizer: object | None
+
+
+def build(estimator, texts, problem_type: str) -> Start:
+    """The untrained model that the estimator's hyperparameters describe.
+
+    Parameters
+    ----------
+    estimator : BaseGLiClass
+        Its hyperparameters are read.
+    texts : list of str
+        What a tokenizer is trained on, where the encoder is new.
+    problem_type : str
+        What y is.
+    """
+    if estimator.pretrained is not None:
+        return _from_checkpoint(estimator, problem_type)
+    encoder, tokenizer = _text_encoder(estimator, texts)
+    label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
+    config = _model_config(estimator, encoder.config, label_encoder, tokenizer, problem_type)
+    model = GLiClassModel(config, encoder, label_encoder)
+    needed = max(config.class_token_index, config.text_token_index) + 1
+    # The plain bi-encoder's sequences hold no control tokens.
+    if config.architecture_type != "bi-encoder" and needed > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(needed)
+    return Start(model, tokenizer, label_tokenizer)
+
+
+def set_by_user(estimator) -> dict:
+    """The hyperparameters that differ from their defaults."""
+    signature = inspect.signature(type(estimator).__init__).parameters
+    return {
+        name: value
+        for name, value in estimator.get_params(deep=False).items()
+        if not _equal(value, signature[name].default)
+    }
+
+
+def _equal(value, default) -> bool:
+    return value is default or (type(value) in (int, float, str, bool) and value == default)
+
+
+# -- from an encoder -----------------------------------------------------------------------------------------
+
+
+def _text_encoder(estimator, texts):
+    """The encoder and its tokenizer: loaded, or new with a tokenizer trained on the texts."""
+    name, options = estimator.encoder_model, estimator.encoder_config
+    whole = estimator.architecture_type == "encoder-decoder"
+    if name is not None and options is not None:
+        raise ValueError(
+            "encoder_model and encoder_config exclude each other: the first loads an encoder, the second builds one "
+            "from scratch; set one to None."
+        )
+    if options is not None:
+        tokenizer = train_tokenizer(texts, options.get("vocab_size"))
+        return _new_for(options, tokenizer, whole), tokenizer
+    folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
+    return load_encoder(folder, whole), load_tokenizer(folder)
+
+
+def _new_for(options: dict, tokenizer, whole: bool = False):
+    """An encoder with random weights and room for the tokenizer's vocabulary."""
+    special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return new_encoder(GLiClassModelConfig(encoder_config={**options, **special}).encoder_config, whole)
+
+
+def _label_encoder(estimator, encoder, tokenizer):
+    """The bi-encoders' label encoder and tokenizer; without a name or config: a copy of the text encoder."""
+    name, options = estimator.label_model_name, estimator.label_model_config
+    if estimator.architecture_type not in BI_ENCODERS:
+        return None, None
+    if name is not None and options is not None:
+        raise ValueError("label_model_name and label_model_config exclude each other; set one to None.")
+    if name is not None:
+        folder = find_checkpoint(name, estimator.cache_dir)
+        return load_encoder(folder), load_tokenizer(folder)
+    if options is not None:
+        return _new_for(options, tokenizer), tokenizer
+    return copy.deepcopy(encoder), tokenizer
+
+
+def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_type) -> GLiClassModelConfig:
+    fields = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
+    text_config = encoder_config.get_text_config()
+    if estimator.projector_init == "identity" and estimator.hidden_size is None:
+        fields["hidden_size"] = 2 * text_config.hidden_size
+    fields.update(_token_indices(estimator, tokenizer))
+    if estimator.vocab_size not in (None, text_config.vocab_size):
+        raise ValueError(
+            f"vocab_size={estimator.vocab_size} is not the encoder's, {text_config.vocab_size}; leave None, or set "
+            "vocab_size in encoder_config to bound a trained tokenizer."
+        )
+    config = GLiClassModelConfig(
+        encoder_config=encoder_config,
+        encoder_model=estimator.encoder_model or (DEFAULT_ENCODER if estimator.encoder_config is None else None),
+        label_model_config=None if label_encoder is None else label_encoder.config,
+        label_model_name=estimator.label_model_name,
+        problem_type=problem_type,
+        **fields,
+    )
+    _check_options_are_read(estimator, config)
+    return config
+
+
+def _token_indices(estimator, tokenizer) -> dict[str, int]:
+    pieces = PieceTokenizer(tokenizer)
+    indices = {"class_token_index": pieces.label_id, "text_token_index": pieces.sep_id}
+    for name, index in indices.items():
+        if getattr(estimator, name) not in (-1, index):
+            raise ValueError(
+                f"{name}={getattr(estimator, name)} is not the id that the tokenizer gives to its token, {index}; "
+                "leave -1."
+            )
+    return indices
+
+
+def _check_options_are_read(estimator, config) -> None:
+    """An option that this model has no use for raises, if it was set."""
+    for name, value in set_by_user(estimator).items():
+        is_read, where = OPTION_READERS.get(name, (None, None))
+        if is_read is not None and not is_read(config):
+            raise ValueError(
+                f"{name}={value!r} has no effect here: it is read where {where}, and this model has "
+                f"architecture_type={config.architecture_type!r}, scorer_type={config.scorer_type!r}, "
+                f"problem_type={config.problem_type!r}. Leave {name} at its default."
+            )
+
+
+# -- from a checkpoint ---------------------------------------------------------------------------------------
+
+
+def _from_checkpoint(estimator, problem_type: str) -> Start:
+    """The model in ``pretrained``: its configuration holds, but for what the user set and the weights allow."""
+    folder = find_checkpoint(estimator.pretrained, estimator.cache_dir)
+    config = GLiClassModelConfig.from_pretrained(folder)
+    chosen = set_by_user(estimator)
+    for name in WEIGHT_PARAMETERS:
+        if name in chosen and chosen[name] != getattr(config, name, None):
+            raise ValueError(
+                f"{name}={chosen[name]!r} does not fit the weights of pretrained={estimator.pretrained!r}, which have "
+                f"{name}={getattr(config, name, None)!r}; leave it at its default, or start from an encoder with "
+                "encoder_model instead."
+            )
+    for name in MODEL_PARAMETERS:
+        if name in chosen:
+            setattr(config, name, chosen[name])
+    config.problem_type = problem_type
+    _check_options_are_read(estimator, config)
+    model = load_model(folder, config)
+    tokenizer, label_tokenizer = load_tokenizers(folder)
+    if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
+        # Checkpoints of the reference name the label encoder, and leave its tokenizer there.
+        label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
+    return Start(model, tokenizer, label_tokenizer)

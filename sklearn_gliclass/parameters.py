@@ -1,0 +1,128 @@
+"""The hyperparameters that both estimators share: which are the model's, what they may be, and who reads them."""
+
+from numbers import Integral, Real
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROBLEM_TYPES, PROJECTOR_INITS
+from .model.losses import REDUCTIONS
+from .model.poolings import NO_POOLING, POOLINGS
+from .model.precision import DTYPES
+from .model.scorers import SCORERS
+from .training import arguments
+
+_fraction = Interval(Real, 0, 1, closed="left")
+_positive = Interval(Integral, 1, None, closed="left")
+_token_index = Interval(Integral, -1, None, closed="left")
+
+# They go into the model's configuration under their own names.
+MODEL_CONSTRAINTS = {
+    "class_token_index": [_token_index],
+    "text_token_index": [_token_index],
+    "ignore_index": [Integral],
+    "hidden_size": [_positive, None],
+    "projector_hidden_act": [str],
+    "vocab_size": [_positive, None],
+    "max_num_classes": [Interval(Integral, 2, None, closed="left")],
+    "use_lstm": ["boolean"],
+    "initializer_range": [Interval(Real, 0, None, closed="left")],
+    "scorer_type": [StrOptions(set(SCORERS))],
+    "scorer_num_heads": [_positive],
+    "scorer_mlp_hidden_size": [Interval(Integral, 2, None, closed="left"), None],
+    "scorer_attn_dropout": [_fraction],
+    "pooling_strategy": [StrOptions({*POOLINGS, NO_POOLING})],
+    "class_token_pooling": [StrOptions(set(CLASS_TOKEN_POOLINGS))],
+    "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
+    "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
+    "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
+    "logit_scale_init_value": [Real],
+    "normalize_features": ["boolean"],
+    "extract_text_features": ["boolean"],
+    "contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
+    "architecture_type": [StrOptions(set(ARCHITECTURE_TYPES))],
+    "prompt_first": ["boolean"],
+    "squeeze_layers": ["boolean"],
+    "layer_wise": ["boolean"],
+    "encoder_layer_id": [Integral],
+    "embed_class_token": ["boolean"],
+    "dropout": [_fraction],
+    "projector_init": [StrOptions(set(PROJECTOR_INITS))],
+}
+MODEL_PARAMETERS = tuple(MODEL_CONSTRAINTS)
+
+CONSTRAINTS = {
+    "pretrained": [str, None],
+    "encoder_model": [str, None],
+    "encoder_config": [dict, None],
+    "label_model_name": [str, None],
+    "label_model_config": [dict, None],
+    "problem_type": [StrOptions(set(PROBLEM_TYPES)), None],
+    **MODEL_CONSTRAINTS,
+    **arguments.CONSTRAINTS,
+    "max_length": [_positive, None],
+    "label_names": [dict, "array-like", None],
+    "text_template": [str, callable, None],
+    "shuffle_labels": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [_positive],
+    "warm_start": ["boolean"],
+    "callbacks": [list, None],
+    "device": [str],
+    "dtype": [StrOptions(set(DTYPES))],
+    "max_batch_tokens": [_positive],
+    "verbose": ["verbose"],
+    "random_state": ["random_state"],
+}
+
+# Set beside `pretrained`, these must agree with its weights.
+WEIGHT_PARAMETERS = (
+    "encoder_model", "encoder_config", "label_model_name", "label_model_config", "class_token_index",
+    "text_token_index", "hidden_size", "projector_hidden_act", "vocab_size", "use_lstm", "initializer_range",
+    "scorer_type", "scorer_num_heads", "scorer_mlp_hidden_size", "logit_scale_init_value", "architecture_type",
+    "squeeze_layers", "projector_init",
+)  # fmt: skip
+
+# Where a model came from: a saved one stands for itself.
+MODEL_ORIGIN = ("pretrained", "encoder_model", "encoder_config", "label_model_name", "label_model_config")
+
+
+def _shares_sequence(config) -> bool:
+    return config.architecture_type in ("uni-encoder", "bi-encoder-fused")
+
+
+def _has_label_prompt(config) -> bool:
+    return config.architecture_type in ("uni-encoder", "encoder-decoder")
+
+
+def _has_label_encoder(config) -> bool:
+    return config.architecture_type in BI_ENCODERS
+
+
+def _has_cross_attention(config) -> bool:
+    return config.scorer_type == "cross-attn"
+
+
+def _has_scorer_mlp(config) -> bool:
+    return config.scorer_type in ("mlp", "hopfield", "cross-attn")
+
+
+def _is_multi_label(config) -> bool:
+    return config.problem_type == "multi_label_classification"
+
+
+# Options that only some models read, with when that is: set elsewhere, they raise.
+OPTION_READERS = {
+    "prompt_first": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
+    "extract_text_features": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
+    "class_token_pooling": (_has_label_prompt, "label texts stand in a prompt (uni-encoder, encoder-decoder)"),
+    "embed_class_token": (_has_label_prompt, "label texts stand in a prompt (uni-encoder, encoder-decoder)"),
+    "label_model_name": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
+    "label_model_config": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
+    "scorer_num_heads": (_has_cross_attention, "scorer_type='cross-attn'"),
+    "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
+    "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),
+    "focal_loss_alpha": (_is_multi_label, "y is multi-label"),
+    "focal_loss_gamma": (_is_multi_label, "y is multi-label"),
+    "focal_loss_reduction": (_is_multi_label, "y is multi-label"),
+}

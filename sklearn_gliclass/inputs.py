@@ -3,16 +3,19 @@
 One dimension of `str` is texts; two dimensions are a table, whose rows become ``"column: value"`` pieces.
 """
 
+import math
 import numbers
+import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 
 import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 _MISSING_ROWS_SHOWN = 5
-_CELL_TYPES = (str, numbers.Number, np.bool_, np.datetime64, np.timedelta64)
+_CELL_TYPES = (str, numbers.Number, np.datetime64, np.timedelta64)
+_LARGEST_WHOLE = 1e15  # whole numbers up to here are written without an exponent
 
 
 def read_texts(estimator, X, *, reset: bool, text_template: str | Callable | None = None) -> list[str]:
@@ -23,7 +26,7 @@ def read_texts(estimator, X, *, reset: bool, text_template: str | Callable | Non
     estimator : BaseEstimator
         Its `n_features_in_` and `feature_names_in_` are set (`reset`) or checked for tables.
     X : array-like
-        Texts (list, tuple, ndarray, Series), or a table (ndarray, DataFrame of pandas or polars, sparse).
+        Texts (list, tuple, ndarray, Series), or a table (lists of rows, ndarray, DataFrame of pandas or polars).
     reset : bool
         True in `fit`.
     text_template : str or callable, optional
@@ -38,68 +41,103 @@ def read_texts(estimator, X, *, reset: bool, text_template: str | Callable | Non
     ValueError, TypeError
         With scikit-learn's wording where it has one.
     """
+    X = _as_container(X)
+    if _is_table(X):
+        return _table_texts(estimator, X, reset, text_template)
+    values = _one_dimension(estimator, X)
+    if text_template is not None:
+        raise ValueError(
+            "text_template says how a table's row becomes a text, and X is no table but texts; leave "
+            "text_template=None, or pass a DataFrame."
+        )
+    _note_texts(estimator, reset)
+    return _check_texts(values)
+
+
+def _as_container(X):
+    """X as a DataFrame, Series, ndarray, sparse matrix, list or tuple; anything else raises or becomes one."""
     if isinstance(X, (str, bytes)):
         raise ValueError(
             "Iterable over raw text documents expected, string object received; put the text in a list: [text]."
         )
-    if _is_table(X):
-        return _table_texts(estimator, X, reset, text_template)
-    values = _one_dimension(X)
-    if text_template is not None:
-        raise ValueError("text_template says how a table's row becomes a text, and X is no table but texts.")
-    if not reset and hasattr(estimator, "n_features_in_") and estimator.n_features_in_ != 1:
-        raise ValueError(
-            f"X is 1-D, but {type(estimator).__name__} was fitted on a table with {estimator.n_features_in_} columns; "
-            "pass a table with the same columns."
+    if hasattr(X, "toarray"):  # sparse: scikit-learn's checks refuse it
+        return X
+    if isinstance(X, (Mapping, Set)):
+        raise TypeError(
+            f"X must be a sequence of texts or a table, got {type(X).__name__}; pass a list of texts or "
+            "pandas.DataFrame(X)."
         )
-    return _check_texts(values)
+    if hasattr(X, "collect") and hasattr(X, "columns"):
+        raise TypeError(f"X must be in memory, got {type(X).__name__}; pass X.collect().")
+    if hasattr(X, "columns") or hasattr(X, "to_list"):
+        return X
+    if hasattr(X, "__array__"):
+        return np.asarray(X)
+    if not hasattr(X, "__len__"):
+        raise TypeError(f"X must be a sequence of texts or a table, got {type(X).__name__}; pass list(X).")
+    return X
 
 
 def _is_table(X) -> bool:
     if hasattr(X, "columns") or hasattr(X, "toarray"):
         return True
-    if hasattr(X, "ndim") or hasattr(X, "__array__"):
-        return np.ndim(X) != 1
+    if hasattr(X, "ndim"):
+        return X.ndim != 1
     # A list: of rows, unless of texts.
-    first = next(iter(X), None) if hasattr(X, "__len__") else None
-    return isinstance(first, (list, tuple, np.ndarray))
+    return len(X) > 0 and isinstance(next(iter(X)), (list, tuple, np.ndarray))
 
 
-def _one_dimension(X) -> list:
+def _one_dimension(estimator, X) -> list:
     """The values of 1-D input; numbers are scikit-learn's own error."""
-    kind = getattr(getattr(X, "dtype", None), "kind", None)
-    if kind in set("biufc"):
-        check_array(X)  # raises: "Expected 2D array, got 1D array instead ... Reshape your data"
-    if hasattr(X, "to_list"):
-        values = X.to_list()
-    elif isinstance(X, np.ndarray):
-        values = X.tolist()
-    elif hasattr(X, "__len__"):
-        values = list(X)
-    else:
-        raise TypeError(f"X must be texts or a table, got {type(X).__name__}.")
+    values = X.to_list() if hasattr(X, "to_list") else X.tolist() if isinstance(X, np.ndarray) else list(X)
     if len(values) == 0:
         raise ValueError(
-            "Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by GLiClass estimators."
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {type(estimator).__name__}."
         )
-    if all(isinstance(value, numbers.Number) and not _is_missing(value) for value in values):
-        check_array(np.asarray(values))
+    if all(isinstance(value, numbers.Number) for value in values):
+        check_array(np.asarray(values))  # raises: "Expected 2D array, got 1D array instead ... Reshape your data"
     return values
+
+
+def _note_texts(estimator, reset: bool) -> None:
+    """Remember in `fit` that X was texts; later raise where it was a table of several columns."""
+    if reset:
+        for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit on a table
+            if hasattr(estimator, name):
+                delattr(estimator, name)
+        estimator._fitted_on_texts = True
+    elif getattr(estimator, "n_features_in_", 1) != 1:
+        raise ValueError(
+            f"X is 1-D, but {type(estimator).__name__} was fitted on a table with {estimator.n_features_in_} columns; "
+            "pass a table with the same columns."
+        )
+
+
+def _note_table(estimator, n_columns: int, reset: bool) -> None:
+    """The same for a table."""
+    if reset:
+        estimator._fitted_on_texts = False
+    elif getattr(estimator, "_fitted_on_texts", False) and n_columns != 1:
+        raise ValueError(
+            f"X is a table with {n_columns} columns, but {type(estimator).__name__} was fitted on texts; pass the "
+            "column that holds the texts."
+        )
 
 
 def _check_texts(values: list) -> list[str]:
     missing = [row for row, value in enumerate(values) if _is_missing(value)]
     if missing:
-        shown = ", ".join(map(str, missing[:_MISSING_ROWS_SHOWN])) + (", ..." if len(missing) > 5 else "")
+        shown = ", ".join(map(str, missing[:_MISSING_ROWS_SHOWN]))
+        more = ", ..." if len(missing) > _MISSING_ROWS_SHOWN else ""
         raise ValueError(
-            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {shown}; drop these rows or replace them, "
-            'for example with the empty text "".'
+            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {shown}{more}; drop these rows or replace "
+            'them, for example with the empty text "".'
         )
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise TypeError(
-                f"X must hold texts (str), got {type(value).__name__} at row {row}; a table must be 2-D (a DataFrame, "
-                "or an array of shape (n_samples, n_columns))."
+                f"X must hold texts (str), got {type(value).__name__} at row {row}; turn it into a str. A table must "
+                "be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
             )
     return [str(value) for value in values]  # numpy's str subclasses become plain
 
@@ -112,58 +150,56 @@ def _is_missing(value) -> bool:
         return False
     if type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, (numbers.Number, np.datetime64, np.timedelta64)) and value != value
+    return isinstance(value, (numbers.Number, np.datetime64, np.timedelta64)) and bool(value != value)
 
 
 def _table_texts(estimator, X, reset, text_template) -> list[str]:
-    # polars' and pandas' cells are read as they are; arrays go through scikit-learn's checks whole.
-    frame = X if hasattr(X, "columns") else None
-    if frame is None:
-        X = validate_data(estimator, X, reset=reset, dtype=None, accept_sparse=False, ensure_all_finite=_finite(X))
-        columns = [[*column] for column in X.T.tolist()] if X.dtype.kind != "f" else [[*column] for column in X.T]
-        names = [f"x{i}" for i in range(X.shape[1])]
-    else:
-        validate_data(estimator, frame, reset=reset, skip_check_array=True)
-        _check_frame(estimator, frame)
-        columns = [_column_values(frame[name]) for name in frame.columns]
-        names = [str(name) for name in frame.columns]
+    names, columns = _frame_columns(estimator, X, reset) if hasattr(X, "columns") else _rows(estimator, X, reset)
+    _note_table(estimator, len(columns), reset)
     if text_template is not None:
         return _templated(columns, names, text_template)
     if len(columns) == 1 and all(isinstance(value, str) or _is_missing(value) for value in columns[0]):
         return _check_texts(columns[0])
-    labelled = list(zip(names, columns, strict=True))
     return [
-        " ".join(f"{name}: {_cell(column[row])}" for name, column in labelled if not _is_missing(column[row]))
-        for row in range(len(columns[0]))
+        " ".join(f"{name}: {_cell(value)}" for name, value in zip(names, row, strict=True) if not _is_missing(value))
+        for row in zip(*columns, strict=True)
     ]
 
 
-def _finite(X):
-    """Arrays of numbers must be finite; in mixed ones a missing cell is left out of its text."""
-    kind = getattr(getattr(X, "dtype", None), "kind", None)
-    if kind is None and not hasattr(X, "toarray"):
-        kind = np.asarray(X, dtype=object if _has_text(X) else None).dtype.kind
-    return kind != "O"
+def _frame_columns(estimator, frame, reset) -> tuple[list[str], list[list]]:
+    """Names and cells of a DataFrame; its cells are read as they are, whatever their kind."""
+    validate_data(estimator, frame, reset=reset, skip_check_array=True)
+    for axis, what in enumerate(("sample(s)", "feature(s)")):
+        if frame.shape[axis] == 0:
+            raise ValueError(
+                f"Found array with 0 {what} (shape={tuple(frame.shape)}) while a minimum of 1 is required by "
+                f"{type(estimator).__name__}."
+            )
+    by_position = hasattr(frame, "iloc")  # names may stand twice in pandas
+    columns = [frame.iloc[:, i] if by_position else frame[name] for i, name in enumerate(frame.columns)]
+    named = all(isinstance(name, str) for name in frame.columns)
+    return list(frame.columns) if named else _numbered(len(columns)), [column.to_list() for column in columns]
 
 
-def _has_text(rows) -> bool:
-    return any(isinstance(value, str) or value is None for row in rows for value in row)
+def _numbered(n_columns: int) -> list[str]:
+    """The names that scikit-learn gives to columns that have none."""
+    return [f"x{i}" for i in range(n_columns)]
 
 
-def _check_frame(estimator, frame) -> None:
-    if frame.shape[0] == 0:
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape={tuple(frame.shape)}) while a minimum of 1 is required by "
-            f"{type(estimator).__name__}."
-        )
-    if frame.shape[1] == 0:
-        raise ValueError(
-            f"Found array with 0 feature(s) (shape={tuple(frame.shape)}) while a minimum of 1 is required."
-        )
+def _rows(estimator, X, reset) -> tuple[list[str], list[list]]:
+    """Names x0, x1, ... and cells of an array or a list of rows, after scikit-learn's checks.
+
+    Numbers must be finite; in a mixed table a missing cell is left out of its text.
+    """
+    if isinstance(X, (list, tuple)) and any(map(_has_other_than_numbers, X)):
+        X = np.asarray(X, dtype=object)  # numpy would write numbers and NaN as strings
+    finite = getattr(getattr(X, "dtype", None), "kind", None) != "O"
+    X = validate_data(estimator, X, reset=reset, dtype=None, accept_sparse=False, ensure_all_finite=finite)
+    return _numbered(X.shape[1]), [list(column) for column in X.T]
 
 
-def _column_values(column) -> list:
-    return column.to_list() if hasattr(column, "to_list") else list(column)
+def _has_other_than_numbers(row) -> bool:
+    return isinstance(row, (list, tuple)) and not all(isinstance(value, numbers.Number) for value in row)
 
 
 def _cell(value) -> str:
@@ -172,13 +208,38 @@ def _cell(value) -> str:
     if isinstance(value, numbers.Integral):
         return str(int(value))
     if isinstance(value, numbers.Real):
-        return format(float(value), ".6g")
-    if isinstance(value, str) or hasattr(value, "isoformat") or isinstance(value, _CELL_TYPES):
+        value = float(value)
+        if math.isinf(value):
+            raise ValueError("Input X contains infinity; replace it by a number, or by None for a missing cell.")
+        whole = value.is_integer() and abs(value) < _LARGEST_WHOLE
+        return str(int(value)) if whole else format(value, ".6g")
+    if isinstance(value, numbers.Complex):
+        raise ValueError(f"Complex data not supported: {value!r}.")
+    if isinstance(value, _CELL_TYPES) or hasattr(value, "isoformat"):
         return str(value)
     raise TypeError(
         f"A cell of a table must be a string or a number (or a date or missing), got {type(value).__name__}: "
         f"argument must be a string or a number. Turn such columns into text first."
     )
+
+
+class _RowFormatter(string.Formatter):
+    """Fill a template from a row: columns by name, missing cells as nothing, format specifications as in Python."""
+
+    def get_field(self, field_name, args, kwargs):
+        name = _column_of(field_name, kwargs)
+        if name == field_name or _is_missing(kwargs[name]):
+            return kwargs[name], name
+        return super().get_field(field_name, args, kwargs)  # an attribute or item: "{date.year}"
+
+    def format_field(self, value, format_spec):
+        if _is_missing(value):
+            return ""
+        return format(value, format_spec) if format_spec else _cell(value)
+
+
+def _column_of(field: str, names) -> str:
+    return field if field in names else re.split(r"[.\[]", field)[0]
 
 
 def _templated(columns, names, template) -> list[str]:
@@ -189,11 +250,9 @@ def _templated(columns, names, template) -> list[str]:
             if not isinstance(text, str):
                 raise TypeError(f"text_template must return a str, got {type(text).__name__} for row {row}.")
         return texts
-    asked = {field for _, field, _, _ in string.Formatter().parse(template) if field}
-    unknown = sorted(field for field in asked if field.split(".")[0].split("[")[0] not in names)
+    asked = {_column_of(field, names) for _, field, _, _ in string.Formatter().parse(template) if field is not None}
+    unknown = sorted(asked.difference(names))
     if unknown:
         raise ValueError(f"text_template names the column(s) {unknown}, which X lacks; X has {names}.")
-    return [
-        template.format_map({name: "" if _is_missing(value) else _cell(value) for name, value in row.items()})
-        for row in rows
-    ]
+    formatter = _RowFormatter()
+    return [formatter.vformat(template, (), row) for row in rows]

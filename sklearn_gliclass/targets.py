@@ -302,7 +302,7 @@ def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> Regre
     scale[scale < 10 * np.finfo(float).eps * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant output
     if names is not None:
         texts = [str(column) for column in names]
-    elif one_dimensional:
+    elif values.shape[1] == 1:
         texts = ["target" if name is None else str(name)]
     else:
         texts = [f"target {i}" for i in range(values.shape[1])]

@@ -1,0 +1,151 @@
+"""scikit-learn's own checks, in full: no expected failures, no tag that switches checks off."""
+
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_inplace_ensure_writeable,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    estimator_checks_generator,
+    parametrize_with_checks,
+)
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.training import Trainer
+
+SMALL_BERT = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "max_position_embeddings": 1024,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "vocab_size": 500,
+}
+SMALL_T5 = {
+    "model_type": "t5",
+    "d_model": 16,
+    "d_ff": 16,
+    "d_kv": 16,
+    "num_layers": 1,
+    "num_heads": 1,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+    "vocab_size": 500,
+}
+ARCHITECTURES = {
+    "uni-encoder": SMALL_BERT,
+    "bi-encoder": SMALL_BERT,
+    "bi-encoder-fused": SMALL_BERT,
+    "encoder-decoder": SMALL_T5,
+}
+# Where a check compares a weight of 2 with a row that stands twice, sums must be exact: double precision, one
+# batch, nothing random.
+EXACT = {
+    "dtype": "float64",
+    "dropout": 0.0,
+    "shuffle_labels": False,
+    "batch_size": 1000,
+    "max_epochs": 2,
+    "max_length": 1024,
+    "device": "cpu",
+}
+# The fused bi-encoder reads labels back without normalising them: the default scale of 20 would give
+# probabilities of exactly 1 from the start.
+SCALES = {"bi-encoder-fused": 1.0}
+ESTIMATORS = [
+    estimator(
+        architecture_type=architecture,
+        encoder_config=encoder,
+        logit_scale_init_value=SCALES.get(architecture, 20.0),
+        **EXACT,
+    )
+    for estimator in (GLiClassClassifier, GLiClassRegressor)
+    for architecture, encoder in ARCHITECTURES.items()
+]
+
+
+def name_of(estimator):
+    return f"{type(estimator).__name__}-{estimator.architecture_type}"
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+# Checks that scikit-learn runs on its own estimators besides.
+FURTHER_CHECKS = [
+    check_dataframe_column_names_consistency,
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_inplace_ensure_writeable,
+    check_param_validation,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+]
+
+
+@pytest.mark.parametrize("check", FURTHER_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("estimator", ESTIMATORS[::4], ids=name_of)
+def test_further_scikit_learn_checks(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+def checks_of(estimator):
+    return [getattr(check, "func", check).__name__ for _, check in estimator_checks_generator(estimator)]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
+def test_no_check_is_switched_off(estimator):
+    """The tags leave all checks on; of the accuracy demands on clouds of numbers alone they say no."""
+    tags = get_tags(estimator)
+    assert tags.input_tags.two_d_array
+    assert not tags.no_validation
+    assert not tags._skip_test
+    assert not tags.non_deterministic
+    assert len(checks_of(estimator)) >= {"classifier": 70, "regressor": 63}[tags.estimator_type]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
+def test_checks_of_each_role_run(estimator):
+    """Transformer, sample weights, partial_fit, subsets of rows and several outputs are among what is checked."""
+    of_the_role = {
+        "classifier": {"check_classifiers_train", "check_classifiers_multilabel_output_format_predict_proba"},
+        "regressor": {"check_regressors_train", "check_regressor_multioutput"},
+    }[get_tags(estimator).estimator_type]
+    assert set(checks_of(estimator)) >= of_the_role | {
+        "check_transformer_general",
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_estimators_partial_fit_n_features",
+        "check_methods_subset_invariance",
+        "check_estimators_pickle",
+        "check_fit_idempotent",
+    }
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
+def test_the_checks_train(estimator):
+    """The tested instances train by the Trainer, in one batch per epoch, and weights move."""
+    texts, y = ["a good film", "a bad film", "good", "bad"], [1, 0, 1, 0]
+    fitted = clone(estimator).set_params(random_state=0).fit(texts, y)
+    untrained = clone(estimator).set_params(random_state=0, max_epochs=0).fit(texts, y)
+    assert isinstance(fitted.net_, Trainer)
+    assert len(fitted.history_) == estimator.max_epochs
+    before, after = untrained.model_.state_dict(), fitted.model_.state_dict()
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert len(moved) > len(before) / 2

@@ -16,9 +16,13 @@ TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
 
 
-def load_tokenizer(folder):
-    """Load the fast tokenizer of a folder; the control tokens are added where it lacks them."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def load_tokenizer(folder, config=None):
+    """Load the fast tokenizer of a folder; the control tokens are added where it lacks them.
+
+    `config`: the encoder's, where the folder's own configuration is not that of an encoder.
+    """
+    options = {} if config is None else {"config": config}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     if not tokenizer.is_fast:
         raise ValueError(
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "

@@ -28,7 +28,7 @@ _POSITION_OFFSET = {
 
 @contextlib.contextmanager
 def quiet_transformers():
-    """Loading weights shows no progress bar."""
+    """Loading and saving weights shows no progress bar."""
     enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

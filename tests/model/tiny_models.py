@@ -33,18 +33,20 @@ def tiny_config(architecture: str, family: str | None = None, encoder_options=No
 
 
 @torch.no_grad()
-def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
     """Give every weight another value, biases and norms too."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator) * 0.2
+        noise = torch.randn(parameter.shape, generator=generator) * scale
         # Norms stay near 1, so that the states keep their size.
         parameter.copy_(noise + 1.0 if parameter.dim() == 1 and bool((parameter == 1).all()) else noise)
     return model.eval()
 
 
-def tiny_model(architecture: str, family: str | None = None, seed: int = 0, **options) -> GLiClassModel:
-    return randomize(GLiClassModel(tiny_config(architecture, family, **options)), seed)
+def tiny_model(
+    architecture: str, family: str | None = None, seed: int = 0, scale: float = 0.2, **options
+) -> GLiClassModel:
+    return randomize(GLiClassModel(tiny_config(architecture, family, **options)), seed, scale)
 
 
 def random_ids(*shape: int, seed: int = 0) -> list:

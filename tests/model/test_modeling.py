@@ -1,0 +1,454 @@
+import socket
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    ARCHITECTURE_FAMILIES,
+    CLS,
+    LABEL_ID,
+    SEP,
+    TEXT_ID,
+    make_batch,
+    padded,
+    random_ids,
+    randomize,
+    tiny_config,
+    tiny_encoder,
+    tiny_model,
+)
+
+from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel
+from sklearn_gliclass.model.config import BI_ENCODERS
+from sklearn_gliclass.model.poolings import POOLINGS
+from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
+
+ARCHITECTURE_NAMES = list(ARCHITECTURES)
+ARCHITECTURE_SCORERS = [
+    (architecture, scorer)
+    for architecture in ARCHITECTURES
+    for scorer in SCORERS
+    if scorer not in TOKEN_SCORERS or architecture not in BI_ENCODERS
+]
+TWO_TEXTS = random_ids(2, 5)
+THREE_LABELS = [random_ids(3, 2), random_ids(3, 2, seed=1)]
+
+
+def logits_of(model, **batch):
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+def assert_same_logits(model, other, **batch):
+    # Equal weights, but the loaded ones stand elsewhere in memory, and sums are ordered by that.
+    torch.testing.assert_close(logits_of(model, **batch), logits_of(other, **batch), rtol=1e-5, atol=1e-6)
+
+
+def batch_for(model, texts=TWO_TEXTS, labels=THREE_LABELS, **kwargs):
+    return make_batch(model.config.architecture_type, texts, labels, model.config.prompt_first, **kwargs)
+
+
+# -- save and load -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def assert_reload_is_equal(model, folder):
+    model.save_pretrained(folder)
+    loaded = GLiClassModel.from_pretrained(folder).eval()
+    state, loaded_state = model.state_dict(), loaded.state_dict()
+    assert state.keys() == loaded_state.keys()
+    assert all(torch.equal(state[name], loaded_state[name]) for name in state)
+    assert tied(loaded) == tied(model)
+    return loaded
+
+
+def tied(model) -> list:
+    """Groups of names that share their memory."""
+    names = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter.data_ptr(), []).append(name)
+    return sorted(group for group in names.values() if len(group) > 1)
+
+
+@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+def test_reload(architecture, family, tmp_path, no_network):
+    """defects 9 and 10: nothing is initialised anew, and no other model's name is needed."""
+    model = tiny_model(architecture, family)
+    loaded = assert_reload_is_equal(model, tmp_path)
+    assert_same_logits(loaded, model, **batch_for(model))
+
+
+RELOADED_OPTIONS = [
+    {"scorer_type": "mlp"},
+    {"scorer_type": "mlp", "scorer_mlp_hidden_size": 24},
+    {"scorer_type": "hopfield", "scorer_mlp_hidden_size": 24},
+    {"scorer_type": "cross-attn"},
+    {"scorer_type": "cross-attn", "scorer_mlp_hidden_size": 24},
+    {"scorer_type": "weighted-dot", "hidden_size": 48, "use_lstm": True},
+    {"squeeze_layers": True},
+    {"layer_wise": True},
+    {"encoder_layer_id": 1, "projector_init": "identity", "hidden_size": 64},
+]
+
+
+@pytest.mark.parametrize("options", RELOADED_OPTIONS, ids=str)
+def test_reload_with_options(options, tmp_path):
+    model = tiny_model("uni-encoder", **options)
+    loaded = assert_reload_is_equal(model, tmp_path)
+    assert_same_logits(loaded, model, **batch_for(model))
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_tied_weights_stay_tied(family, tmp_path):
+    """defect 9: encoder and decoder read one table of token embeddings, before and after loading."""
+    loaded = assert_reload_is_equal(tiny_model("encoder-decoder", family), tmp_path)
+    backbone = loaded.encoder
+    assert backbone.encoder.embed_tokens.weight is backbone.shared.weight
+    assert backbone.decoder.embed_tokens.weight is backbone.shared.weight
+
+
+@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+def test_resize_token_embeddings(architecture, family, tmp_path):
+    """defect 10: every architecture can take new tokens."""
+    model = tiny_model(architecture, family)
+    before, ties = logits_of(model, **batch_for(model)), len(tied(model))
+    mean = model.get_input_embeddings().weight.mean(dim=0)
+    embeddings = model.resize_token_embeddings(45)
+    assert embeddings is model.get_input_embeddings()
+    assert (embeddings.num_embeddings, model.config.vocab_size, model.config.encoder_config.vocab_size) == (45, 45, 45)
+    torch.testing.assert_close(embeddings.weight[40:], mean.expand(5, -1))
+    assert torch.equal(logits_of(model, **batch_for(model)), before)
+    assert len(tied(model)) == ties
+    assert_same_logits(assert_reload_is_equal(model, tmp_path), model, **batch_for(model))
+
+
+def test_the_label_encoder_keeps_its_vocabulary():
+    model = tiny_model("bi-encoder")
+    model.resize_token_embeddings(45)
+    assert model.config.label_model_config.vocab_size == 40
+    assert model.model.label_encoder.get_input_embeddings().num_embeddings == 40
+
+
+# -- a text's result does not depend on its batch --------------------------------------------------------------
+
+PADDING_CASES = [
+    *[(architecture, None, scorer, pooling, {}) for architecture, scorer in ARCHITECTURE_SCORERS
+      for pooling in (["pass"] if scorer in TOKEN_SCORERS else POOLINGS)],
+    *[(architecture, family, "simple", pooling, {}) for architecture, family in ARCHITECTURE_FAMILIES
+      for pooling in ("avg", "last")],
+    *[(architecture, None, "simple", "avg", options) for architecture in ARCHITECTURE_NAMES for options in (
+        {"use_lstm": True}, {"squeeze_layers": True}, {"encoder_layer_id": 1}, {"prompt_first": True},
+        {"extract_text_features": True}, {"extract_text_features": True, "prompt_first": True},
+        {"extract_text_features": True, "use_lstm": True}, {"class_token_pooling": "average"},
+        {"class_token_pooling": "average", "prompt_first": True}, {"embed_class_token": False})],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), PADDING_CASES)
+def test_padding_makes_no_difference(architecture, family, scorer, pooling, options):
+    """defects 1 and 3: a text alone = the text beside one that is longer and has more and longer labels."""
+    # Small weights, so that the logits are of the size of 1 and 1e-5 means the same everywhere.
+    model = tiny_model(architecture, family, scale=0.1, scorer_type=scorer, pooling_strategy=pooling, **options)
+    short, long = random_ids(5), random_ids(80, seed=1)
+    few, many = random_ids(2, 2, seed=2), random_ids(4, 5, seed=3)
+    alone = logits_of(model, **batch_for(model, [short], [few]))
+    together = logits_of(model, **batch_for(model, [short, long], [few, many]))
+    assert alone.shape == (1, 2)
+    assert alone.abs().max() > 1e-4
+    torch.testing.assert_close(together[:1, :2], alone, rtol=0, atol=1e-5)
+    assert (together[0, 2:] == torch.finfo(torch.float32).min).all()
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_empty_label_slots_take_no_part(architecture, problem_type):
+    """defect 3: softmax, argmax and loss of a row with fewer labels are those of the row alone."""
+    model = tiny_model(architecture, scorer_type="hopfield", problem_type=problem_type, scale=0.1)
+    rows = [(TWO_TEXTS[0], random_ids(2, 2)), (TWO_TEXTS[1], random_ids(4, 2, seed=1))]
+    if problem_type == "single_label_classification":
+        targets = [torch.tensor([1]), torch.tensor([3])]
+        labels = torch.cat(targets)
+    else:
+        targets = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0, 0.0]])]
+        labels = torch.tensor([[1.0, 0.0, 7.0, -7.0], [0.0, 1.0, 1.0, 0.0]])  # what stands in empty slots is not read
+    with torch.no_grad():
+        output = model(**batch_for(model, *map(list, zip(*rows, strict=True))), labels=labels)
+        alone = [
+            model(**batch_for(model, [text], [own]), labels=target)
+            for (text, own), target in zip(rows, targets, strict=True)
+        ]
+    probabilities = output.logits.softmax(dim=-1)
+    assert (probabilities[0, 2:] == 0).all()
+    torch.testing.assert_close(probabilities[:1, :2], alone[0].logits.softmax(dim=-1))
+    sizes = [1, 1] if problem_type == "single_label_classification" else [2, 4]
+    expected = np.average([one.loss.item() for one in alone], weights=sizes)
+    np.testing.assert_allclose(output.loss.item(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_sample_weight_two_is_the_row_twice(architecture):
+    model = tiny_model(architecture, problem_type="multi_label_classification", contrastive_loss_coef=0.1)
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    batch, weight = batch_for(model), torch.tensor([1.0, 2.0])
+    twice = {name: tensor[[0, 1, 1]] for name, tensor in {**batch, "labels": targets}.items()}
+    torch.testing.assert_close(model(**batch, labels=targets, sample_weight=weight).loss, model(**twice).loss)
+
+
+# -- layers and sizes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "scorer"), ARCHITECTURE_SCORERS)
+def test_hidden_size_other_than_the_encoder_s(architecture, scorer):
+    """defect 6: the scorers and the LSTM are as wide as what they get."""
+    model = tiny_model(architecture, scorer_type=scorer, hidden_size=20, use_lstm=True)
+    loss = model(**batch_for(model), labels=torch.tensor([0, 2])).loss
+    loss.backward()
+    assert model.model.text_projector.linear_1.out_features == 20
+    assert model.model.text_projector.linear_1.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("label_width", [16, 64])
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_a_label_encoder_of_another_width_and_family(architecture, label_width, tmp_path):
+    label_config = tiny_encoder("deberta-v2", hidden_size=label_width)
+    model = tiny_model(architecture, label_model_config=label_config, hidden_size=20)
+    loaded = assert_reload_is_equal(model, tmp_path)
+    assert logits_of(loaded, **batch_for(model)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+def test_layer_wise_loss_is_the_sum_over_the_layers(architecture, family):
+    """defect 6: encoder_layer_id needs no squeeze_layers; 0 is the embedding layer and 2 the last one here."""
+    model = tiny_model(architecture, family, scale=0.1)
+    batch = {**batch_for(model), "labels": torch.tensor([0, 2])}
+    plain, losses = logits_of(model, **batch), []
+    for layer in range(3):
+        model.config.encoder_layer_id = layer
+        with torch.no_grad():
+            output = model(**batch)
+        losses.append(output.loss.item())
+    torch.testing.assert_close(output.logits, plain)
+    model.config.encoder_layer_id, model.config.layer_wise = -1, True
+    np.testing.assert_allclose(model(**batch).loss.item(), sum(losses), rtol=1e-5)
+    assert len(set(losses)) == 3
+    torch.testing.assert_close(logits_of(model, **batch_for(model)), plain)
+
+
+@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+def test_squeeze_layers_weights_all_hidden_states(architecture, family):
+    """defect 6: the embedding layer counts as one of them."""
+    model = tiny_model(architecture, family, squeeze_layers=True, scale=0.1)
+    seen = {}
+    model.model.layer_wise_attention.register_forward_hook(lambda module, inputs, output: seen.update(layers=inputs[0]))
+    loss = model(**batch_for(model), labels=torch.tensor([0, 2])).loss
+    loss.backward()
+    assert len(seen["layers"]) == 3
+    assert model.model.layer_wise_attention.W1.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+def test_number_formats(architecture, family, dtype):
+    model = tiny_model(architecture, family, scorer_type="hopfield", scale=0.1).to(dtype)
+    output = model(**batch_for(model), labels=torch.tensor([0, 2]))
+    assert output.logits.dtype is dtype
+    assert output.loss.isfinite()
+
+
+# -- training ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_the_default_configuration_trains(architecture):
+    """defect 2: a single-label step changes the weights of encoders and heads."""
+    torch.manual_seed(0)
+    model = GLiClassModel(tiny_config(architecture))
+    assert model.config.problem_type == "single_label_classification"
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    model(**batch_for(model), labels=torch.tensor([0, 2])).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    changed = {name.split(".")[1] for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    # logit_scale is kept for checkpoints; only bi-encoders and normalised features read it.
+    assert {name.split(".")[1] for name in before} - changed <= {"logit_scale"}
+
+
+def test_identity_projectors_change_nothing_at_first():
+    config = tiny_config("bi-encoder", projector_init="identity", hidden_size=64, dropout=0.0)
+    model = GLiClassModel(config).eval()
+    batch = batch_for(model)
+    text = model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state[:, 0]
+    torch.testing.assert_close(model(**batch).text_embeddings, text, atol=1e-5, rtol=1e-5)
+
+
+def test_identity_projectors_need_the_fitting_width():
+    with pytest.raises(ValueError, match="projector_init='identity'"):
+        GLiClassModel(tiny_config("uni-encoder", projector_init="identity"))
+
+
+# -- where text and labels are read --------------------------------------------------------------------------------
+
+
+def encoder_states(model, batch):
+    return model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state[0]
+
+
+def spans(batch):
+    """Positions of the first row's own text tokens, of <<SEP>>, and of each label's tokens."""
+    ids = batch["input_ids"][0].tolist()
+    labels = [position for position, token in enumerate(ids) if token == LABEL_ID]
+    separator = ids.index(TEXT_ID)
+    ends = [*labels[1:], separator]
+    return separator, [list(range(start, end)) for start, end in zip(labels, ends, strict=True)], len(ids)
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
+@pytest.mark.parametrize("prompt_first", [False, True])
+@pytest.mark.parametrize("extract", [False, True])
+def test_which_tokens_the_text_is_pooled_from(architecture, prompt_first, extract):
+    """defect 11: extract_text_features pools the text: what stands before the prompt, or from <<SEP>> on."""
+    model = tiny_model(architecture, pooling_strategy="avg", prompt_first=prompt_first, extract_text_features=extract)
+    batch = batch_for(model, TWO_TEXTS[:1], THREE_LABELS[:1])
+    separator, labels, length = spans(batch)
+    own = range(separator, length) if prompt_first else range(labels[0][0])
+    seen = {}
+    hook = model.encoder.register_forward_hook(lambda module, inputs, output: seen.update(states=output[0]))
+    with torch.no_grad():
+        pooled = model.model.embed_text(**batch)
+    hook.remove()
+    expected = seen["states"][0][list(own if extract else range(length))].mean(dim=0)
+    torch.testing.assert_close(pooled[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("embed_class_token", [True, False])
+@pytest.mark.parametrize("pooling", ["first", "average"])
+@pytest.mark.parametrize("prompt_first", [False, True])
+def test_where_a_label_is_read(prompt_first, pooling, embed_class_token):
+    """defect 11: the last label ends at <<SEP>> and does not swallow the text."""
+    model = tiny_model(
+        "uni-encoder", prompt_first=prompt_first, class_token_pooling=pooling, embed_class_token=embed_class_token
+    )
+    batch = batch_for(model, TWO_TEXTS[:1], THREE_LABELS[:1])
+    with torch.no_grad():
+        states, classes = encoder_states(model, batch), model(**batch).class_embeddings[0]
+        for span, embedding in zip(spans(batch)[1], classes, strict=True):
+            own = span if embed_class_token else span[1:]
+            state = states[own[:1] if pooling == "first" else own].mean(dim=0)
+            torch.testing.assert_close(embedding, model.model.classes_projector(state), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_more_than_25_labels(architecture):
+    """defect 11: the number of labels has no limit in the model."""
+    model = tiny_model(architecture, encoder_options={"max_position_embeddings": 256})
+    labels = random_ids(40, 2)
+    logits = logits_of(model, **batch_for(model, TWO_TEXTS[:1], [labels]))
+    assert logits.shape == (1, 40)
+    assert len(logits.unique()) > 30
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
+@pytest.mark.parametrize("options", [{}, {"use_lstm": True}, {"normalize_features": True}], ids=str)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_an_empty_text_gives_finite_logits(architecture, pooling, options):
+    """Some tokenizers put nothing before a sequence: then an empty text has no token to pool."""
+    model = tiny_model(architecture, pooling_strategy=pooling, extract_text_features=True, **options)
+    batch = batch_for(model, [[], TWO_TEXTS[0]], THREE_LABELS)
+    batch["input_ids"], batch["attention_mask"] = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
+    output = model(**batch, labels=torch.tensor([0, 2]))
+    output.loss.backward()
+    assert output.logits.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_features_are_normalised_and_scaled():
+    model = tiny_model("uni-encoder", normalize_features=True)
+    output = model(**batch_for(model))
+    torch.testing.assert_close(output.text_embeddings.norm(dim=-1), torch.ones(2))
+    torch.testing.assert_close(output.class_embeddings.norm(dim=-1), torch.ones(2, 3))
+    cosine = torch.einsum("bd,bcd->bc", output.text_embeddings, output.class_embeddings)
+    torch.testing.assert_close(output.logits, cosine * model.model.logit_scale)
+
+
+# -- labels of the bi-encoders ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+@pytest.mark.parametrize("scorer", [name for name in SCORERS if name not in TOKEN_SCORERS])
+def test_ways_to_give_the_labels_agree(architecture, scorer):
+    """defect 10: per-sample labels, a shared list, a choice from it, and label states computed before."""
+    model = tiny_model(architecture, scorer_type=scorer, scale=0.1)
+    labels = random_ids(3, 2)
+    batch = batch_for(model, labels=[labels, labels])
+    ids, mask = padded([[CLS, *label, SEP] for label in labels])
+    text = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = logits_of(model, **batch)
+    shared = {"class_input_ids": ids, "class_attention_mask": mask}
+    index = torch.tensor([[0, 1, 2], [0, 1, 2]])
+    with torch.no_grad():
+        states = model.model.pool_labels(**shared)
+    for given in (shared, {**shared, "class_index": index}, {"class_states": states}):
+        torch.testing.assert_close(logits_of(model, **text, **given), expected)
+
+
+def test_each_sample_chooses_from_the_shared_labels():
+    model = tiny_model("bi-encoder", scale=0.1)
+    labels = random_ids(4, 2)
+    ids, mask = padded([[CLS, *label, SEP] for label in labels])
+    own = batch_for(model, labels=[[labels[3], labels[0]], [labels[2], labels[1], labels[0]]])
+    text = {name: own[name] for name in ("input_ids", "attention_mask")}
+    index = torch.tensor([[3, 0, -1], [2, 1, 0]])
+    logits = logits_of(model, **text, class_input_ids=ids, class_attention_mask=mask, class_index=index)
+    torch.testing.assert_close(logits, logits_of(model, **own))
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_shared_labels_are_encoded_once(architecture):
+    """defect 10: not once for every text."""
+    model = tiny_model(architecture)
+    encoded = []
+    model.model.label_encoder.register_forward_hook(
+        lambda module, args, kwargs, output: encoded.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    batch = batch_for(model, TWO_TEXTS * 4, THREE_LABELS[:1] * 8)
+    batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
+    del batch["labels_mask"]
+    logits_of(model, **batch)
+    assert encoded == [3]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_embeddings_of_texts_are_as_wide_as_the_encoder(architecture):
+    model = tiny_model(architecture, hidden_size=20)
+    with torch.no_grad():
+        assert model.model.embed_text(**batch_for(model)).shape == (2, 32)
+
+
+def test_initial_weights_of_the_heads():
+    torch.manual_seed(0)
+    model = GLiClassModel(tiny_config("uni-encoder", scorer_type="cross-attn", use_lstm=True, initializer_range=0.5))
+    heads = {name: value for name, value in model.named_parameters() if not name.startswith("model.encoder_model.")}
+    for name, value in heads.items():
+        if value.dim() == 2:
+            assert 0.4 < value.std() < 0.6, name
+        elif "norm" in name and name.endswith("weight"):
+            assert (value == 1).all(), name
+        elif "bias" in name:
+            assert (value == 0).all(), name
+    # The encoder starts as its own family does.
+    assert model.encoder.embeddings.word_embeddings.weight.std() < 0.03
+
+
+def test_randomize_reaches_every_weight():
+    """The parity and reload tests rest on it."""
+    model = GLiClassModel(tiny_config("bi-encoder", scorer_type="mlp", use_lstm=True, squeeze_layers=True))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    randomize(model)
+    assert all((value != before[name]).float().mean() > 0.9 for name, value in model.named_parameters())

@@ -67,14 +67,15 @@ def _as_container(X):
             f"X must be a sequence of texts or a table, got {type(X).__name__}; pass a list of texts or "
             "pandas.DataFrame(X)."
         )
-    if hasattr(X, "collect") and hasattr(X, "columns"):
+    if hasattr(X, "collect"):
         raise TypeError(f"X must be in memory, got {type(X).__name__}; pass X.collect().")
     if hasattr(X, "columns") or hasattr(X, "to_list"):
         return X
     if hasattr(X, "__array__"):
         return np.asarray(X)
     if not hasattr(X, "__len__"):
-        raise TypeError(f"X must be a sequence of texts or a table, got {type(X).__name__}; pass list(X).")
+        advice = "; pass list(X)." if hasattr(X, "__iter__") else "."
+        raise TypeError(f"X must be a sequence of texts or a table, got {type(X).__name__}{advice}")
     return X
 
 
@@ -191,15 +192,20 @@ def _rows(estimator, X, reset) -> tuple[list[str], list[list]]:
 
     Numbers must be finite; in a mixed table a missing cell is left out of its text.
     """
-    if isinstance(X, (list, tuple)) and any(map(_has_other_than_numbers, X)):
-        X = np.asarray(X, dtype=object)  # numpy would write numbers and NaN as strings
+    if isinstance(X, (list, tuple)):
+        X = _array_of_rows(X)
     finite = getattr(getattr(X, "dtype", None), "kind", None) != "O"
     X = validate_data(estimator, X, reset=reset, dtype=None, accept_sparse=False, ensure_all_finite=finite)
     return _numbered(X.shape[1]), [list(column) for column in X.T]
 
 
-def _has_other_than_numbers(row) -> bool:
-    return isinstance(row, (list, tuple)) and not all(isinstance(value, numbers.Number) for value in row)
+def _array_of_rows(rows) -> np.ndarray:
+    """Rows as an array that keeps the kinds of the cells: numpy would write numbers among strings as strings."""
+    lengths = sorted({len(row) if isinstance(row, (list, tuple, np.ndarray)) else 0 for row in rows})
+    if len(lengths) > 1:
+        raise ValueError(f"The rows of X have different lengths, {lengths}; a table's rows must be equally long.")
+    only_numbers = all(isinstance(value, numbers.Number) for row in rows for value in row)
+    return np.asarray(rows, dtype=None if only_numbers else object)
 
 
 def _cell(value) -> str:
@@ -231,6 +237,9 @@ class _RowFormatter(string.Formatter):
         if name == field_name or _is_missing(kwargs[name]):
             return kwargs[name], name
         return super().get_field(field_name, args, kwargs)  # an attribute or item: "{date.year}"
+
+    def convert_field(self, value, conversion):
+        return value if _is_missing(value) else super().convert_field(value, conversion)
 
     def format_field(self, value, format_spec):
         if _is_missing(value):

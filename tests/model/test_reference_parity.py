@@ -1,0 +1,372 @@
+"""Our models against those of gliclass: equal weights, equal inputs without padding, equal logits."""
+
+import functools
+
+import pytest
+import torch
+from tiny_models import LABEL_ID, TEXT_ID, make_batch, random_ids, randomize, tiny_config, tiny_encoder
+
+from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel, GLiClassModelConfig
+from sklearn_gliclass.model.config import BI_ENCODERS
+from sklearn_gliclass.model.poolings import POOLINGS
+from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
+
+gliclass = pytest.importorskip("gliclass")
+POOLING2OBJECT = pytest.importorskip("gliclass.poolings").POOLING2OBJECT
+
+TEXTS = random_ids(2, 5)
+LABELS = [random_ids(3, 2), random_ids(3, 2, seed=1)]
+TOLERANCE = 1e-5
+
+# -- the grid ------------------------------------------------------------------------------------------------
+
+POOLED_SCORERS = [name for name in SCORERS if name not in TOKEN_SCORERS]
+# gliclass moves the text's states to the front and fills up with zeros that its poolings count.
+BLIND_TO_ZEROS = ("first", "sum", "abs_max")
+
+EXTRACT = {"prompt_first": True, "extract_text_features": True}
+AVERAGE = {"class_token_pooling": "average", "extract_text_features": True}
+OPTIONS = {
+    "uni-encoder": [
+        {},
+        {"normalize_features": True},
+        {"embed_class_token": False},
+        {"prompt_first": True},
+        {"prompt_first": True, "embed_class_token": False},
+        {"layer_wise": True},
+        {"use_lstm": True},
+        {"use_lstm": True, **EXTRACT},
+        {"use_lstm": True, **EXTRACT, **AVERAGE},
+        {"use_lstm": True, **EXTRACT, **AVERAGE, "embed_class_token": False},
+        EXTRACT,
+        {**EXTRACT, **AVERAGE},
+        {**EXTRACT, **AVERAGE, "embed_class_token": False},
+    ],
+    "bi-encoder": [{}, {"normalize_features": True}],
+    "bi-encoder-fused": [{}, {"normalize_features": True}, {"prompt_first": True}],
+    "encoder-decoder": [
+        {},
+        {"normalize_features": True},
+        {"embed_class_token": False},
+        {"use_lstm": True},
+        AVERAGE,
+        {**AVERAGE, "embed_class_token": False},
+    ],
+}
+FAMILIES = {
+    "uni-encoder": ["bert", "deberta-v2", "modernbert", "t5"],
+    "bi-encoder": ["bert", "deberta-v2", "modernbert"],
+    "bi-encoder-fused": ["bert", "deberta-v2", "modernbert"],
+    "encoder-decoder": ["t5", "bart"],
+}
+ACTIVATIONS = ["relu", "silu", "tanh", "gelu_new", "linear"]
+
+
+def poolings_of(options) -> list[str]:
+    cut = options.get("extract_text_features") and options.get("prompt_first") and not options.get("use_lstm")
+    return list(BLIND_TO_ZEROS if cut else POOLINGS)
+
+
+def grid():
+    """Yield (architecture, encoder family, options)."""
+    for architecture, families in FAMILIES.items():
+        for number, family in enumerate(families):
+            # All options with the first family; both families of encoder-decoders.
+            every = number == 0 or architecture == "encoder-decoder"
+            for options in OPTIONS[architecture] if every else [{}]:
+                for scorer in POOLED_SCORERS:
+                    for pooling in poolings_of(options):
+                        yield architecture, family, {"scorer_type": scorer, "pooling_strategy": pooling, **options}
+                if architecture not in BI_ENCODERS and not (options.keys() >= {"use_lstm", "extract_text_features"}):
+                    yield architecture, family, {"scorer_type": "cross-attn", "pooling_strategy": "pass", **options}
+        for activation in ACTIVATIONS:
+            yield architecture, families[0], {"projector_hidden_act": activation}
+        for pooling in POOLINGS:
+            yield architecture, families[0], {"hidden_size": 20, "pooling_strategy": pooling}
+
+
+GRID = list(grid())
+# A cell of each kind goes through the files, in both directions.
+ON_DISK = [
+    cell
+    for cell in GRID
+    if cell[2].get("pooling_strategy", "avg") in ("avg", "pass", "sum")
+    and (cell[2].get("scorer_type") in ("mlp", "cross-attn") or len(cell[2]) == 1)
+]
+
+
+def cell_name(value) -> str:
+    if isinstance(value, dict):
+        return ",".join(str(option) if isinstance(option, str) else name for name, option in value.items())
+    return value
+
+
+def over(cells):
+    return pytest.mark.parametrize(("architecture", "family", "options"), cells, ids=cell_name)
+
+
+# -- both models ---------------------------------------------------------------------------------------------
+
+
+def reference_config(architecture, family=None, **options):
+    family = family or FAMILIES[architecture][0]
+    if architecture in BI_ENCODERS:
+        # Another width and family than the text's.
+        label_config = tiny_encoder("deberta-v2", hidden_size=16)
+        options = {"label_model_name": "labels", "label_model_config": label_config, **options}
+    return gliclass.GLiClassModelConfig(
+        encoder_config=tiny_encoder(family),
+        architecture_type=architecture,
+        # gliclass gives that many slots, filled or not.
+        **{"encoder_model": "text", "max_num_classes": 3, "scorer_num_heads": 4, "class_token_index": LABEL_ID,
+           "text_token_index": TEXT_ID, **options},
+    )  # fmt: skip
+
+
+def reference_model(architecture, family=None, **options):
+    # Small weights, so that the logits are of the size of 1.
+    return randomize(gliclass.GLiClassModel(reference_config(architecture, family, **options)), scale=0.1)
+
+
+def with_weights_of(reference) -> GLiClassModel:
+    model = GLiClassModel(GLiClassModelConfig.from_dict(reference.config.to_dict())).eval()
+    model.load_state_dict(reference.state_dict())
+    return model
+
+
+def outputs(reference, model, texts=TEXTS, labels=LABELS, targets=None):
+    batch = make_batch(model.config.architecture_type, texts, labels, model.config.prompt_first)
+    with torch.no_grad():
+        return reference(**batch, labels=targets), model(**batch, labels=targets)
+
+
+def largest_difference(reference, model, **inputs) -> float:
+    theirs, ours = outputs(reference, model, **inputs)
+    assert theirs.logits.shape == ours.logits.shape == (2, 3)
+    return (theirs.logits - ours.logits).abs().max().item()
+
+
+# -- parity --------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=8)
+def pair_without_pooling(architecture, family, options):
+    reference = reference_model(architecture, family, **dict(options))
+    return reference, with_weights_of(reference)
+
+
+@over(GRID)
+def test_equal_logits(architecture, family, options):
+    options = dict(options)
+    pooling = options.pop("pooling_strategy", "avg")
+    if pooling == "pass":
+        options["pooling_strategy"] = pooling
+    # Poolings have no weights: the models are built once for all of them.
+    reference, model = pair_without_pooling(architecture, family, tuple(options.items()))
+    reference.model.pooler = POOLING2OBJECT[pooling]()
+    model.config.pooling_strategy = pooling
+    assert largest_difference(reference, model) <= TOLERANCE
+
+
+@over(ON_DISK)
+def test_we_load_what_gliclass_saves(architecture, family, options, tmp_path):
+    """defect 5: also the "mlp" scorer, which is 256 wide and stands in config.json with 1024."""
+    reference = reference_model(architecture, family, **options)
+    reference.save_pretrained(tmp_path)
+    assert largest_difference(reference, GLiClassModel.from_pretrained(tmp_path).eval()) <= TOLERANCE
+
+
+@over([cell for cell in ON_DISK if cell[0] != "encoder-decoder"])
+def test_gliclass_loads_what_we_save(architecture, family, options, tmp_path):
+    label_config = tiny_encoder("deberta-v2", hidden_size=16) if architecture in BI_ENCODERS else None
+    config = tiny_config(architecture, family, label_model_config=label_config, max_num_classes=3, **options)
+    model = randomize(GLiClassModel(config), scale=0.1)
+    model.save_pretrained(tmp_path)
+    reference = gliclass.GLiClassModel.from_pretrained(tmp_path).eval()
+    assert largest_difference(reference, model) <= TOLERANCE
+    # ... and what it saves of that is still ours.
+    reference.save_pretrained(tmp_path)
+    assert largest_difference(reference, GLiClassModel.from_pretrained(tmp_path).eval()) <= TOLERANCE
+
+
+MULTI_LABEL = {"problem_type": "multi_label_classification"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        MULTI_LABEL,
+        {**MULTI_LABEL, "focal_loss_alpha": 0.2, "focal_loss_gamma": 1},
+        {**MULTI_LABEL, "focal_loss_reduction": "sum"},
+        {"problem_type": "regression"},
+        {"problem_type": None},
+        {**MULTI_LABEL, "contrastive_loss_coef": 0.3},
+        {**MULTI_LABEL, "layer_wise": True},
+    ],
+    ids=cell_name,
+)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_equal_losses(architecture, options):
+    ignored = {"contrastive_loss_coef": BI_ENCODERS, "layer_wise": (*BI_ENCODERS, "encoder-decoder")}
+    options = {name: value for name, value in options.items() if architecture not in ignored.get(name, ())}
+    reference = reference_model(architecture, **options)
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]])
+    theirs, ours = outputs(reference, with_weights_of(reference), targets=targets)
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
+
+
+# -- where the reference fails -------------------------------------------------------------------------------
+
+
+def use(architecture, family=None, targets=None, **options):
+    reference = reference_model(architecture, family, **options)
+    batch = make_batch(architecture, TEXTS, LABELS, options.get("prompt_first", False))
+    return reference(**batch, labels=targets)
+
+
+CLASSES = torch.tensor([0, 2])
+
+# reason -> (what is raised, how)
+CRASHES = {
+    "defect 2: the default problem_type has no working loss": (
+        RuntimeError,
+        lambda: use("uni-encoder", targets=CLASSES),
+    ),
+    "defect 4: problem_type=None has no working loss for classes": (
+        RuntimeError,
+        lambda: use("uni-encoder", targets=CLASSES, problem_type=None),
+    ),
+    "defect 4: an unknown scorer is a KeyError": (KeyError, lambda: use("uni-encoder", scorer_type="nonsense")),
+    "cross-attn is built with any pooling and then gets no tokens": (
+        ValueError,
+        lambda: use("uni-encoder", scorer_type="cross-attn", pooling_strategy="avg"),
+    ),
+    "cross-attn gets a longer mask than the LSTM's text": (
+        RuntimeError,
+        lambda: use("uni-encoder", scorer_type="cross-attn", pooling_strategy="pass", use_lstm=True, **EXTRACT),
+    ),
+    "no pooling is built with any scorer": (RuntimeError, lambda: use("uni-encoder", pooling_strategy="pass")),
+    "bi-encoders are built without pooling": (
+        (RuntimeError, ValueError),
+        lambda: use("bi-encoder", pooling_strategy="pass", scorer_type="cross-attn"),
+    ),
+    "defect 6: weighted-dot is as wide as the projector's inside": (
+        RuntimeError,
+        lambda: use("uni-encoder", hidden_size=20, scorer_type="weighted-dot"),
+    ),
+    "defect 6: so is mlp": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, scorer_type="mlp")),
+    "defect 6: so is hopfield": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, scorer_type="hopfield")),
+    "defect 6: so is the LSTM": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, use_lstm=True)),
+    "defect 6: squeeze_layers forgets the embedding layer": (
+        RuntimeError,
+        lambda: use("uni-encoder", squeeze_layers=True),
+    ),
+    "defect 6: encoder_layer_id without squeeze_layers asks for no hidden states": (
+        TypeError,
+        lambda: use("uni-encoder", encoder_layer_id=1),
+    ),
+    "defect 6: an encoder from its config alone has no name": (
+        TypeError,
+        lambda: use("uni-encoder", encoder_model=None),
+    ),
+    "defect 10: a label encoder needs a name": (
+        (OSError, ValueError, TypeError),
+        lambda: use("bi-encoder", label_model_name=None),
+    ),
+    "defect 10: bi-encoders can't take new tokens": (
+        NotImplementedError,
+        lambda: reference_model("bi-encoder").resize_token_embeddings(45),
+    ),
+    "bi-encoders build T5 with its decoder": (ValueError, lambda: use("bi-encoder", "t5")),
+}
+
+
+@pytest.mark.parametrize("reason", CRASHES)
+def test_the_reference_crashes(reason):
+    exception, how = CRASHES[reason]
+    with pytest.raises(exception):
+        how()
+
+
+UNEQUAL = [TEXTS[0], random_ids(30, seed=5)]
+WIDE = {"max_num_classes": 25}
+
+# (reason, architecture, options, inputs): what gliclass computes there is not what the option says; what ours
+# computes is held to formulas in test_modeling.py.
+WRONG = [
+    *[("defect 1: padding takes part in the pooling", architecture, {"pooling_strategy": pooling}, {"texts": UNEQUAL})
+      for architecture in ARCHITECTURES for pooling in POOLINGS if pooling != "first"],
+    *[("defect 3: hopfield's softmax counts empty slots", architecture, {"scorer_type": "hopfield", **WIDE}, {})
+      for architecture in ("uni-encoder", "encoder-decoder")],
+    *[("defect 11: only <<SEP>> and the end token are pooled", "uni-encoder",
+       {"extract_text_features": True, "pooling_strategy": pooling}, {}) for pooling in POOLINGS],
+    *[("defect 11: the zeros that fill the text up are pooled", "uni-encoder", {**EXTRACT, "pooling_strategy": pooling},
+       {}) for pooling in POOLINGS if pooling not in BLIND_TO_ZEROS],
+    ("defect 11: the last label swallows the text", "uni-encoder",
+     {"class_token_pooling": "average", "prompt_first": True}, {}),
+    ("defect 11: the last label swallows <<SEP>> and the end token", "uni-encoder",
+     {"class_token_pooling": "average"}, {}),
+    ("defect 11: the last label swallows <<SEP>> and the end token", "encoder-decoder",
+     {"class_token_pooling": "average"}, {}),
+    *[("use_lstm is built and not used", architecture, {"use_lstm": True}, {}) for architecture in BI_ENCODERS],
+    *[("encoder_layer_id is ignored", architecture, {"encoder_layer_id": 1}, {})
+      for architecture in (*BI_ENCODERS, "encoder-decoder")],
+    ("extract_text_features is ignored", "bi-encoder-fused",
+     {"extract_text_features": True, "pooling_strategy": "avg"}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "architecture", "options", "inputs"), WRONG, ids=cell_name)
+def test_the_reference_is_wrong(reason, architecture, options, inputs):
+    reference = reference_model(architecture, **options)
+    theirs, ours = outputs(reference, with_weights_of(reference), **inputs)
+    assert (theirs.logits[:, :3] - ours.logits).abs().max() > 100 * TOLERANCE
+
+
+# (reason, architecture, options): the option changes our loss and leaves theirs as it was.
+IGNORED_IN_THE_LOSS = [
+    *[("contrastive_loss_coef is ignored", architecture, {"contrastive_loss_coef": 0.5})
+      for architecture in BI_ENCODERS],
+    *[("layer_wise is ignored", architecture, {"layer_wise": True})
+      for architecture in (*BI_ENCODERS, "encoder-decoder")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "architecture", "options"), IGNORED_IN_THE_LOSS, ids=cell_name)
+def test_the_reference_ignores_an_option_of_the_loss(reason, architecture, options):
+    losses = []
+    for chosen in ({}, options):
+        reference = reference_model(architecture, **MULTI_LABEL, **chosen)
+        losses.append(outputs(reference, with_weights_of(reference), targets=torch.eye(3)[:2]))
+    (theirs, ours), (theirs_changed, ours_changed) = losses
+    assert theirs_changed.loss == theirs.loss
+    assert (ours_changed.loss - ours.loss).abs() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("scorer", ["mlp", "hopfield"])
+def test_the_reference_ignores_the_width_of_the_scorer(scorer):
+    """defect 5."""
+    reference = reference_model("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24)
+    assert reference.model.scorer.mlp[0].out_features == 256
+    ours = GLiClassModel(tiny_config("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24))
+    assert ours.model.scorer.mlp[0].out_features == 24
+
+
+def test_the_reference_drops_labels_beyond_max_num_classes():
+    """defect 11: the fourth label has no logit."""
+    reference = reference_model("encoder-decoder", max_num_classes=3)
+    four = [random_ids(4, 2), random_ids(4, 2, seed=1)]
+    theirs, ours = outputs(reference, with_weights_of(reference), labels=four)
+    assert theirs.logits.shape == (2, 3)
+    assert ours.logits.shape == (2, 4)
+    torch.testing.assert_close(ours.logits[:, :3], theirs.logits, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("family", FAMILIES["encoder-decoder"])
+def test_the_reference_loses_tied_weights_of_its_own_files(family, tmp_path):
+    """defect 9: so it can't read our encoder-decoders either; we read its."""
+    reference = reference_model("encoder-decoder", family)
+    reference.save_pretrained(tmp_path)
+    model = GLiClassModel.from_pretrained(tmp_path).eval()
+    assert largest_difference(reference, model) <= TOLERANCE
+    assert largest_difference(gliclass.GLiClassModel.from_pretrained(tmp_path).eval(), model) > 100 * TOLERANCE

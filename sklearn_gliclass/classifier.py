@@ -423,9 +423,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)
-        targets = read_class_targets(y, self.problem_type, self.ignore_index, classes)
+        problem_type = self.problem_type
+        if epochs is not None and hasattr(self, "model_"):
+            problem_type = PROBLEM_TYPES[self._y_kind]  # of the first fit
+        targets = read_class_targets(y, problem_type, self.ignore_index, classes)
         if len(rows) < len(texts):
-            targets = read_class_targets(_take(y, rows), self.problem_type, self.ignore_index, classes)
+            targets = targets.take(rows, keep_classes=classes is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
         names = label_texts(self.label_names, targets.classes)
         self.classes_ = targets.classes
@@ -533,12 +536,3 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 "classes."
             )
         return threshold
-
-
-def _take(y, rows):
-    """Rows of a y of any kind."""
-    if hasattr(y, "iloc"):
-        return y.iloc[rows]
-    if hasattr(y, "tocsr"):
-        return y.tocsr()[rows]
-    return [y[row] for row in rows] if isinstance(y, (list, tuple)) else y[rows]

@@ -126,7 +126,7 @@ def _note_table(estimator, n_columns: int, reset: bool) -> None:
 
 
 def _check_texts(values: list) -> list[str]:
-    missing = [row for row, value in enumerate(values) if _is_missing(value)]
+    missing = [row for row, value in enumerate(values) if is_missing(value)]
     if missing:
         shown = ", ".join(map(str, missing[:_MISSING_ROWS_SHOWN]))
         more = ", ..." if len(missing) > _MISSING_ROWS_SHOWN else ""
@@ -143,7 +143,7 @@ def _check_texts(values: list) -> list[str]:
     return [str(value) for value in values]  # numpy's str subclasses become plain
 
 
-def _is_missing(value) -> bool:
+def is_missing(value) -> bool:
     """None, NaN, NaT, pandas' NA."""
     if value is None:
         return True
@@ -159,10 +159,10 @@ def _table_texts(estimator, X, reset, text_template) -> list[str]:
     _note_table(estimator, len(columns), reset)
     if text_template is not None:
         return _templated(columns, names, text_template)
-    if len(columns) == 1 and all(isinstance(value, str) or _is_missing(value) for value in columns[0]):
+    if len(columns) == 1 and all(isinstance(value, str) or is_missing(value) for value in columns[0]):
         return _check_texts(columns[0])
     return [
-        " ".join(f"{name}: {_cell(value)}" for name, value in zip(names, row, strict=True) if not _is_missing(value))
+        " ".join(f"{name}: {_cell(value)}" for name, value in zip(names, row, strict=True) if not is_missing(value))
         for row in zip(*columns, strict=True)
     ]
 
@@ -234,15 +234,15 @@ class _RowFormatter(string.Formatter):
 
     def get_field(self, field_name, args, kwargs):
         name = _column_of(field_name, kwargs)
-        if name == field_name or _is_missing(kwargs[name]):
+        if name == field_name or is_missing(kwargs[name]):
             return kwargs[name], name
         return super().get_field(field_name, args, kwargs)  # an attribute or item: "{date.year}"
 
     def convert_field(self, value, conversion):
-        return value if _is_missing(value) else super().convert_field(value, conversion)
+        return value if is_missing(value) else super().convert_field(value, conversion)
 
     def format_field(self, value, format_spec):
-        if _is_missing(value):
+        if is_missing(value):
             return ""
         return format(value, format_spec) if format_spec else _cell(value)
 

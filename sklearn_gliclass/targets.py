@@ -10,6 +10,8 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from .inputs import is_missing
+
 SINGLE, MULTI, SOFT = "single-label", "multi-label", "soft labels"
 PROBLEM_TYPES = {
     SINGLE: "single_label_classification",
@@ -42,9 +44,22 @@ class ClassTargets:
     def __len__(self) -> int:
         return len(self.array)
 
-    def take(self, rows) -> "ClassTargets":
-        """The same for some rows."""
-        return ClassTargets(self.kind, self.classes, self.array[rows])
+    def take(self, rows, keep_classes: bool) -> "ClassTargets":
+        """The same for some rows; single-label classes that none of them has go, unless `keep_classes`."""
+        array, classes = self.array[rows], self.classes
+        if self.kind == SINGLE and not keep_classes:
+            present, array = np.unique(array, return_inverse=True)
+            classes = classes[present]
+        return ClassTargets(self.kind, classes, array)
+
+    def check_classes(self) -> "ClassTargets":
+        """Raise unless there are two classes at least."""
+        if len(self.classes) < 2:
+            raise ValueError(
+                "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
+                f"class: {self.classes.tolist()[0]!r}"
+            )
+        return self
 
 
 def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) -> ClassTargets:
@@ -71,35 +86,39 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) ->
         raise ValueError("requires y to be passed, but the target y is None")
     names = getattr(y, "columns", None)
     table = _two_dimensional(y)
-    targets = _single_label(y, classes) if table is None else _label_table(table, names, ignore_index)
+    targets = _single_label(y, classes) if table is None else _label_table(table, names, ignore_index, classes)
     if problem_type is not None and PROBLEM_TYPES[targets.kind] != problem_type:
-        if problem_type == "multi_label_classification" and targets.kind == SOFT:
+        if problem_type == PROBLEM_TYPES[MULTI] and targets.kind == SOFT:
             return ClassTargets(MULTI, targets.classes, targets.array)
+        if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
+            return ClassTargets(SOFT, targets.classes, targets.array)
         raise ValueError(
             f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
             + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
         )
-    if len(targets.classes) < 2:
-        raise ValueError(
-            "This classifier needs samples of at least 2 classes in the data, but the data contains only one class: "
-            f"{targets.classes[0]!r}"
-        )
-    return targets
+    return targets.check_classes()
 
 
 _EXPECTED = {
-    "single_label_classification": "give a 1-D y with one class per sample, or leave problem_type=None.",
+    "single_label_classification": "give a 1-D y with one class per sample or rows of probabilities, or leave "
+    "problem_type=None.",
     "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or leave problem_type=None.",
 }
 
 
+_LISTS_OF_LABELS = "turn lists of labels into an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
+
+
 def _two_dimensional(y):
-    """The y as a dense 2-D array of numbers, or None where it is 1-D (a single column counts as 1-D)."""
+    """The y as a dense 2-D array, or None where it is 1-D (a single column counts as 1-D)."""
     if sp.issparse(y):
         return y.toarray()
     if hasattr(y, "columns"):
-        y = y.to_numpy()
-    array = np.asarray(y, dtype=object) if _ragged_or_text(y) else np.asarray(y)
+        array = y.to_numpy()
+    elif isinstance(y, (list, tuple)):
+        array = _array_of_list(y)
+    else:
+        array = np.asarray(y)
     if array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1):
         return None
     if array.ndim > 2:
@@ -107,21 +126,16 @@ def _two_dimensional(y):
     return array
 
 
-def _ragged_or_text(y) -> bool:
-    return (
-        isinstance(y, (list, tuple))
-        and any(isinstance(value, (str, list, tuple)) for value in y)
-        and (len({len(value) if isinstance(value, (list, tuple)) else -1 for value in y}) > 1)
-    )
+def _array_of_list(y) -> np.ndarray:
+    if any(isinstance(value, (set, frozenset)) for value in y):
+        raise ValueError(f"y holds sets; {_LISTS_OF_LABELS}")
+    if len({len(value) if isinstance(value, (list, tuple)) else -1 for value in y}) > 1:
+        raise ValueError(f"y holds lists of different lengths; {_LISTS_OF_LABELS}")
+    return np.asarray(y)
 
 
 def _single_label(y, classes) -> ClassTargets:
-    if hasattr(y, "to_list") and not hasattr(y, "columns"):
-        values = y.to_list()
-        missing = [row for row, value in enumerate(values) if value is None or value != value]
-        if missing:
-            raise ValueError(f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}.")
-        y = np.asarray(values)
+    y = _check_values(y)
     y = column_or_1d(y, warn=True)
     if y.dtype.kind in "fc":
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
@@ -135,25 +149,61 @@ def _single_label(y, classes) -> ClassTargets:
     return ClassTargets(SINGLE, classes, np.searchsorted(classes, y).astype(np.int64))
 
 
-def _label_table(table: np.ndarray, names, ignore_index: int) -> ClassTargets:
+def _check_values(y):
+    """The y as an array; missing classes, and texts among others, raise before NumPy turns them into texts."""
+    if hasattr(y, "to_list") and not hasattr(y, "columns"):
+        y = y.to_list()
+    if hasattr(y, "columns"):
+        y = y.to_numpy()
+    if isinstance(y, (list, tuple)) or getattr(getattr(y, "dtype", None), "kind", None) == "O":
+        values = np.asarray(y, dtype=object).ravel()
+        missing = [row for row, value in enumerate(values) if is_missing(value)]
+        if missing:
+            raise ValueError(f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}.")
+        kinds = {type(value).__name__ for value in values}
+        if len({isinstance(value, str) for value in values}) > 1:
+            raise ValueError(f"y has classes of kinds that can't be sorted, {sorted(kinds)}; make all of them str.")
+    return np.asarray(y)
+
+
+def _label_table(table: np.ndarray, names, ignore_index: int, classes) -> ClassTargets:
     try:
+        if table.dtype.kind == "O":
+            table = np.where(np.vectorize(is_missing, otypes=[bool])(table), np.nan, table)
         values = table.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are no numbers; "
-            "turn lists of labels into one with sklearn.preprocessing.MultiLabelBinarizer."
+            + _LISTS_OF_LABELS
         ) from error
     values = check_array(values, input_name="y")
-    classes = np.arange(values.shape[1]) if names is None else np.asarray([*names])
+    classes = _column_classes(values.shape[1], names, classes)
     if np.isin(values, (0.0, 1.0, float(ignore_index))).all():
         return ClassTargets(MULTI, classes, values.astype(np.float32))
-    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-4):
-        return ClassTargets(SOFT, classes, values.astype(np.float32))
+    if (values >= 0).all() and _sums_to_one(values):
+        return ClassTargets(SOFT, classes, values)
     check_classification_targets(table)  # names the kind of y, where scikit-learn refuses it
     raise ValueError(
         f"Unknown label type: {type_of_target(table)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
         "probabilities that sum to 1."
     )
+
+
+def _column_classes(n_columns: int, names, known) -> np.ndarray:
+    """The columns' classes: their names, else what is known from before, else their numbers."""
+    classes = np.arange(n_columns) if names is None else np.asarray([*names])
+    if known is None:
+        return classes
+    if n_columns != len(known) or (names is not None and classes.tolist() != known.tolist()):
+        raise ValueError(
+            f"y has the columns {classes.tolist()!r}, but the classes of the first fit are {known.tolist()!r}; give "
+            "one column for each, in this order."
+        )
+    return known
+
+
+def _sums_to_one(values: np.ndarray) -> bool:
+    return np.allclose(values.sum(axis=1), 1.0, atol=1e-4)
 
 
 def label_texts(label_names, classes: Sequence) -> list[str]:
@@ -174,7 +224,7 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
     if label_names is None:
         texts = [str(value) for value in classes]
     elif isinstance(label_names, Mapping):
-        missing = [value for value in classes if value not in label_names]
+        missing = [value for value in np.asarray(classes).tolist() if value not in label_names]
         if missing:
             raise ValueError(f"label_names has no text for the class(es) {missing!r}; it has {list(label_names)!r}.")
         texts = [label_names[value] for value in classes]
@@ -183,7 +233,7 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
         if len(texts) != len(classes):
             raise ValueError(
                 f"label_names has {len(texts)} texts for {len(classes)} labels; give one for each, in this order: "
-                f"{list(classes)!r}."
+                f"{np.asarray(classes).tolist()!r}."
             )
     for text in texts:
         if not isinstance(text, str):
@@ -221,7 +271,7 @@ def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.n
         return sample_weight * (targets.array @ weights)
     positive = targets.array == 1
     if isinstance(class_weight, str):
-        n, n_positive = len(positive), positive.sum(axis=0)
+        n, n_positive = (positive | (targets.array == 0)).sum(axis=0), positive.sum(axis=0)  # of known labels
         of_positive, of_negative = n / (2 * n_positive.clip(1)), n / (2 * (n - n_positive).clip(1))
     else:
         of_positive = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
@@ -289,9 +339,7 @@ def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> Regre
         raise ValueError("requires y to be passed, but the target y is None")
     names = getattr(y, "columns", None)
     name = getattr(y, "name", None)
-    values = check_array(
-        y.to_numpy() if hasattr(y, "to_numpy") else y, ensure_2d=False, dtype="numeric", input_name="y"
-    ).astype(np.float64)
+    values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y").astype(np.float64)
     if values.ndim > 2:
         raise ValueError(f"y must be 1-D or 2-D, got {values.ndim} dimensions.")
     one_dimensional = values.ndim == 1
@@ -300,10 +348,10 @@ def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> Regre
     mean = np.average(values, axis=0, weights=weight)
     scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
     scale[scale < 10 * np.finfo(float).eps * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant output
-    if names is not None:
-        texts = [str(column) for column in names]
+    if names is not None and all(isinstance(column, str) for column in names):
+        texts = list(names)
     elif values.shape[1] == 1:
-        texts = ["target" if name is None else str(name)]
+        texts = [name if isinstance(name, str) and name else "target"]
     else:
         texts = [f"target {i}" for i in range(values.shape[1])]
     return RegressionTargets(((values - mean) / scale).astype(np.float64), mean, scale, texts, one_dimensional)

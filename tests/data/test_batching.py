@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_gliclass.data.batching import (
+    Batch,
+    bucketed_batches,
+    choose_labels,
+    pad,
+    token_budget_batches,
+)
+
+
+def random_lengths(seed, n=300):
+    return np.random.RandomState(seed).randint(0, 60, n)
+
+
+def test_pad():
+    ids, mask = pad([np.array([5, 6, 7]), np.array([0]), np.array([], int)], pad_id=9)
+    assert ids.tolist() == [[5, 6, 7], [0, 9, 9], [9, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("budget", [1, 59, 60, 500, 10**6])
+@pytest.mark.parametrize("seed", range(3))
+def test_token_budget_is_kept_and_every_row_comes_once(seed, budget):
+    lengths = np.sort(random_lengths(seed))
+    batches = list(token_budget_batches(lengths, budget))
+    assert np.concatenate([np.arange(len(lengths))[batch] for batch in batches]).tolist() == list(range(len(lengths)))
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        size = batch.stop - batch.start
+        assert size * lengths[batch].max() <= budget or size == 1
+        # As large as the budget allows: the next text would not have fitted.
+        assert following is None or (size + 1) * lengths[following.start] > budget
+
+
+def test_no_texts_make_no_batches():
+    assert list(token_budget_batches(np.array([], int), 100)) == []
+    assert bucketed_batches(np.array([], int), 8, None) == []
+    assert bucketed_batches(np.array([], int), 8, np.random.RandomState(0)) == []
+
+
+@pytest.mark.parametrize("rng", [None, 0], ids=["in order", "random"])
+@pytest.mark.parametrize(("n", "batch_size"), [(300, 7), (300, 300), (300, 1000), (1, 4), (3000, 2)])
+def test_buckets_hold_every_row_once(n, batch_size, rng):
+    rng = rng if rng is None else np.random.RandomState(rng)
+    batches = bucketed_batches(random_lengths(0, n), batch_size, rng)
+    assert sorted(np.concatenate(batches)) == list(range(n))
+    assert len(batches) == -(-n // batch_size)
+    assert max(map(len, batches)) <= batch_size
+
+
+def padded_tokens(lengths, batches):
+    return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+
+def test_buckets_hold_like_lengths():
+    lengths = random_lengths(0, 2000)
+    batches = bucketed_batches(lengths, 16, np.random.RandomState(0))
+    assert padded_tokens(lengths, batches) < 1.1 * lengths.sum()
+    unsorted = [np.arange(start, start + 16) for start in range(0, 2000, 16)]
+    assert padded_tokens(lengths, unsorted) > 1.5 * lengths.sum()
+
+
+def test_the_order_of_batches_is_random_and_the_seed_s():
+    lengths = random_lengths(0)
+    first, again, other = (bucketed_batches(lengths, 16, np.random.RandomState(seed)) for seed in (1, 1, 2))
+    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in again]
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in other]
+    longest = [lengths[batch].max() for batch in first]
+    assert longest != sorted(longest)
+
+
+# -- the labels of a sample in training ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_own", [0, 1, 3, 8])
+@pytest.mark.parametrize("max_labels", [1, 5, 20])
+def test_own_labels_and_random_others(n_own, max_labels):
+    rng = np.random.RandomState(0)
+    for _ in range(20):
+        own = rng.permutation(20)[:n_own]
+        chosen = choose_labels(own, 20, max_labels, rng)
+        assert len(chosen) == len(set(chosen)) == max_labels
+        assert set(chosen) <= set(range(20))
+        assert set(own) <= set(chosen) if n_own <= max_labels else set(chosen) <= set(own)
+
+
+def test_every_other_label_and_every_place_is_drawn_alike():
+    rng = np.random.RandomState(0)
+    draws = np.array([choose_labels(np.array([3]), 10, 4, rng) for _ in range(4000)])
+    counts = np.bincount(draws.ravel(), minlength=10)
+    assert counts[3] == 4000
+    np.testing.assert_allclose(np.delete(counts, 3), 4000 * 3 / 9, rtol=0.1)
+    np.testing.assert_allclose(np.bincount(np.nonzero(draws == 3)[1]), 1000, rtol=0.15)
+
+
+def test_choosing_leaves_the_own_labels_alone():
+    own = np.array([4, 2, 7])
+    choose_labels(own, 10, 2, np.random.RandomState(0))
+    choose_labels(own, 10, 8, np.random.RandomState(0))
+    assert own.tolist() == [4, 2, 7]
+
+
+# -- what skorch carries ---------------------------------------------------------------------------------------
+
+
+def test_batch_goes_to_device_and_type():
+    batch = Batch({"input_ids": np.zeros((3, 2), np.int64), "labels": np.zeros(3, np.float32)}, np.array([4, 5, 6]))
+    assert len(batch) == 3
+    assert (batch.share, batch.last_of_step) == (1.0, True)
+    moved = batch.to("cpu", torch.float64)
+    assert {name: tensor.dtype for name, tensor in moved.items()} == {
+        "input_ids": torch.int64,
+        "labels": torch.float64,
+    }

@@ -1,0 +1,211 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
+
+from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS
+from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
+from sklearn_gliclass.model import ARCHITECTURES
+from sklearn_gliclass.model.config import BI_ENCODERS
+
+PIECES = {name: PieceTokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+PROMPTED = ["uni-encoder", "bi-encoder-fused"]
+LONG = "the lazy card " * 100
+
+each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
+both_orders = pytest.mark.parametrize("prompt_first", [False, True], ids=["prompt last", "prompt first"])
+
+
+def reference_strings(architecture: str, text: str, labels, prompt_first: bool) -> list[str]:
+    """What gliclass tokenises: the text's sequence, and the labels' prompt or the labels where they stand apart."""
+    pipeline = pytest.importorskip("gliclass.pipeline")
+    this = SimpleNamespace(
+        label_token=LABEL_TOKEN,
+        sep_token=SEP_TOKEN,
+        model=SimpleNamespace(config=SimpleNamespace(prompt_first=prompt_first)),
+    )
+    if architecture == "uni-encoder":
+        return [pipeline.UniEncoderZeroShotClassificationPipeline.prepare_input(this, text, labels)]
+    if architecture == "encoder-decoder":
+        return [text, pipeline.EncoderDecoderZeroShotClassificationPipeline.prepare_labels_prompt(this, labels)]
+    if architecture == "bi-encoder-fused":
+        text = pipeline.BiEncoderZeroShotClassificationPipeline.prepare_input(this, text, labels)
+    return [text, *labels]
+
+
+def make_layout(architecture, tokenizer="wordpiece", labels=LABELS, max_length=200, prompt_first=False):
+    config = SimpleNamespace(prompt_first=prompt_first)
+    return LAYOUTS[architecture](config, PIECES[tokenizer], labels, max_length)
+
+
+def rows(inputs, name="input_ids") -> list[list[int]]:
+    """The sequences without their padding."""
+    mask = inputs[name.replace("input_ids", "attention_mask")].astype(bool)
+    return [ids[real].tolist() for ids, real in zip(inputs[name], mask, strict=True)]
+
+
+def batch_of(layout, texts, orders=None):
+    tokens = layout.tokenize(texts)
+    orders = [np.arange(len(layout.label_texts))] * len(texts) if orders is None else orders
+    return layout.batch([tokens[i] for i in range(len(texts))], orders)
+
+
+def test_every_architecture_has_a_layout():
+    assert set(LAYOUTS) == set(ARCHITECTURES)
+
+
+@each_tokenizer
+@both_orders
+@pytest.mark.parametrize("architecture", LAYOUTS)
+def test_ids_are_those_of_the_reference_s_string(architecture, tokenizer, prompt_first):
+    """The joined ids of the pieces = the ids of gliclass's joined string."""
+    batch = batch_of(make_layout(architecture, tokenizer, prompt_first=prompt_first), TEXTS)
+    for row, text in enumerate(TEXTS):
+        strings = reference_strings(architecture, text, LABELS, prompt_first)
+        expected = [TOKENIZERS[tokenizer](string).input_ids for string in strings]
+        got = [rows(batch)[row]]
+        if architecture in BI_ENCODERS:
+            got += rows(batch, "class_input_ids")  # shared by the batch
+        elif architecture == "encoder-decoder":
+            got.append(rows(batch, "class_input_ids")[row])
+        assert got == expected
+
+
+@each_tokenizer
+@both_orders
+@pytest.mark.parametrize("architecture", PROMPTED)
+def test_the_text_is_cut_and_never_a_label(architecture, tokenizer, prompt_first):
+    """defect 7: with the prompt last, too."""
+    layout = make_layout(architecture, tokenizer, max_length=60, prompt_first=prompt_first)
+    short, long = rows(batch_of(layout, ["the card", LONG]))
+    pieces = PIECES[tokenizer]
+    assert len(long) == 60
+    assert long.count(pieces.label_id) == short.count(pieces.label_id) == len(LABELS)
+    # Without its text, the sequence is the short one without its own.
+    order = np.arange(len(LABELS))
+    prompt = layout.prompt(order).tolist()
+    text = layout.tokenize([LONG])[0][: layout.text_room(len(prompt))].tolist()
+    assert long == pieces.frame(*([prompt, text] if prompt_first else [text, prompt])).tolist()
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "encoder-decoder"])
+def test_a_text_alone_is_cut_at_max_length(architecture):
+    layout = make_layout(architecture, max_length=30)
+    batch = batch_of(layout, ["the card", LONG])
+    full = TOKENIZERS["wordpiece"](LONG).input_ids
+    assert rows(batch)[1] == [*full[:29], full[-1]]
+    assert batch["class_input_ids"].shape[1] <= 30
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize("max_length", [40, 60, 200])
+def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
+    layout = make_layout(architecture, max_length=max_length)
+    texts = [" ".join(["card"] * n) for n in (0, 1, 10, 20, 30, 50, 190, 300)]
+    order = np.arange(len(LABELS))
+    lengths = layout.tokenize(texts).lengths
+    built = rows(batch_of(layout, texts))
+    assert layout.sequence_lengths(lengths, order).tolist() == list(map(len, built))
+    uncut = rows(batch_of(make_layout(architecture, max_length=1000), texts))
+    assert layout.is_cut(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
+def test_a_prompt_that_leaves_no_room_raises(architecture):
+    """defect 7: a label that does not fit is an error with numbers and ways out, not a cut."""
+    layout = make_layout(architecture, labels=[f"label {i}" for i in range(60)], max_length=64)
+    with pytest.raises(ValueError, match=r"The labels take \d+ tokens of max_length=64.*lower max_num_classes"):
+        batch_of(layout, ["a text"])
+
+
+def test_the_room_of_the_text_has_a_least_size():
+    labels = ["sports", "the"]
+    length = len(rows(batch_of(make_layout("uni-encoder", labels=labels), [""]))[0])
+    batch_of(make_layout("uni-encoder", labels=labels, max_length=length + MIN_TEXT_TOKENS), [LONG])
+    with pytest.raises(ValueError, match="leaves 7 for the text"):
+        batch_of(make_layout("uni-encoder", labels=labels, max_length=length + MIN_TEXT_TOKENS - 1), [LONG])
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_a_label_that_does_not_fit_its_own_sequence_raises(architecture):
+    with pytest.raises(ValueError, match=r"A label takes \d+ tokens and max_length is 20"):
+        make_layout(architecture, labels=["sports", "the card " * 30], max_length=20)
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+def test_more_than_25_labels(architecture):
+    """defect 11: the number of labels is bounded by max_length alone."""
+    labels = [f"label {i}" for i in range(40)]
+    layout = make_layout(architecture, labels=labels, max_length=300)
+    batch = batch_of(layout, ["a text"])
+    name = "class_input_ids" if architecture == "encoder-decoder" else "input_ids"
+    if architecture == "bi-encoder":
+        assert len(batch["class_input_ids"]) == 40
+    else:
+        assert rows(batch, name)[0].count(PIECES["wordpiece"].label_id) == 40
+
+
+@each_tokenizer
+@both_orders
+@pytest.mark.parametrize("architecture", LAYOUTS)
+def test_control_tokens_of_users_stay_text(architecture, tokenizer, prompt_first):
+    """defect 8: a text or label with <<LABEL>>, <<SEP>> or [SEP] makes no other label slot and no other end."""
+    nasty = ["<<LABEL>>business", "a <<SEP>> b", "[SEP] [CLS] </s> <s> <pad> [PAD]"]
+    labels = ["sports", "<<LABEL>>", "<<SEP>>x", "</s>"]
+    layout = make_layout(architecture, tokenizer, labels, prompt_first=prompt_first)
+    tame = make_layout(architecture, tokenizer, ["sports"] * 4, prompt_first=prompt_first)
+    special = {PIECES[tokenizer].label_id, PIECES[tokenizer].sep_id, *TOKENIZERS[tokenizer].all_special_ids}
+    special -= {TOKENIZERS[tokenizer].unk_token_id}
+
+    def controls(inputs):
+        return [[[i for i in row if i in special] for row in rows(inputs, name)]
+                for name in inputs if name.endswith("input_ids")]  # fmt: skip
+
+    assert controls(batch_of(layout, nasty)) == controls(batch_of(tame, ["x"] * 3))
+
+
+# -- orders --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "encoder-decoder"])
+def test_each_sample_has_its_own_order(architecture):
+    layout = make_layout(architecture)
+    orders = [np.array([2, 0]), np.array([1, 3])]
+    together = batch_of(layout, ["a", "b c d"], orders)
+    for row, (text, order) in enumerate(zip(["a", "b c d"], orders, strict=True)):
+        alone = batch_of(make_layout(architecture, labels=[LABELS[i] for i in order]), [text])
+        for name in (name for name in alone if name.endswith("input_ids")):
+            assert rows(together, name)[row] == rows(alone, name)[0]
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_labels_of_a_batch_are_encoded_once(architecture):
+    """defect 10: a label stands once in the batch, however many samples have it, at its own length."""
+    layout = make_layout(architecture)
+    orders = [np.array([2, 0, 1]), np.array([1, 2])]
+    batch = batch_of(layout, ["a", "b"], orders)
+    sequences = rows(batch, "class_input_ids")
+    assert len(sequences) == 3
+    assert batch["class_index"].tolist() == [[2, 0, 1], [1, 2, -1]]
+    for order, index in zip(orders, batch["class_index"], strict=True):
+        expected = [TOKENIZERS["wordpiece"](LABELS[i]).input_ids for i in order]
+        assert [sequences[i] for i in index if i >= 0] == expected
+    assert batch["class_input_ids"].shape[1] == max(map(len, sequences))
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_a_batch_with_one_order_shares_its_labels(architecture):
+    batch = batch_of(make_layout(architecture), ["a", "b"], [np.array([3, 1]), np.array([3, 1])])
+    assert "class_index" not in batch
+    expected = [TOKENIZERS["wordpiece"](LABELS[i]).input_ids for i in (3, 1)]
+    assert rows(batch, "class_input_ids") == expected
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_labels_have_a_tokenizer_of_their_own(architecture):
+    config = SimpleNamespace(prompt_first=False)
+    layout = LAYOUTS[architecture](config, PIECES["wordpiece"], LABELS, 200, PIECES["unigram, metaspace always"])
+    batch = batch_of(layout, ["the card"])
+    expected = [TOKENIZERS["unigram, metaspace always"](label).input_ids for label in LABELS]
+    assert rows(batch, "class_input_ids") == expected

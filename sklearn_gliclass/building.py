@@ -169,7 +169,7 @@ def _from_checkpoint(estimator, problem_type: str) -> Start:
     config.problem_type = problem_type
     _check_options_are_read(estimator, config)
     model = load_model(folder, config)
-    tokenizer, label_tokenizer = load_tokenizers(folder)
+    tokenizer, label_tokenizer = load_tokenizers(folder, config)
     if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
         # Checkpoints of the reference name the label encoder, and leave its tokenizer there.
         label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))

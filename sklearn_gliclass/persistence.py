@@ -34,7 +34,8 @@ def save_estimator(estimator, folder) -> None:
     """Write model, tokenizers and ``estimator.json``; no pickle."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    estimator.model_.save_pretrained(folder)
+    with quiet_transformers():
+        estimator.model_.save_pretrained(folder)
     estimator.tokenizer_.save_pretrained(folder)
     if estimator.label_tokenizer_ is not None:
         estimator.label_tokenizer_.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
@@ -76,10 +77,11 @@ def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiCl
         return GLiClassModel.from_pretrained(folder, config=config)
 
 
-def load_tokenizers(folder: Path):
+def load_tokenizers(folder: Path, config: GLiClassModelConfig):
     """The text's tokenizer and, where the folder has one, the label encoder's."""
     label_folder = folder / LABEL_TOKENIZER_FOLDER
-    return load_tokenizer(folder), load_tokenizer(label_folder) if label_folder.is_dir() else None
+    of_labels = load_tokenizer(label_folder, config.label_model_config) if label_folder.is_dir() else None
+    return load_tokenizer(folder, config.encoder_config), of_labels
 
 
 def _json_values(parameters: dict) -> tuple[dict, list[str]]:

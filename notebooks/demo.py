@@ -1,0 +1,88 @@
+"""Classify bank customers' questions, compare the scorers, and rate the mood of tweets: about three minutes.
+
+Run by ``make demo``. The data lie in ``notebooks/data``, see the README there.
+"""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, f1_score, r2_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+
+DATA = Path(__file__).parent / "data"
+N_INTENTS, N_TRAIN, N_GRID, N_TWEETS = 10, 300, 120, 500
+
+
+def read(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return tuple(pd.read_csv(DATA / f"{name}.{part}.csv.gz", keep_default_na=False) for part in ("train", "test"))
+
+
+def tfidf(model):
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), model)
+
+
+def timed_fit(model, X, y):
+    start = time.perf_counter()
+    return model.fit(X, y), time.perf_counter() - start
+
+
+def classify(train: pd.DataFrame, test: pd.DataFrame) -> None:
+    print(f"1. {N_INTENTS} intents of banking77: {len(train)} questions to learn from, {len(test)} to judge by")
+    rows = []
+    models = {
+        "GLiClassClassifier": GLiClassClassifier(verbose=1, random_state=0),
+        "TF-IDF + LogisticRegression": tfidf(LogisticRegression(C=10, max_iter=1000)),
+    }
+    for name, model in models.items():
+        model, seconds = timed_fit(model, train["text"], train["label"])
+        predicted = model.predict(test["text"])
+        accuracy = accuracy_score(test["label"], predicted)
+        rows.append((name, accuracy, f1_score(test["label"], predicted, average="macro"), seconds))
+    print(pd.DataFrame(rows, columns=["model", "accuracy", "macro-F1", "seconds"]).round(3).to_string(index=False))
+
+
+def search(train: pd.DataFrame) -> None:
+    print(f"\n2. GridSearchCV over scorer_type: {len(train)} questions, 2 folds, 6 epochs")
+    grid = GridSearchCV(
+        GLiClassClassifier(max_epochs=6, random_state=0),
+        {"scorer_type": ["simple", "weighted-dot", "mlp", "hopfield"]},
+        cv=2,
+        refit=False,
+        verbose=2,
+    )
+    grid.fit(train["text"], train["label"])
+    table = pd.DataFrame(grid.cv_results_)[["param_scorer_type", "mean_test_score", "std_test_score", "mean_fit_time"]]
+    print(table.sort_values("mean_test_score", ascending=False).round(3).to_string(index=False))
+
+
+def rate(train: pd.DataFrame, test: pd.DataFrame) -> None:
+    print(f"\n3. The mood of tweets, -4 to 4: {len(train)} to learn from, {len(test)} to judge by")
+    rows = []
+    models = {
+        "GLiClassRegressor": GLiClassRegressor(max_epochs=3, verbose=1, random_state=0),
+        "TF-IDF + Ridge": tfidf(Ridge()),
+    }
+    for name, model in models.items():
+        model, seconds = timed_fit(model, train["text"], train["sentiment"])
+        rows.append((name, r2_score(test["sentiment"], model.predict(test["text"])), seconds))
+    print(pd.DataFrame(rows, columns=["model", "R2", "seconds"]).round(3).to_string(index=False))
+
+
+def main() -> None:
+    train, test = read("banking77")
+    intents = sorted(train["label"].unique())[:N_INTENTS]
+    train = train[train["label"].isin(intents)].head(N_TRAIN)
+    classify(train, test[test["label"].isin(intents)])
+    search(train.head(N_GRID))
+    tweets, test_tweets = read("vader_tweets")
+    rate(tweets.head(N_TWEETS), test_tweets)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,22 +33,29 @@ SMALL_BERT = {
     "attention_probs_dropout_prob": 0.0,
     "vocab_size": 500,
 }
-SMALL_T5 = {
-    "model_type": "t5",
+# Not T5, whose norms compute in single precision whatever the type of the model.
+SMALL_BART = {
+    "model_type": "bart",
     "d_model": 16,
-    "d_ff": 16,
-    "d_kv": 16,
-    "num_layers": 1,
-    "num_heads": 1,
-    "dropout_rate": 0.0,
-    "decoder_start_token_id": 0,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 1,
+    "decoder_attention_heads": 1,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": 1024,
+    "dropout": 0.0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": 3,
     "vocab_size": 500,
 }
 ARCHITECTURES = {
     "uni-encoder": SMALL_BERT,
     "bi-encoder": SMALL_BERT,
     "bi-encoder-fused": SMALL_BERT,
-    "encoder-decoder": SMALL_T5,
+    "encoder-decoder": SMALL_BART,
 }
 # Where a check compares a weight of 2 with a row that stands twice, sums must be exact: double precision, one
 # batch, nothing random.

@@ -86,16 +86,10 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) ->
         raise ValueError("requires y to be passed, but the target y is None")
     names = getattr(y, "columns", None)
     table = _two_dimensional(y)
-    targets = _single_label(y, classes) if table is None else _label_table(table, names, ignore_index, classes)
-    if problem_type is not None and PROBLEM_TYPES[targets.kind] != problem_type:
-        if problem_type == PROBLEM_TYPES[MULTI] and targets.kind == SOFT:
-            return ClassTargets(MULTI, targets.classes, targets.array)
-        if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
-            return ClassTargets(SOFT, targets.classes, targets.array)
-        raise ValueError(
-            f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
-            + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
-        )
+    targets = _single_label(y) if table is None else _label_table(table, names, ignore_index)
+    targets = _fit_problem(targets, problem_type)
+    if classes is not None:
+        targets = _with_known_classes(targets, classes, named=names is not None)
     return targets.check_classes()
 
 
@@ -104,6 +98,36 @@ _EXPECTED = {
     "problem_type=None.",
     "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or leave problem_type=None.",
 }
+
+
+def _fit_problem(targets: ClassTargets, problem_type) -> ClassTargets:
+    """The targets as `problem_type` says, where they leave a choice."""
+    if problem_type is None or PROBLEM_TYPES[targets.kind] == problem_type:
+        return targets
+    if problem_type == PROBLEM_TYPES[MULTI] and targets.kind == SOFT:
+        return ClassTargets(MULTI, targets.classes, targets.array)
+    if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
+        return ClassTargets(SOFT, targets.classes, targets.array)
+    raise ValueError(
+        f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
+        + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
+    )
+
+
+def _with_known_classes(targets: ClassTargets, classes: np.ndarray, named: bool) -> ClassTargets:
+    """The targets in terms of the classes of an earlier fit; `named`: the columns of y have names."""
+    found = targets.classes
+    if targets.kind == SINGLE:
+        unknown = np.setdiff1d(found, classes)
+        if len(unknown):
+            raise ValueError(f"y has classes that were not among the classes of the first fit: {unknown.tolist()!r}.")
+        return ClassTargets(SINGLE, classes, np.searchsorted(classes, found)[targets.array])
+    if len(found) != len(classes) or (named and found.tolist() != classes.tolist()):
+        raise ValueError(
+            f"y has the columns {found.tolist()!r}, but the classes of the first fit are {classes.tolist()!r}; give "
+            "one column for each, in this order."
+        )
+    return ClassTargets(targets.kind, classes, targets.array)
 
 
 _LISTS_OF_LABELS = "turn lists of labels into an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
@@ -134,19 +158,14 @@ def _array_of_list(y) -> np.ndarray:
     return np.asarray(y)
 
 
-def _single_label(y, classes) -> ClassTargets:
+def _single_label(y) -> ClassTargets:
     y = _check_values(y)
     y = column_or_1d(y, warn=True)
     if y.dtype.kind in "fc":
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     check_classification_targets(y)
-    if classes is None:
-        found, indices = np.unique(y, return_inverse=True)
-        return ClassTargets(SINGLE, found, indices.astype(np.int64))
-    unknown = np.setdiff1d(np.unique(y), classes)
-    if len(unknown):
-        raise ValueError(f"y has classes that were not among the classes of the first fit: {unknown.tolist()!r}.")
-    return ClassTargets(SINGLE, classes, np.searchsorted(classes, y).astype(np.int64))
+    found, indices = np.unique(y, return_inverse=True)
+    return ClassTargets(SINGLE, found, indices.astype(np.int64))
 
 
 def _check_values(y):
@@ -166,7 +185,7 @@ def _check_values(y):
     return np.asarray(y)
 
 
-def _label_table(table: np.ndarray, names, ignore_index: int, classes) -> ClassTargets:
+def _label_table(table: np.ndarray, names, ignore_index: int) -> ClassTargets:
     try:
         if table.dtype.kind == "O":
             table = np.where(np.vectorize(is_missing, otypes=[bool])(table), np.nan, table)
@@ -177,7 +196,7 @@ def _label_table(table: np.ndarray, names, ignore_index: int, classes) -> ClassT
             + _LISTS_OF_LABELS
         ) from error
     values = check_array(values, input_name="y")
-    classes = _column_classes(values.shape[1], names, classes)
+    classes = np.arange(values.shape[1]) if names is None else np.asarray([*names])
     if np.isin(values, (0.0, 1.0, float(ignore_index))).all():
         return ClassTargets(MULTI, classes, values.astype(np.float32))
     if (values >= 0).all() and _sums_to_one(values):
@@ -187,19 +206,6 @@ def _label_table(table: np.ndarray, names, ignore_index: int, classes) -> ClassT
         f"Unknown label type: {type_of_target(table)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
         "probabilities that sum to 1."
     )
-
-
-def _column_classes(n_columns: int, names, known) -> np.ndarray:
-    """The columns' classes: their names, else what is known from before, else their numbers."""
-    classes = np.arange(n_columns) if names is None else np.asarray([*names])
-    if known is None:
-        return classes
-    if n_columns != len(known) or (names is not None and classes.tolist() != known.tolist()):
-        raise ValueError(
-            f"y has the columns {classes.tolist()!r}, but the classes of the first fit are {known.tolist()!r}; give "
-            "one column for each, in this order."
-        )
-    return known
 
 
 def _sums_to_one(values: np.ndarray) -> bool:

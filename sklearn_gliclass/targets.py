@@ -256,33 +256,36 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
 def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.ndarray) -> np.ndarray:
     """Sample weights times class weights: (n,), or for multi-label (n, n_classes).
 
-    `class_weight` is None, "balanced" or {class: weight}. Multi-label: a weight is that of the class's
-    positives; "balanced" gives the positives and the negatives of each class the same total.
+    `class_weight` is None, "balanced" or {class: weight}. "balanced" gives all classes the same total, where a
+    row counts with its weight. Multi-label: a weight is that of the class's positives; "balanced" gives the
+    positives and the negatives of each class the same total. An unknown label weighs nothing.
     """
+    is_known = (targets.array >= 0) & (targets.array <= 1) if targets.kind == MULTI else None
     if class_weight is None:
-        return sample_weight
-    if targets.kind == SINGLE:
-        present = np.unique(targets.array)
-        weights = np.zeros(len(targets.classes))
-        if isinstance(class_weight, str):
-            weights[present] = compute_class_weight(class_weight, classes=present, y=targets.array)
+        return sample_weight if is_known is None or is_known.all() else sample_weight[:, None] * is_known
+    balanced = isinstance(class_weight, str)
+    if not balanced:
+        weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
+    if targets.kind == MULTI:
+        is_positive = targets.array == 1
+        if balanced:
+            of_positive, of_negative = _balance(
+                np.stack([sample_weight @ is_positive, sample_weight @ (targets.array == 0)])
+            )
         else:
-            weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
-        return sample_weight * weights[targets.array]
+            of_positive, of_negative = weights, 1.0
+        return sample_weight[:, None] * np.where(is_positive, of_positive, of_negative) * is_known
     if targets.kind == SOFT:
-        if isinstance(class_weight, str):
-            weights = targets.array.sum() / (len(targets.classes) * targets.array.sum(axis=0).clip(1e-12))
-        else:
-            weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
-        return sample_weight * (targets.array @ weights)
-    positive = targets.array == 1
-    if isinstance(class_weight, str):
-        n, n_positive = (positive | (targets.array == 0)).sum(axis=0), positive.sum(axis=0)  # of known labels
-        of_positive, of_negative = n / (2 * n_positive.clip(1)), n / (2 * (n - n_positive).clip(1))
-    else:
-        of_positive = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
-        of_negative = np.ones(len(targets.classes))
-    return sample_weight[:, None] * np.where(positive, of_positive, of_negative)
+        return sample_weight * (targets.array @ (_balance(sample_weight @ targets.array) if balanced else weights))
+    if balanced:
+        weights = _balance(np.bincount(targets.array, sample_weight, len(targets.classes)))
+    return sample_weight * weights[targets.array]
+
+
+def _balance(totals: np.ndarray) -> np.ndarray:
+    """Weights that give each class (first axis) the same total, and all of them together what they had."""
+    present = totals > 0
+    return np.where(present, totals.sum(axis=0) / (present.sum(axis=0) * np.where(present, totals, 1.0)), 0.0)
 
 
 def logits_to_probabilities(logits: np.ndarray, kind: str) -> np.ndarray:

@@ -198,7 +198,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             if not keep:
                 self._adopt(build(self, [*texts, *label_texts], targets.problem_type))
             self.label_names_ = list(label_texts)
-            self._train(texts, targets, sample_weight, stratify, seed, epochs if keep else None)
+            self._train(texts, targets, sample_weight, stratify, seed, epochs)
         return self
 
     def _start(self, label_texts, problem_type) -> None:

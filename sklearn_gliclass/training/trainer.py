@@ -3,6 +3,7 @@
 import numpy as np
 import skorch
 import torch
+from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 from tqdm.auto import tqdm
@@ -11,6 +12,9 @@ from ..data.dataset import Epochs, TextDataset
 from ..model.precision import autocast, weight_dtype
 from .arguments import TrainingArguments
 from .optimizers import build_optimizer, build_scheduler
+
+# A schedule needs to know its end; single epochs (`partial_fit`) have none.
+AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
 
 
 class ProgressBar(Callback):
@@ -117,10 +121,11 @@ class Trainer(skorch.NeuralNet):
         self.optimizer_ = build_optimizer(self.module_, self.module_.encoder_modules(), self.args_)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train on a :class:`TextDataset` for `epochs` (default: what `args` says)."""
-        epochs = self.args_.resolve_epochs(len(X)) if epochs is None else epochs
-        self.n_steps_ = epochs * self.args_.steps_per_epoch(len(X))
-        self.scheduler_ = build_scheduler(self.optimizer_, self.args_, max(1, self.n_steps_))
+        """Train on a :class:`TextDataset` as `args` says, or for `epochs` more at constant rates."""
+        args = self.args_ if epochs is None else clone(self.args_).set_params(**AT_CONSTANT_RATES)
+        epochs = args.resolve_epochs(len(X)) if epochs is None else epochs
+        self.n_steps_ = epochs * args.steps_per_epoch(len(X))
+        self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_))
         self.rng_ = np.random.RandomState(self.seed)
         return super().fit_loop(X, y, epochs=epochs, **fit_params)
 

@@ -1,0 +1,286 @@
+"""Every hyperparameter changes something, and every field of the model and the loop is one."""
+
+import inspect
+
+import numpy as np
+import pytest
+from test_classifier import LABELS, TEXTS
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig, GLiClassRegressor, TrainingArguments
+from sklearn_gliclass.testing import TINY, TINY_BERT
+
+ESTIMATORS = (GLiClassClassifier, GLiClassRegressor)
+MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+
+# Fields of the configuration that are no hyperparameters, with the reason.
+NOT_A_HYPERPARAMETER = {
+    "example_token_index": "a token of the reference's prompts with examples, which these models don't build",
+    "kwargs": "no field",
+    "self": "no field",
+}
+
+
+def parameters(function) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_each_field_is_a_hyperparameter(estimator):
+    hyperparameters = parameters(estimator.__init__)
+    fields = parameters(GLiClassModelConfig.__init__) - set(NOT_A_HYPERPARAMETER)
+    assert fields - hyperparameters == set()
+    assert set(TrainingArguments().get_params()) - hyperparameters == set()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_each_hyperparameter_is_constrained_and_documented(estimator):
+    hyperparameters = parameters(estimator.__init__) - {"self"}
+    assert hyperparameters == set(estimator._parameter_constraints)
+    documentation = inspect.getdoc(estimator).split("Attributes\n---")[0]
+    documented = {
+        name.strip()
+        for line in documentation.splitlines()
+        if " : " in line and not line.startswith(" ")
+        for name in line.split(" : ")[0].split(",")
+    }
+    assert hyperparameters - documented == set()
+
+
+def test_the_defaults_of_the_loop_are_the_estimators():
+    defaults = GLiClassClassifier().get_params()
+    assert {name: defaults[name] for name in TrainingArguments().get_params()} == TrainingArguments().get_params()
+
+
+def test_both_estimators_document_shared_hyperparameters_alike():
+    def entries(estimator):
+        section = inspect.getdoc(estimator).split("Parameters\n----------\n")[1].split("\nAttributes\n")[0]
+        found, name = {}, None
+        for line in section.splitlines():
+            if line and not line.startswith(" "):
+                name = line
+                found[name] = []
+            elif name:
+                found[name].append(line.strip())
+        return {name: " ".join(lines).strip() for name, lines in found.items()}
+
+    classifier, regressor = map(entries, ESTIMATORS)
+    assert {name: classifier[name] for name in regressor} == regressor
+
+
+# What is compared with a fit at the defaults of `BASE`; the first entry sets what both sides have in common.
+BASE = {**TINY, "random_state": 0, "max_epochs": 2}
+UNI = {"architecture_type": "uni-encoder"}
+BI = {}
+NORMAL = {"projector_init": "normal"}
+EFFECTS = [
+    (BI, {"hidden_size": 20, "projector_init": "normal"}),
+    (NORMAL, {"projector_hidden_act": "tanh"}),
+    (NORMAL, {"initializer_range": 0.3}),
+    (BI, {"projector_init": "normal"}),
+    (BI, {"use_lstm": True}),
+    (BI, {"scorer_type": "weighted-dot"}),
+    (BI, {"scorer_type": "mlp"}),
+    (BI, {"scorer_type": "hopfield"}),
+    ({"scorer_type": "mlp"}, {"scorer_mlp_hidden_size": 8}),
+    ({**UNI, "scorer_type": "cross-attn", "pooling_strategy": "pass"}, {"scorer_num_heads": 4}),
+    ({**UNI, "scorer_type": "cross-attn", "pooling_strategy": "pass"}, {"scorer_attn_dropout": 0.5}),
+    (UNI, {"scorer_type": "cross-attn", "pooling_strategy": "pass"}),
+    (BI, {"pooling_strategy": "max"}),
+    (UNI, {"class_token_pooling": "average"}),
+    (UNI, {"embed_class_token": False}),
+    (UNI, {"prompt_first": True}),
+    (UNI, {"extract_text_features": True}),
+    (BI, {"logit_scale_init_value": 3.0}),
+    (BI, {"normalize_features": False}),
+    (BI, {"contrastive_loss_coef": 1.0}),
+    (BI, {"architecture_type": "uni-encoder"}),
+    (BI, {"architecture_type": "bi-encoder-fused"}),
+    (BI, {"squeeze_layers": True}),
+    (BI, {"layer_wise": True}),
+    (BI, {"encoder_layer_id": 1}),
+    (BI, {"dropout": 0.5}),
+    (BI, {"encoder_config": {**TINY_BERT, "num_hidden_layers": 1}}),
+    (BI, {"label_model_config": {**TINY_BERT, "num_hidden_layers": 1}}),
+    (BI, {"lr": 1e-4}),
+    (BI, {"others_lr": 1e-4}),
+    (BI, {"others_lr": None, "lr": 1e-4}),
+    ({"lr": 0.1}, {"weight_decay": 0.9}),
+    ({"others_lr": 0.1}, {"others_weight_decay": 0.9}),
+    (BI, {"optim": "sgd"}),
+    (BI, {"optim": "adagrad"}),
+    (BI, {"optim": "rmsprop"}),
+    (BI, {"optim": "adafactor"}),
+    (BI, {"max_epochs": 3}),
+    (BI, {"batch_size": 3}),
+    ({"batch_size": 4}, {"gradient_accumulation_steps": 2}),
+    ({"max_epochs": 6}, {"lr_scheduler_type": "cosine"}),
+    (BI, {"warmup_ratio": 0.9}),
+    ({"optim": "sgd"}, {"max_grad_norm": 1e-3}),
+    ({"optim": "sgd"}, {"max_grad_norm": None}),
+    (BI, {"max_length": 10}),
+    (BI, {"label_names": {"sports": "ball games", "politics": "power"}}),
+    (UNI, {"shuffle_labels": False}),
+    (BI, {"early_stopping": True, "validation_fraction": 0.25}),
+    ({"early_stopping": True, "validation_fraction": 0.25}, {"validation_fraction": 0.5}),
+    (BI, {"class_weight": {"sports": 5.0, "politics": 1.0}}),
+    (BI, {"random_state": 1}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*are too long for max_length=10")
+@pytest.mark.parametrize(("common", "changed"), EFFECTS, ids=lambda value: "-".join(map(str, value)) or "default")
+def test_effect_on_the_predictions(common, changed):
+    texts = [f"{text} again and again, {text}" for text in TEXTS]
+
+    def fitted(**hyperparameters):
+        return GLiClassClassifier(**{**BASE, **common, **hyperparameters}).fit(texts, LABELS).decision_function(texts)
+
+    assert not np.allclose(fitted(), fitted(**changed), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"focal_loss_alpha": 0.9},
+        {"focal_loss_gamma": 0},
+        {"focal_loss_reduction": "sum"},
+        {"class_weight": "balanced"},
+    ],
+    ids=str,
+)
+def test_effect_on_multi_label(changed):
+    # Plain steps on probabilities that are not certain yet: Adam would not see a factor of the loss.
+    common = {**BASE, "optim": "sgd", "max_grad_norm": None, "logit_scale_init_value": 1.0, "lr": 0.1}
+    y = np.array([[1, 0], [0, 1], [1, 0], [0, 0]] * 2)
+    plain = GLiClassClassifier(**common).fit(TEXTS, y).decision_function(TEXTS)
+    other = GLiClassClassifier(**{**common, **changed}).fit(TEXTS, y).decision_function(TEXTS)
+    assert not np.allclose(plain, other, rtol=1e-4, atol=1e-6)
+
+
+def test_threshold():
+    clf = GLiClassClassifier(**BASE).fit(TEXTS, MULTI)
+    proba = clf.predict_proba(TEXTS)
+    middle = float(np.median(proba))
+    np.testing.assert_array_equal(clf.set_params(threshold=middle).predict(TEXTS), proba >= middle)
+    np.testing.assert_array_equal(clf.set_params(threshold=[0.0, 1.0]).predict(TEXTS), [[1, 0]] * 8)
+    with pytest.raises(ValueError, match="one for each of the 2 classes"):
+        clf.set_params(threshold=[0.1, 0.2, 0.3]).predict(TEXTS)
+
+
+def test_max_num_classes_bounds_the_prompts():
+    labels = [f"topic {i}" for i in range(8)]
+    clf = GLiClassClassifier(**{**BASE, **UNI, "max_num_classes": 3}).fit(TEXTS, labels)
+    lengths = []
+    encoder = clf.model_.encoder
+    original = encoder.forward
+
+    def count(input_ids=None, **kwargs):
+        lengths.append(int((input_ids == clf.config_.class_token_index).sum(dim=1).max()))
+        return original(input_ids=input_ids, **kwargs)
+
+    encoder.forward = count
+    clf.predict(TEXTS)
+    assert sorted(lengths) == [2, 3, 3]
+
+
+def test_ignore_index_marks_unknown_labels():
+    common = {**BASE, "logit_scale_init_value": 1.0}
+    known = GLiClassClassifier(**common).fit(TEXTS, MULTI).decision_function(TEXTS)
+    unknown = MULTI.copy()
+    unknown[:4, 0] = -7
+    clf = GLiClassClassifier(**common, ignore_index=-7).fit(TEXTS, unknown)
+    assert not np.allclose(clf.decision_function(TEXTS), known, atol=1e-4)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        GLiClassClassifier(**common).fit(TEXTS, unknown)
+
+
+def test_early_stopping_stops_and_restores_the_best_weights():
+    clf = GLiClassClassifier(
+        **{**BASE, "max_epochs": 60, "lr": 0.05, "others_lr": 0.05},
+        early_stopping=True,
+        validation_fraction=0.5,
+        n_iter_no_change=2,
+    ).fit(TEXTS, LABELS)
+    losses = np.array(clf.history_[:, "valid_loss"])
+    assert clf.n_iter_ == len(losses) < 60
+    assert losses.argmin() == len(losses) - 3 or len(losses) - 1 - losses.argmin() >= 2
+
+
+def test_n_iter_no_change_is_the_patience():
+    lengths = [
+        GLiClassClassifier(
+            **{**BASE, "max_epochs": 40, "lr": 0.05, "others_lr": 0.05},
+            early_stopping=True,
+            validation_fraction=0.5,
+            n_iter_no_change=patience,
+        )
+        .fit(TEXTS, LABELS)
+        .n_iter_
+        for patience in (1, 6)
+    ]
+    assert lengths[0] < lengths[1]
+
+
+def test_warm_start_goes_on():
+    clf = GLiClassClassifier(**BASE, warm_start=True).fit(TEXTS, LABELS)
+    weights = clf.model_
+    first = clf.decision_function(TEXTS)
+    clf.fit(TEXTS, LABELS)
+    assert clf.model_ is weights
+    assert not np.allclose(clf.decision_function(TEXTS), first)
+    cold = GLiClassClassifier(**BASE).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(cold.fit(TEXTS, LABELS).decision_function(TEXTS), first)
+
+
+def test_partial_fit_adds_an_epoch():
+    clf = GLiClassClassifier(**BASE)
+    clf.partial_fit(TEXTS[:6], LABELS[:6], classes=["politics", "sports", "weather"])
+    assert clf.classes_.tolist() == ["politics", "sports", "weather"]
+    before = clf.decision_function(TEXTS)
+    assert clf.partial_fit(TEXTS[6:], LABELS[6:]).n_iter_ == 2
+    assert not np.allclose(clf.decision_function(TEXTS), before)
+    with pytest.raises(ValueError, match=r"not among the classes.*snow"):
+        clf.partial_fit(["snow"], ["snow"])
+
+
+def test_text_template_and_device_and_dtype():
+    import pandas as pd
+
+    table = pd.DataFrame({"a": TEXTS, "b": range(8)})
+    clf = GLiClassClassifier(**BASE, text_template="{a}").fit(table, LABELS)
+    plain = GLiClassClassifier(**BASE).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.decision_function(table), plain.decision_function(TEXTS))
+    assert str(plain.model_.device) == "cpu"
+    double = GLiClassClassifier(**{**BASE, "dtype": "float64"}).fit(TEXTS, LABELS)
+    assert double.decision_function(TEXTS).dtype == np.float64
+    half = GLiClassClassifier(**{**BASE, "dtype": "bfloat16"}).fit(TEXTS, LABELS)
+    assert not np.array_equal(half.decision_function(TEXTS), plain.decision_function(TEXTS))
+    np.testing.assert_allclose(
+        GLiClassClassifier(**{**BASE, "dtype": "float64", "max_epochs": 0}).fit(TEXTS, LABELS).decision_function(TEXTS),
+        GLiClassClassifier(**{**BASE, "max_epochs": 0}).fit(TEXTS, LABELS).decision_function(TEXTS),
+        atol=1e-4,
+    )
+
+
+def test_max_batch_tokens_bounds_the_batches():
+    clf = GLiClassClassifier(**BASE, max_batch_tokens=20).fit(TEXTS, LABELS)
+    shapes = []
+    encoder = clf.model_.encoder
+    original = encoder.forward
+
+    def note(input_ids=None, **kwargs):
+        shapes.append(input_ids.shape)
+        return original(input_ids=input_ids, **kwargs)
+
+    encoder.forward = note
+    clf.predict(TEXTS)
+    assert len(shapes) > 1
+    assert all(rows * length <= 20 or rows == 1 for rows, length in shapes)
+
+
+def test_callbacks_are_called():
+    from skorch.callbacks import EpochTimer, GradientNormClipping
+
+    clf = GLiClassClassifier(**BASE, callbacks=[("clip", GradientNormClipping(1.0)), ("timer", EpochTimer)])
+    names = [name for name, _ in clf.fit(TEXTS, LABELS).net_.callbacks_]
+    assert {"clip", "timer"} <= set(names)

@@ -131,7 +131,7 @@ def test_validation_is_the_same_every_time_and_training_follows_its_seed(max_num
 
 
 def global_states():
-    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].tolist()
     return random.getstate(), numpy_state, torch.get_rng_state().tolist()
 
 

@@ -90,9 +90,9 @@ class Trainer(skorch.NeuralNet):
     --------
     >>> from sklearn_gliclass import GLiClassClassifier
     >>> from sklearn_gliclass.testing import TINY
-    >>> clf = GLiClassClassifier(**TINY, max_epochs=2).fit(["good", "bad"], ["pos", "neg"])
+    >>> clf = GLiClassClassifier(**TINY).fit(["good", "bad"], ["pos", "neg"])     # 5 epochs
     >>> len(clf.net_.history[:, "train_loss"])
-    2
+    5
     """
 
     def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, callbacks=None, progress=False,

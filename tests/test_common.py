@@ -125,7 +125,7 @@ def test_no_check_is_switched_off(estimator):
     assert not tags.no_validation
     assert not tags._skip_test
     assert not tags.non_deterministic
-    assert len(checks_of(estimator)) >= {"classifier": 70, "regressor": 63}[tags.estimator_type]
+    assert len(checks_of(estimator)) >= 55  # 73 and 65 in scikit-learn 1.9
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)

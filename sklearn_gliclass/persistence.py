@@ -22,7 +22,7 @@ LABEL_TOKENIZER_FOLDER = "label_tokenizer"
 # What a fitted estimator knows beside its model; each may be missing.
 _FITTED = (
     "classes_", "label_names_", "target_mean_", "target_scale_", "n_features_in_", "feature_names_in_", "_y_kind",
-    "_one_dimensional",
+    "_one_dimensional", "_fitted_on_texts",
 )  # fmt: skip
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 

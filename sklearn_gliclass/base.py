@@ -58,7 +58,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         focal_loss_alpha=0.5,
         focal_loss_gamma=2,
         focal_loss_reduction=None,
-        logit_scale_init_value=20.0,
+        logit_scale_init_value=None,
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,

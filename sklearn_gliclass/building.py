@@ -12,6 +12,9 @@ from .model.lookup import DEFAULT_ENCODER, find_checkpoint
 from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
 from .persistence import load_model, load_tokenizers
 
+CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
+COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
+
 
 @dataclass
 class Start:
@@ -106,6 +109,8 @@ def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_t
     text_config = encoder_config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
+    if estimator.logit_scale_init_value is None:
+        fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
         raise ValueError(
@@ -122,6 +127,15 @@ def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_t
     )
     _check_options_are_read(estimator, config)
     return config
+
+
+def _logit_scale(estimator, problem_type) -> float:
+    """What ``logit_scale_init_value=None`` stands for."""
+    # The fused architecture reads its labels back as they leave the encoder, not normalised; standardised values
+    # are small.
+    cosines = estimator.normalize_features and estimator.scorer_type == "simple"
+    large = cosines and estimator.architecture_type != "bi-encoder-fused" and problem_type != "regression"
+    return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 
 def _token_indices(estimator, tokenizer) -> dict[str, int]:

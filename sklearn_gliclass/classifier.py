@@ -81,9 +81,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Multi-label: weight of the positives (negative: none) and focus on hard labels.
     focal_loss_reduction : {"mean", "sum", "none"}, optional
         Multi-label: "sum" adds the losses of the labels up, anything else averages them.
-    logit_scale_init_value : float, default=20.0
-        Initial factor of the logits, which is trained. The checkpoints' own default is 2.6592; cosines need a
-        larger one to become certain.
+    logit_scale_init_value : float, optional
+        Initial factor of the logits, which is trained. Default: 20 where they are cosines of text and label
+        and say which class, else the checkpoints' own 2.6592.
     normalize_features : bool, default=True
         L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
         default is False.
@@ -151,7 +151,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     warm_start : bool, default=False
         `fit` goes on from the fitted model instead of starting anew.
     callbacks : list, optional
-        skorch callbacks.
+        skorch callbacks. Scoring callbacks see class indices, or standardised values; an ``LRScheduler``
+        takes the place of `lr_scheduler_type`.
     device : str, default="auto"
         Where to compute; "auto": a GPU if there is one.
     dtype : {"float32", "bfloat16", "float64"}, default="float32"
@@ -257,7 +258,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         focal_loss_alpha=0.5,
         focal_loss_gamma=2,
         focal_loss_reduction=None,
-        logit_scale_init_value=20.0,
+        logit_scale_init_value=None,
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,

@@ -10,6 +10,7 @@ import string
 from collections.abc import Callable, Mapping, Set
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
@@ -169,7 +170,8 @@ def _table_texts(estimator, X, reset, text_template) -> list[str]:
 
 def _frame_columns(estimator, frame, reset) -> tuple[list[str], list[list]]:
     """Names and cells of a DataFrame; its cells are read as they are, whatever their kind."""
-    validate_data(estimator, frame, reset=reset, skip_check_array=True)
+    # The header alone, as pandas' own: scikit-learn's reading of polars' changes from version to version.
+    validate_data(estimator, pd.DataFrame(columns=list(frame.columns)), reset=reset, skip_check_array=True)
     for axis, what in enumerate(("sample(s)", "feature(s)")):
         if frame.shape[axis] == 0:
             raise ValueError(

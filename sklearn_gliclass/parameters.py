@@ -35,7 +35,7 @@ MODEL_CONSTRAINTS = {
     "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
     "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
     "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
-    "logit_scale_init_value": [Real],
+    "logit_scale_init_value": [Real, None],
     "normalize_features": ["boolean"],
     "extract_text_features": ["boolean"],
     "contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],

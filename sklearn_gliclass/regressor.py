@@ -65,9 +65,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Multi-label: weight of the positives (negative: none) and focus on hard labels.
     focal_loss_reduction : {"mean", "sum", "none"}, optional
         Multi-label: "sum" adds the losses of the labels up, anything else averages them.
-    logit_scale_init_value : float, default=20.0
-        Initial factor of the logits, which is trained. The checkpoints' own default is 2.6592; cosines need a
-        larger one to become certain.
+    logit_scale_init_value : float, optional
+        Initial factor of the logits, which is trained. Default: 20 where they are cosines of text and label
+        and say which class, else the checkpoints' own 2.6592.
     normalize_features : bool, default=True
         L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
         default is False.
@@ -135,7 +135,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     warm_start : bool, default=False
         `fit` goes on from the fitted model instead of starting anew.
     callbacks : list, optional
-        skorch callbacks.
+        skorch callbacks. Scoring callbacks see class indices, or standardised values; an ``LRScheduler``
+        takes the place of `lr_scheduler_type`.
     device : str, default="auto"
         Where to compute; "auto": a GPU if there is one.
     dtype : {"float32", "bfloat16", "float64"}, default="float32"

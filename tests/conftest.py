@@ -8,11 +8,14 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 import pytest
 import torch
 
+# Many tiny matrices: threads would only wait for each other; and sums differ with their number.
+ALL_THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many tiny matrices: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+
+@pytest.fixture
+def all_threads():
+    """For tests with a real encoder."""
+    torch.set_num_threads(ALL_THREADS)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)

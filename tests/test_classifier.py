@@ -27,7 +27,7 @@ ARCHITECTURES = {
     "uni-encoder": "bert",
     "bi-encoder": "bert",
     "bi-encoder-fused": "bert",
-    "encoder-decoder": "t5",
+    "encoder-decoder": "bart",  # T5 norms in float32 whatever its dtype
 }
 
 

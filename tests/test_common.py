@@ -68,14 +68,10 @@ EXACT = {
     "max_length": 1024,
     "device": "cpu",
 }
-# The fused bi-encoder reads labels back without normalising them: the default scale of 20 would give
-# probabilities of exactly 1 from the start.
-SCALES = {"bi-encoder-fused": 1.0}
 ESTIMATORS = [
     estimator(
         architecture_type=architecture,
         encoder_config=encoder,
-        logit_scale_init_value=SCALES.get(architecture, 20.0),
         **EXACT,
     )
     for estimator in (GLiClassClassifier, GLiClassRegressor)

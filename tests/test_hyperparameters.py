@@ -157,6 +157,26 @@ def test_effect_on_multi_label(changed):
     assert not np.allclose(plain, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("hyperparameters", "scale"),
+    [
+        ({}, 20.0),
+        ({"normalize_features": False}, 2.6592),
+        ({"scorer_type": "mlp"}, 2.6592),
+        ({"architecture_type": "bi-encoder-fused"}, 2.6592),
+        ({"logit_scale_init_value": 7.0}, 7.0),
+    ],
+)
+def test_the_logit_scale_that_none_stands_for(hyperparameters, scale):
+    options = {**BASE, "max_epochs": 0, **hyperparameters}
+    model = GLiClassClassifier(**options).fit(TEXTS, LABELS).model_.model
+    assert float(model.logit_scale) == pytest.approx(scale)
+    if not hyperparameters:
+        assert float(GLiClassRegressor(**options).fit(TEXTS, range(8)).model_.model.logit_scale) == pytest.approx(
+            2.6592
+        )
+
+
 def test_threshold():
     clf = GLiClassClassifier(**BASE).fit(TEXTS, MULTI)
     proba = clf.predict_proba(TEXTS)

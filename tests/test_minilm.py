@@ -15,9 +15,7 @@ from sklearn_gliclass.model import lookup
 DATA = Path(__file__).parent.parent / "notebooks" / "data"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Large matrices: all threads."""
+pytestmark = pytest.mark.usefixtures("all_threads")
 
 
 @pytest.fixture(scope="module")

@@ -77,27 +77,35 @@ class Batch:
     Attributes
     ----------
     inputs : dict of str to Tensor
-        Keyword arguments of the model, `labels` and `sample_weight` among them.
+        Keyword arguments of the model, `labels` and `sample_weight` among them; in validation these two alone.
     rows : ndarray
         The samples' rows in the data set.
     share : float
         The batch's part of the optimiser step's total weight (1 without gradient accumulation).
     last_of_step : bool
         An optimiser step follows.
+    chunks : list of dict
+        In validation: the model's inputs for one chunk of the labels after the other.
     """
 
-    def __init__(self, inputs: dict[str, np.ndarray], rows: np.ndarray, share: float = 1.0, last_of_step: bool = True):
-        self.inputs = {name: torch.from_numpy(array) for name, array in inputs.items()}
+    def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=()):
+        self.inputs = _tensors(inputs)
         self.rows = rows
         self.share = share
         self.last_of_step = last_of_step
+        self.chunks = [_tensors(chunk) for chunk in chunks]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to(self, device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """The inputs on a device, floating ones in `dtype`."""
-        return {
-            name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
-            for name, tensor in self.inputs.items()
-        }
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def to_device(tensors: dict[str, torch.Tensor], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors on a device, floating ones in `dtype`."""
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+        for name, tensor in tensors.items()
+    }

@@ -46,12 +46,17 @@ class TextDataset:
         """Ids and target of one text, as skorch's helpers expect of a data set."""
         return self.tokens[row], self.targets[row]
 
-    def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
-        """Yield the batches of one epoch.
+    def evaluation_batches(self, batch_size: int):
+        """Yield batches by length, with all labels in their order, in chunks that fit a prompt."""
+        step = self.max_labels
+        chunks = [self.all_labels[first : first + step] for first in range(0, self.n_labels, step)]
+        for rows in bucketed_batches(self.tokens.lengths, batch_size, None):
+            texts = [self.tokens[row] for row in rows]
+            targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
+            yield Batch(targets, rows, chunks=[self.layout.batch(texts, [chunk] * len(rows)) for chunk in chunks])
 
-        Without `rng` (validation) everything is fixed: batches by length, labels in their order; where a prompt
-        can't hold all labels, the random others are the same in every epoch.
-        """
+    def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
+        """Yield the batches of one epoch of training, in random order; without `rng` in a fixed one."""
         plan = bucketed_batches(self.tokens.lengths, batch_size, rng)
         for first in range(0, len(plan), accumulate):
             group = plan[first : first + accumulate]
@@ -89,7 +94,9 @@ class TextDataset:
     def _weight(self, rows: np.ndarray, orders) -> float:
         """What the batch's loss is divided by."""
         weight = self.sample_weight[rows]
-        if self.targets.ndim == 1 or weight.ndim == 2:
+        if weight.ndim == 2:
+            return float(np.take_along_axis(weight, np.stack(orders), axis=1).sum())
+        if self.targets.ndim == 1:
             return float(weight.sum())
         return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
 
@@ -107,7 +114,7 @@ class TextDataset:
 
 
 class Epochs:
-    """What skorch iterates over: one pass is one epoch."""
+    """What skorch iterates over: one pass is one epoch; without `rng` it is for validation."""
 
     def __init__(self, dataset: TextDataset, batch_size: int, rng=None, accumulate: int = 1):
         self.dataset, self.batch_size, self.rng, self.accumulate = dataset, batch_size, rng, accumulate
@@ -116,5 +123,9 @@ class Epochs:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self):
-        for batch in self.dataset.batches(self.batch_size, self.rng, self.accumulate):
+        if self.rng is None:
+            batches = self.dataset.evaluation_batches(self.batch_size)
+        else:
+            batches = self.dataset.batches(self.batch_size, self.rng, self.accumulate)
+        for batch in batches:
             yield batch, batch.inputs["labels"]

@@ -117,8 +117,9 @@ class Architecture(nn.Module):
         loss = problem_loss(self.config, logits, labels, class_mask, sample_weight)
         coefficient = self.config.contrastive_loss_coef
         if coefficient:
-            row_weight = sample_weight if sample_weight is None or sample_weight.dim() == 1 else None
-            loss = loss + coefficient * contrastive_loss(classes, class_mask, row_weight)
+            if sample_weight is not None and sample_weight.dim() == 2:
+                sample_weight = sample_weight.mean(dim=1)
+            loss = loss + coefficient * contrastive_loss(classes, class_mask, sample_weight)
         return loss
 
     def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:

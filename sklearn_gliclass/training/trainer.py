@@ -4,11 +4,14 @@ import numpy as np
 import skorch
 import torch
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from sklearn.utils import ClassifierTags, RegressorTags
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..data.batching import to_device
 from ..data.dataset import Epochs, TextDataset
+from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from .arguments import TrainingArguments
 from .optimizers import build_optimizer, build_scheduler
@@ -71,7 +74,8 @@ class Trainer(skorch.NeuralNet):
     seed : int, default=0
         Seed of the order of the data. Dropout draws from torch's generator: seed that for equal runs.
     callbacks : list, optional
-        skorch callbacks.
+        skorch callbacks. Scoring callbacks see class indices and standardised values; an ``LRScheduler``
+        takes the place of the schedule of `args`.
     progress : bool, default=False
         Show a progress bar.
     device : str, default="cpu"
@@ -125,7 +129,10 @@ class Trainer(skorch.NeuralNet):
         args = self.args_ if epochs is None else clone(self.args_).set_params(**AT_CONSTANT_RATES)
         epochs = args.resolve_epochs(len(X)) if epochs is None else epochs
         self.n_steps_ = epochs * args.steps_per_epoch(len(X))
-        self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_))
+        # skorch's scheduler among the callbacks takes the place of our own.
+        own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
+        self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
+        self.n_labels_ = X.n_labels
         self.rng_ = np.random.RandomState(self.seed)
         return super().fit_loop(X, y, epochs=epochs, **fit_params)
 
@@ -150,10 +157,12 @@ class Trainer(skorch.NeuralNet):
         return Epochs(dataset, args.batch_size)
 
     def infer(self, x, **fit_params):
-        """The model's output for a batch."""
-        inputs = x.to(self.device, weight_dtype(self.dtype))
+        """The model's output for a batch of training."""
+        return self._run(x.inputs, **fit_params)
+
+    def _run(self, inputs, **fit_params):
         with autocast(self.device, self.dtype):
-            return self.module_(**inputs, **fit_params)
+            return self.module_(**to_device(inputs, self.device, weight_dtype(self.dtype)), **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """The model computes its loss itself."""
@@ -164,10 +173,16 @@ class Trainer(skorch.NeuralNet):
         self._set_training(True)
         inputs, _ = batch
         output = self.infer(inputs, **fit_params)
-        (output.loss * inputs.share).backward()
+        # A loss that is a sum adds up by itself; means are weighted by what they were divided by.
+        share = 1.0 if self._sums_losses() else inputs.share
+        (output.loss * share).backward()
         if inputs.last_of_step:
             self._optimizer_step(batch)
         return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
+
+    def _sums_losses(self) -> bool:
+        config = self.module_.config
+        return config.problem_type == "multi_label_classification" and config.focal_loss_reduction == "sum"
 
     def _optimizer_step(self, batch):
         self.notify(
@@ -177,12 +192,61 @@ class Trainer(skorch.NeuralNet):
             nn.utils.clip_grad_norm_(self.module_.parameters(), self.args_.max_grad_norm)
         self.optimizer_.step()
         self.optimizer_.zero_grad(set_to_none=True)
-        self.scheduler_.step()
+        if self.scheduler_ is not None:
+            self.scheduler_.step()
+
+    @torch.no_grad()
+    def _all_logits(self, batch):
+        """Logits of all labels, chunk by chunk."""
+        self._set_training(False)
+        return torch.cat([self._run(chunk).logits for chunk in batch.chunks], dim=1).to(weight_dtype(self.dtype))
 
     def validation_step(self, batch, **fit_params):
-        """Loss and logits of a batch, without gradients."""
-        self._set_training(False)
+        """Loss and logits of a batch over all labels, without gradients."""
         inputs, _ = batch
-        with torch.no_grad():
-            output = self.infer(inputs, **fit_params)
-        return {"loss": output.loss, "y_pred": output.logits}
+        logits = self._all_logits(inputs)
+        target = to_device(inputs.inputs, self.device, logits.dtype)
+        loss = problem_loss(self.module_.config, logits, target["labels"], None, target["sample_weight"])
+        return {"loss": loss, "y_pred": logits}
+
+    # -- what skorch's scoring callbacks ask for -------------------------------------------------------------
+
+    def forward_iter(self, X, training=False, device="cpu"):
+        """Yield the logits (n, labels) of a data set, in the order of its rows."""
+        batches = list(self.get_dataset(X).evaluation_batches(self.args_.batch_size))
+        logits = torch.cat([self._all_logits(batch) for batch in batches]).to(device)
+        yield logits[np.argsort(np.concatenate([batch.rows for batch in batches]))]
+
+    def predict_proba(self, X):
+        """Probabilities (n, labels) of a data set; for regression the standardised values."""
+        logits = torch.cat(list(self.forward_iter(X)))
+        return OUTPUTS[self.module_.config.problem_type](logits).cpu().numpy()
+
+    def predict(self, X):
+        """Class indices (n,), indicators (n, labels), or standardised values (n, outputs) of a data set."""
+        values = self.predict_proba(X)
+        problem_type = self.module_.config.problem_type
+        if problem_type == "single_label_classification":
+            return values.argmax(axis=1)
+        return (values >= 0.5).astype(np.int64) if problem_type == "multi_label_classification" else values
+
+    @property
+    def classes_(self):
+        """Class indices, as targets have them in here."""
+        return np.arange(self.n_labels_)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if self.module_.config.problem_type != "regression":
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        else:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        return tags
+
+
+# problem_type -> what the logits stand for
+OUTPUTS = {
+    "single_label_classification": lambda logits: logits.softmax(dim=1),
+    "multi_label_classification": lambda logits: logits.sigmoid(),
+    "regression": lambda logits: logits,
+}

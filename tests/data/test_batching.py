@@ -7,6 +7,7 @@ from sklearn_gliclass.data.batching import (
     bucketed_batches,
     choose_labels,
     pad,
+    to_device,
     token_budget_batches,
 )
 
@@ -109,7 +110,7 @@ def test_batch_goes_to_device_and_type():
     batch = Batch({"input_ids": np.zeros((3, 2), np.int64), "labels": np.zeros(3, np.float32)}, np.array([4, 5, 6]))
     assert len(batch) == 3
     assert (batch.share, batch.last_of_step) == (1.0, True)
-    moved = batch.to("cpu", torch.float64)
+    moved = to_device(batch.inputs, "cpu", torch.float64)
     assert {name: tensor.dtype for name, tensor in moved.items()} == {
         "input_ids": torch.int64,
         "labels": torch.float64,

@@ -58,7 +58,7 @@ def test_each_optimizer_and_schedule_runs(model, optim, schedule):
 def test_linear_schedule_with_warm_up():
     n_steps, warm_up = 8, 4  # one batch in each of 8 epochs
     clf = fitted(max_epochs=n_steps, warmup_ratio=0.5, lr=0.01, others_lr=0.1)
-    # The history has the rate that the next step would use.
+    # The history has the rate that the next step would use: the schedule steps with the optimiser.
     factor = [
         step / warm_up if step < warm_up else (n_steps - step) / (n_steps - warm_up) for step in range(1, n_steps + 1)
     ]
@@ -147,3 +147,47 @@ def test_ctrl_c_leaves_a_usable_estimator():
         OPTIMIZERS["sgd"] = original
     assert clf.n_iter_ == 3
     assert clf.predict(TEXTS).shape == (8,)
+
+
+def test_skorchs_scheduler_takes_the_place_of_our_own():
+    from skorch.callbacks import LRScheduler
+    from torch.optim.lr_scheduler import ExponentialLR
+
+    scheduler = LRScheduler(policy=ExponentialLR, gamma=0.5)
+    clf = fitted(callbacks=[("decay", scheduler)], max_epochs=4, lr=0.01, others_lr=0.01)
+    np.testing.assert_allclose(clf.history_[:, "lr"], [0.01 * 0.5**epoch for epoch in range(4)])
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder"])
+def test_scoring_callbacks_see_all_classes(architecture):
+    from skorch.callbacks import EpochScoring
+
+    labels = [f"topic {i}" for i in range(6)] * 4
+    texts = [f"{label} {i}" for i, label in enumerate(labels)]
+    callbacks = [(name, EpochScoring(name, lower_is_better=False)) for name in ("accuracy", "neg_log_loss")]
+    clf = GLiClassClassifier(
+        **{**TINY, "architecture_type": architecture, "max_num_classes": 4, "random_state": 0, "batch_size": 5},
+        early_stopping=True,
+        validation_fraction=0.5,
+        n_iter_no_change=9,
+        callbacks=callbacks,
+    ).fit(texts, labels)
+    loss, negative = clf.history_[:, ("valid_loss", "neg_log_loss")][-1]
+    assert loss == pytest.approx(-negative, rel=1e-3)
+    valid = clf.net_.valid
+    probabilities = clf.net_.predict_proba(valid)
+    assert probabilities.shape == (12, 6)
+    accuracy = (clf.net_.predict(valid) == valid.targets).mean()
+    assert accuracy == pytest.approx(clf.history_[-1, "accuracy"])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_accumulated_focal_losses(reduction):
+    y = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+    common = {
+        **TINY, "dtype": "float64", "random_state": 0, "optim": "sgd", "max_grad_norm": None, "lr": 1e-3,
+        "others_lr": 1e-3, "focal_loss_reduction": reduction,
+    }  # fmt: skip
+    whole = GLiClassClassifier(**common, batch_size=8).fit(TEXTS, y)
+    parts = GLiClassClassifier(**common, batch_size=3, gradient_accumulation_steps=3).fit(TEXTS, y)
+    np.testing.assert_allclose(parts.decision_function(TEXTS), whole.decision_function(TEXTS), rtol=1e-8)

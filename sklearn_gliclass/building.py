@@ -133,8 +133,8 @@ def _logit_scale(estimator, problem_type) -> float:
     """What ``logit_scale_init_value=None`` stands for."""
     # The fused architecture reads its labels back as they leave the encoder, not normalised; standardised values
     # are small.
-    cosines = estimator.normalize_features and estimator.scorer_type == "simple"
-    large = cosines and estimator.architecture_type != "bi-encoder-fused" and problem_type != "regression"
+    fused, regression = estimator.architecture_type == "bi-encoder-fused", problem_type == "regression"
+    large = estimator.normalize_features and not fused and not regression
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 

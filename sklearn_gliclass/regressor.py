@@ -66,8 +66,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     focal_loss_reduction : {"mean", "sum", "none"}, optional
         Multi-label: "sum" adds the losses of the labels up, anything else averages them.
     logit_scale_init_value : float, optional
-        Initial factor of the logits, which is trained. Default: 20 where they are cosines of text and label
-        and say which class, else the checkpoints' own 2.6592.
+        Initial factor of the logits, which is trained. Default: 20 for classes by normalised features, whose
+        scores are small; otherwise, and in the fused architecture, the checkpoints' own 2.6592.
     normalize_features : bool, default=True
         L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
         default is False.

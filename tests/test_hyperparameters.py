@@ -162,7 +162,7 @@ def test_effect_on_multi_label(changed):
     [
         ({}, 20.0),
         ({"normalize_features": False}, 2.6592),
-        ({"scorer_type": "mlp"}, 2.6592),
+        ({"scorer_type": "mlp"}, 20.0),
         ({"architecture_type": "bi-encoder-fused"}, 2.6592),
         ({"logit_scale_init_value": 7.0}, 7.0),
     ],

@@ -306,7 +306,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _logits(self, X) -> np.ndarray:
         """Logits (n_samples, n_labels) for the X of a prediction."""
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, ("model_", "label_names_"))
         texts = read_texts(self, X, reset=False, text_template=self.text_template)
         engine = self._engine()
         logits = engine.logits(texts)
@@ -326,7 +326,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ndarray of shape (n_samples, hidden size of the encoder), float32
             The text as the encoder sees it, pooled, before the projector.
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, ("model_", "label_names_"))
         texts = read_texts(self, X, reset=False, text_template=self.text_template)
         engine = self._engine()
         embeddings = engine.embeddings(texts).astype(np.float32, copy=False)
@@ -345,7 +345,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             tokenizer, ``label_tokenizer/`` for the bi-encoders, and ``estimator.json`` with hyperparameters,
             classes and units; nothing is pickled.
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, ("model_", "label_names_"))
         persistence.save_estimator(self, folder)
 
     @classmethod

@@ -4,7 +4,7 @@ import copy
 import inspect
 from dataclasses import dataclass
 
-from .data.tokenizer import PieceTokenizer, load_tokenizer, train_tokenizer
+from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
 from .model import GLiClassModel, GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder
@@ -139,8 +139,8 @@ def _logit_scale(estimator, problem_type) -> float:
 
 
 def _token_indices(estimator, tokenizer) -> dict[str, int]:
-    pieces = PieceTokenizer(tokenizer)
-    indices = {"class_token_index": pieces.label_id, "text_token_index": pieces.sep_id}
+    tokens = {"class_token_index": LABEL_TOKEN, "text_token_index": SEP_TOKEN}
+    indices = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
     for name, index in indices.items():
         if getattr(estimator, name) not in (-1, index):
             raise ValueError(

@@ -524,7 +524,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             The likeliest class; multi-label: an indicator matrix (n_samples, n_classes) of the classes whose
             probability reaches `threshold`.
         """
-        check_is_fitted(self, "model_")
+        check_is_fitted(self, ("model_", "label_names_"))
         if self._y_kind == MULTI:
             return (self.predict_proba(X) >= self._thresholds()).astype(np.int64)
         return self.classes_[self._logits(X).argmax(axis=1)]

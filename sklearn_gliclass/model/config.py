@@ -218,6 +218,8 @@ class GLiClassModelConfig(PretrainedConfig):
         self.embed_class_token = embed_class_token
         self.dropout = dropout
         self.projector_init = projector_init
+        if problem_type is not None:  # the base class would refuse an unknown one in its own words
+            resolve(dict.fromkeys(PROBLEM_TYPES), problem_type, "problem_type")
         self.problem_type = problem_type
         self._check_options(kwargs)
         # The base class reads these for its own defaults (padding, tied embeddings).
@@ -250,8 +252,6 @@ class GLiClassModelConfig(PretrainedConfig):
             ("projector_init", PROJECTOR_INITS),
         ):
             resolve(dict.fromkeys(choices), getattr(self, name), name)
-        if self.problem_type is not None:
-            resolve(dict.fromkeys(PROBLEM_TYPES), self.problem_type, "problem_type")
         if self.focal_loss_reduction is not None:
             resolve(REDUCTIONS, self.focal_loss_reduction, "focal_loss_reduction")
         for name in UNSUPPORTED_FIELDS:

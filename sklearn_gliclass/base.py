@@ -373,12 +373,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             It was saved by another kind of estimator, or a hyperparameter does not fit its weights.
         """
         folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
-        record = persistence.read_estimator(folder)
-        if record is None:
-            estimator = cls(pretrained=str(source), **hyperparameters)
-            estimator._validate_params()
-            estimator._adopt(build(estimator, [], persistence.problem_type(folder)))
-            return estimator
+        record = persistence.read_estimator(folder) or {"estimator": cls.__name__, "hyperparameters": {}, "fitted": {}}
         if record["estimator"] != cls.__name__:
             raise ValueError(
                 f"{str(source)!r} was saved by a {record['estimator']}; load it with "

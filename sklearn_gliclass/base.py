@@ -69,6 +69,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         encoder_layer_id=-1,
         embed_class_token=True,
         dropout=0.1,
+        tie_encoders=None,
         projector_init="identity",
         lr=5e-5,
         others_lr=5e-4,
@@ -132,6 +133,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.encoder_layer_id = encoder_layer_id
         self.embed_class_token = embed_class_token
         self.dropout = dropout
+        self.tie_encoders = tie_encoders
         self.projector_init = projector_init
         self.lr = lr
         self.others_lr = others_lr

@@ -90,7 +90,7 @@ def _new_for(options: dict, tokenizer, whole: bool = False):
 
 
 def _label_encoder(estimator, encoder, tokenizer):
-    """The bi-encoders' label encoder and tokenizer; without a name or config: a copy of the text encoder."""
+    """The bi-encoders' label encoder and tokenizer; without a name or config: the text encoder, or a copy of it."""
     name, options = estimator.label_model_name, estimator.label_model_config
     if estimator.architecture_type not in BI_ENCODERS:
         return None, None
@@ -101,7 +101,18 @@ def _label_encoder(estimator, encoder, tokenizer):
         return load_encoder(folder), load_tokenizer(folder)
     if options is not None:
         return _new_for(options, tokenizer), tokenizer
-    return copy.deepcopy(encoder), tokenizer
+    return (encoder if _ties_encoders(estimator) else copy.deepcopy(encoder)), tokenizer
+
+
+def _ties_encoders(estimator) -> bool:
+    """What ``tie_encoders=None`` stands for: one encoder, where no other is named for the labels."""
+    named = estimator.label_model_name is not None or estimator.label_model_config is not None
+    if estimator.tie_encoders and named:
+        raise ValueError(
+            "tie_encoders=True reads the labels with the text encoder, and label_model_name or label_model_config "
+            "asks for another one; leave these None, or set tie_encoders to None or False."
+        )
+    return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
 
 def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_type) -> GLiClassModelConfig:
@@ -111,6 +122,7 @@ def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_t
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
+    fields["tie_encoders"] = estimator.architecture_type in BI_ENCODERS and _ties_encoders(estimator)
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
         raise ValueError(

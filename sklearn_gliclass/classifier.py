@@ -107,6 +107,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
     dropout : float, default=0.1
         Dropout of the heads.
+    tie_encoders : bool or None, default=None
+        Bi-encoders: one encoder reads texts and labels, which halves the weights to train. None: so, unless
+        `label_model_name` or `label_model_config` asks for another label encoder.
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
         texts and labels that lie near each other, or at random, as in the checkpoints' own training.
@@ -269,6 +272,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         encoder_layer_id=-1,
         embed_class_token=True,
         dropout=0.1,
+        tie_encoders=None,
         projector_init="identity",
         lr=5e-5,
         others_lr=5e-4,
@@ -335,6 +339,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             encoder_layer_id=encoder_layer_id,
             embed_class_token=embed_class_token,
             dropout=dropout,
+            tie_encoders=tie_encoders,
             projector_init=projector_init,
             lr=lr,
             others_lr=others_lr,

@@ -46,6 +46,7 @@ MODEL_CONSTRAINTS = {
     "encoder_layer_id": [Integral],
     "embed_class_token": ["boolean"],
     "dropout": [_fraction],
+    "tie_encoders": ["boolean", None],
     "projector_init": [StrOptions(set(PROJECTOR_INITS))],
 }
 MODEL_PARAMETERS = tuple(MODEL_CONSTRAINTS)
@@ -80,7 +81,7 @@ WEIGHT_PARAMETERS = (
     "encoder_model", "encoder_config", "label_model_name", "label_model_config", "class_token_index",
     "text_token_index", "hidden_size", "projector_hidden_act", "vocab_size", "use_lstm", "initializer_range",
     "scorer_type", "scorer_num_heads", "scorer_mlp_hidden_size", "logit_scale_init_value", "architecture_type",
-    "squeeze_layers", "projector_init",
+    "squeeze_layers", "tie_encoders", "projector_init",
 )  # fmt: skip
 
 # Where a model came from: a saved one stands for itself.
@@ -119,6 +120,7 @@ OPTION_READERS = {
     "embed_class_token": (_has_label_prompt, "label texts stand in a prompt (uni-encoder, encoder-decoder)"),
     "label_model_name": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "label_model_config": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
+    "tie_encoders": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "scorer_num_heads": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),

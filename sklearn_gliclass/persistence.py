@@ -150,7 +150,13 @@ def unpack_model(state: dict) -> GLiClassModel:
         model.to(dtype)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     tied = model.all_tied_weights_keys
-    lost = [name for name in missing if name not in tied and name not in tied.values()]
+    tensors = model.state_dict()
+    shared = {tensors[name].data_ptr() for name in weights if name in tensors}
+    lost = [
+        name
+        for name in missing
+        if name not in tied and name not in tied.values() and tensors[name].data_ptr() not in shared
+    ]
     if lost or unexpected:
         raise ValueError(f"The stored weights do not fit the stored configuration: {[*lost, *unexpected][:5]}.")
     model.tie_weights()

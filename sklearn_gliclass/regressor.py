@@ -91,6 +91,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
     dropout : float, default=0.1
         Dropout of the heads.
+    tie_encoders : bool or None, default=None
+        Bi-encoders: one encoder reads texts and labels, which halves the weights to train. None: so, unless
+        `label_model_name` or `label_model_config` asks for another label encoder.
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
         texts and labels that lie near each other, or at random, as in the checkpoints' own training.

@@ -101,6 +101,7 @@ EFFECTS = [
     (BI, {"dropout": 0.5}),
     (BI, {"encoder_config": {**TINY_BERT, "num_hidden_layers": 1}}),
     (BI, {"label_model_config": {**TINY_BERT, "num_hidden_layers": 1}}),
+    (BI, {"tie_encoders": False}),
     (BI, {"lr": 1e-4}),
     (BI, {"others_lr": 1e-4}),
     (BI, {"others_lr": None, "lr": 1e-4}),

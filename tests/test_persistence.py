@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassModel, GLiClassRegressor
@@ -200,3 +201,25 @@ def test_the_models_own_loading_reads_the_folder(tmp_path):
     model = GLiClassModel.from_pretrained(tmp_path)
     for name, tensor in clf.model_.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor)
+
+
+def test_tied_encoders_stand_once_in_memory_and_under_both_names_in_the_file(tmp_path):
+    clf = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, LABELS)
+    assert clf.model_.model.label_encoder is clf.model_.model.encoder_model
+    clf.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    of_labels = {name for name in stored if name.startswith("model.label_encoder.")}
+    assert len(of_labels) > 10
+    for name in of_labels:
+        assert torch.equal(stored[name], stored[name.replace("label_encoder", "encoder_model")])
+    again = GLiClassClassifier.from_pretrained(tmp_path)
+    assert again.model_.model.label_encoder is again.model_.model.encoder_model
+    assert not any("label_encoder" in name for name in again.__getstate__()["model_"]["weights"])
+
+
+def test_tied_encoders_exclude_another_label_encoder():
+    options = {**TINY, "label_model_config": TINY["encoder_config"]}
+    with pytest.raises(ValueError, match="tie_encoders=True reads the labels with the text encoder"):
+        GLiClassClassifier(**options, tie_encoders=True).fit(TEXTS, LABELS)
+    clf = GLiClassClassifier(**options, random_state=0).fit(TEXTS, LABELS)
+    assert clf.model_.model.label_encoder is not clf.model_.model.encoder_model

@@ -17,7 +17,9 @@ class BiEncoder(Architecture):
     def __init__(self, config, encoder=None, label_encoder=None):
         super().__init__(config)
         self.encoder_model = encoder or build_encoder(config.encoder_config)
-        self.label_encoder = label_encoder or build_encoder(config.label_model_config)
+        # One module under both names: checkpoints hold its weights twice, for programs that know two encoders.
+        own = None if config.tie_encoders else label_encoder or build_encoder(config.label_model_config)
+        self.label_encoder = own or self.encoder_model
         label_width = config.label_model_config.get_text_config().hidden_size
         self.biencoder_projector = Projector(
             label_width, config.hidden_size, config.encoder_width, config.projector_hidden_act

@@ -105,6 +105,8 @@ class GLiClassModelConfig(PretrainedConfig):
         False: a label's state is read at the token after ``<<LABEL>>``.
     dropout : float, default=0.1
         Dropout of the projectors.
+    tie_encoders : bool, default=False
+        Bi-encoders: one encoder reads texts and labels.
     projector_init : {"identity", "normal"}, default="normal"
         How new projectors start; "identity" needs ``hidden_size = 2 * encoder hidden size``. Loaded weights
         are not touched by it.
@@ -163,6 +165,7 @@ class GLiClassModelConfig(PretrainedConfig):
         encoder_layer_id=-1,
         embed_class_token=True,
         dropout=0.1,
+        tie_encoders=False,
         projector_init="normal",
         **kwargs,
     ):
@@ -170,20 +173,14 @@ class GLiClassModelConfig(PretrainedConfig):
         self.encoder_model_name = kwargs.pop("encoder_model_name", None) or encoder_model or ""
         self.label_model_name = label_model_name
         self.label_model_config = label_model_config
-        if architecture_type in BI_ENCODERS:
-            self.label_model_config = (
-                # A copy: the label encoder's vocabulary stays as it is when the text encoder's grows.
-                copy.deepcopy(self.encoder_config)
-                if label_model_config is None
-                else _encoder_config(label_model_config)
-            )
-            self.label_model_name = label_model_name or self.encoder_model_name
-
         text_config = self.encoder_config.get_text_config()
         if vocab_size not in (None, text_config.vocab_size):
             self.encoder_config = copy.deepcopy(self.encoder_config)  # the caller's stays as it is
             text_config = self.encoder_config.get_text_config()
             text_config.vocab_size = vocab_size
+        if architecture_type in BI_ENCODERS:
+            self.label_model_config = self._resolve_label_config(label_model_config, tie_encoders)
+            self.label_model_name = label_model_name or self.encoder_model_name
         self.hidden_size = text_config.hidden_size if hidden_size is None else hidden_size
         self.vocab_size = text_config.vocab_size
         self.class_token_index = self.vocab_size if class_token_index == -1 else class_token_index
@@ -217,6 +214,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.encoder_layer_id = encoder_layer_id
         self.embed_class_token = embed_class_token
         self.dropout = dropout
+        self.tie_encoders = tie_encoders
         self.projector_init = projector_init
         if problem_type is not None:  # the base class would refuse an unknown one in its own words
             resolve(dict.fromkeys(PROBLEM_TYPES), problem_type, "problem_type")
@@ -242,6 +240,13 @@ class GLiClassModelConfig(PretrainedConfig):
     def encoder_width(self) -> int:
         """Hidden size of the text encoder: the width of every embedding that the model gives out."""
         return self.encoder_config.get_text_config().hidden_size
+
+    def _resolve_label_config(self, config, tied: bool):
+        """The label encoder's configuration: the text encoder's own, a copy of it, or another."""
+        if tied:
+            return self.encoder_config
+        # A copy: the label encoder's vocabulary stays as it is when the text encoder's grows.
+        return copy.deepcopy(self.encoder_config) if config is None else _encoder_config(config)
 
     def _check_options(self, newer_fields: dict) -> None:
         for name, choices in (

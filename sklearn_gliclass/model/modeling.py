@@ -113,6 +113,16 @@ class GLiClassModel(PreTrainedModel):
         """Replace the token embeddings of the text encoder."""
         self.encoder.set_input_embeddings(value)
 
+    def save_pretrained(self, save_directory, state_dict=None, **kwargs):
+        """Write ``config.json`` and ``model.safetensors``; tied encoders stand there under both names."""
+        if state_dict is None and self.config.tie_encoders:
+            label_encoder = "model.label_encoder."
+            state_dict = {
+                name: tensor.clone() if name.startswith(label_encoder) else tensor
+                for name, tensor in self.state_dict().items()
+            }
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
     @torch.no_grad()
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
         """Resize the text encoder's embeddings; with `mean_resizing` new rows are the mean of the old ones."""

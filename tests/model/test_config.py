@@ -46,6 +46,7 @@ CHANGES = {
     "encoder_layer_id": ({}, 1, "logits"),
     "embed_class_token": ({}, False, "logits"),
     "dropout": ({}, 0.9, "training loss"),
+    "tie_encoders": ({"architecture_type": "bi-encoder"}, True, "logits"),
     "projector_init": ({"hidden_size": 64}, "identity", "initial weights"),
 }
 

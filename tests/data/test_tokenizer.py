@@ -114,6 +114,15 @@ def test_loaded_from_a_folder(tokenizer, tmp_path):
         assert ids[0] == ids[1]
 
 
+def test_a_sentence_encoder_s_own_length_counts(tmp_path):
+    train_tokenizer(CORPUS).save_pretrained(tmp_path)
+    (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 77, "do_lower_case": false}')
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.model_max_length == 77
+    loaded.save_pretrained(tmp_path / "saved")  # without the sentence encoder's file
+    assert load_tokenizer(tmp_path / "saved").model_max_length == 77
+
+
 def test_trained_tokenizer_depends_on_the_set_of_texts_only():
     shuffled = random.Random(0).choices(CORPUS, k=20) + CORPUS[::-1]
     trained, other = train_tokenizer(CORPUS), train_tokenizer(iter(shuffled))

@@ -122,7 +122,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     optim : str, default="adamw_torch"
         Optimiser, by its name in transformers.
     max_epochs : int, optional
-        Passes over the data; 0 trains nothing. Default: as many as give 200 optimiser steps, 3 at least.
+        Passes over the data; 0 trains nothing. Default: as many as give 16 optimiser steps per square root of
+        the number of samples (100 samples 160 steps, 1,000 samples 506), 3 at least.
     batch_size : int, default=16
         Samples in a forward pass of the training.
     gradient_accumulation_steps : int, default=1

@@ -111,8 +111,8 @@ def test_history():
 
 def test_epochs_left_open_are_a_number_of_steps():
     args = TrainingArguments(batch_size=16)
-    assert [args.resolve_epochs(n) for n in (16, 160, 100_000)] == [200, 20, 3]
-    assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 40
+    assert [args.resolve_epochs(n) for n in (16, 160, 2500, 100_000)] == [64, 21, 6, 3]
+    assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 41
     assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
 
 

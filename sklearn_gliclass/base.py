@@ -62,6 +62,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
+        text_contrastive_loss_coef=0.5,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,
@@ -71,7 +72,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         dropout=0.1,
         tie_encoders=None,
         projector_init="identity",
-        lr=5e-5,
+        lr=1e-4,
         others_lr=5e-4,
         weight_decay=0.01,
         others_weight_decay=0.0,
@@ -126,6 +127,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.normalize_features = normalize_features
         self.extract_text_features = extract_text_features
         self.contrastive_loss_coef = contrastive_loss_coef
+        self.text_contrastive_loss_coef = text_contrastive_loss_coef
         self.architecture_type = architecture_type
         self.prompt_first = prompt_first
         self.squeeze_layers = squeeze_layers

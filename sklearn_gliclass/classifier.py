@@ -91,6 +91,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Pool the text's part of a sequence with a prompt only.
     contrastive_loss_coef : float, default=0
         Weight of a loss that pushes the labels apart.
+    text_contrastive_loss_coef : float, default=0.5
+        Weight of a loss that pulls the texts of one class together in a batch (supervised contrastive learning);
+        single-label only.
     architecture_type : str, default="bi-encoder"
         "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
         embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
@@ -113,7 +116,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
         texts and labels that lie near each other, or at random, as in the checkpoints' own training.
-    lr : float, default=5e-5
+    lr : float, default=1e-4
         Peak learning rate of the encoders.
     others_lr : float, optional, default=5e-4
         Peak learning rate of everything else; None: `lr`.
@@ -266,6 +269,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
+        text_contrastive_loss_coef=0.5,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,
@@ -275,7 +279,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         dropout=0.1,
         tie_encoders=None,
         projector_init="identity",
-        lr=5e-5,
+        lr=1e-4,
         others_lr=5e-4,
         weight_decay=0.01,
         others_weight_decay=0.0,
@@ -333,6 +337,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             normalize_features=normalize_features,
             extract_text_features=extract_text_features,
             contrastive_loss_coef=contrastive_loss_coef,
+            text_contrastive_loss_coef=text_contrastive_loss_coef,
             architecture_type=architecture_type,
             prompt_first=prompt_first,
             squeeze_layers=squeeze_layers,

@@ -39,6 +39,7 @@ MODEL_CONSTRAINTS = {
     "normalize_features": ["boolean"],
     "extract_text_features": ["boolean"],
     "contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
+    "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
     "architecture_type": [StrOptions(set(ARCHITECTURE_TYPES))],
     "prompt_first": ["boolean"],
     "squeeze_layers": ["boolean"],
@@ -108,6 +109,10 @@ def _has_scorer_mlp(config) -> bool:
     return config.scorer_type in ("mlp", "hopfield", "cross-attn")
 
 
+def _is_single_label(config) -> bool:
+    return config.problem_type == "single_label_classification"
+
+
 def _is_multi_label(config) -> bool:
     return config.problem_type == "multi_label_classification"
 
@@ -124,6 +129,7 @@ OPTION_READERS = {
     "scorer_num_heads": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),
+    "text_contrastive_loss_coef": (_is_single_label, "each text has one class"),
     "focal_loss_alpha": (_is_multi_label, "y is multi-label"),
     "focal_loss_gamma": (_is_multi_label, "y is multi-label"),
     "focal_loss_reduction": (_is_multi_label, "y is multi-label"),

@@ -75,6 +75,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Pool the text's part of a sequence with a prompt only.
     contrastive_loss_coef : float, default=0
         Weight of a loss that pushes the labels apart.
+    text_contrastive_loss_coef : float, default=0.5
+        Weight of a loss that pulls the texts of one class together in a batch (supervised contrastive learning);
+        single-label only.
     architecture_type : str, default="bi-encoder"
         "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
         embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
@@ -97,7 +100,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
         texts and labels that lie near each other, or at random, as in the checkpoints' own training.
-    lr : float, default=5e-5
+    lr : float, default=1e-4
         Peak learning rate of the encoders.
     others_lr : float, optional, default=5e-4
         Peak learning rate of everything else; None: `lr`.

@@ -93,6 +93,8 @@ EFFECTS = [
     (BI, {"logit_scale_init_value": 3.0}),
     (BI, {"normalize_features": False}),
     (BI, {"contrastive_loss_coef": 1.0}),
+    (BI, {"text_contrastive_loss_coef": 0}),
+    (UNI, {"text_contrastive_loss_coef": 0}),
     (BI, {"architecture_type": "uni-encoder"}),
     (BI, {"architecture_type": "bi-encoder-fused"}),
     (BI, {"squeeze_layers": True}),

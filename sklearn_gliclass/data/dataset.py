@@ -108,8 +108,8 @@ class TextDataset:
             weight = np.take_along_axis(weight, orders, axis=1)
         if self.targets.ndim == 1:
             labels = (orders == targets[:, None]).argmax(axis=1)
-        else:
-            labels = np.take_along_axis(targets, orders, axis=1)
+            return {**inputs, "labels": labels, "sample_weight": weight, "class_ids": targets}
+        labels = np.take_along_axis(targets, orders, axis=1)
         return {**inputs, "labels": labels, "sample_weight": weight}
 
 

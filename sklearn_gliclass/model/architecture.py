@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
-from .losses import contrastive_loss, problem_loss
+from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
 from .poolings import NO_POOLING, POOLINGS
 from .scorers import SCORERS
@@ -113,8 +113,12 @@ class Architecture(nn.Module):
             logits = logits * self.logit_scale
         return logits
 
-    def loss(self, logits: Tensor, classes: Tensor, class_mask: Tensor, labels: Tensor, sample_weight) -> Tensor:
+    def loss(self, logits, text, classes, class_mask, labels, sample_weight=None, class_ids=None) -> Tensor:
+        """The loss of `logits`, and of the projected `text` and `classes` where the configuration asks for it."""
         loss = problem_loss(self.config, logits, labels, class_mask, sample_weight)
+        coefficient = self.config.text_contrastive_loss_coef
+        if coefficient and class_ids is not None and text.dim() == 2:
+            loss = loss + coefficient * text_contrastive_loss(text, class_ids, sample_weight)
         coefficient = self.config.contrastive_loss_coef
         if coefficient:
             if sample_weight is not None and sample_weight.dim() == 2:
@@ -129,7 +133,7 @@ class Architecture(nn.Module):
         text, mask = self.pool_text(reading.text, reading.text_mask)
         return POOLINGS["avg"](text, mask) if text.dim() == 3 else text
 
-    def forward(self, input_ids, attention_mask, labels=None, sample_weight=None, **inputs):
+    def forward(self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, **inputs):
         from .modeling import GLiClassOutput  # modeling imports the architectures
 
         every_layer = self.config.layer_wise and labels is not None
@@ -142,7 +146,9 @@ class Architecture(nn.Module):
             classes = self.project_classes(reading.classes) if self.projects_classes_when_read else reading.classes
             logits = self.score(text, classes, text_mask, reading.class_mask)
             if labels is not None:
-                losses.append(self.loss(logits, classes, reading.class_mask, labels, sample_weight))
+                losses.append(
+                    self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids)
+                )
         return GLiClassOutput(
             loss=torch.stack(losses).sum() if losses else None,
             logits=logits.masked_fill(~reading.class_mask, torch.finfo(logits.dtype).min),

@@ -91,6 +91,8 @@ class GLiClassModelConfig(PretrainedConfig):
         Pool the text's part of the sequence only.
     contrastive_loss_coef : float, default=0
         Weight of the contrastive loss over the labels.
+    text_contrastive_loss_coef : float, default=0
+        Weight of the contrastive loss over the texts of a batch, single-label only.
     architecture_type : str, default="uni-encoder"
         A key of ``ARCHITECTURES``.
     prompt_first : bool, default=False
@@ -158,6 +160,7 @@ class GLiClassModelConfig(PretrainedConfig):
         normalize_features=False,
         extract_text_features=False,
         contrastive_loss_coef=0,
+        text_contrastive_loss_coef=0,
         architecture_type="uni-encoder",
         prompt_first=False,
         squeeze_layers=False,
@@ -207,6 +210,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.normalize_features = normalize_features
         self.extract_text_features = extract_text_features
         self.contrastive_loss_coef = contrastive_loss_coef
+        self.text_contrastive_loss_coef = text_contrastive_loss_coef
         self.architecture_type = architecture_type
         self.prompt_first = prompt_first
         self.squeeze_layers = squeeze_layers

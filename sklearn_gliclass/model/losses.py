@@ -95,6 +95,31 @@ def contrastive_loss(class_embeddings, mask=None, sample_weight=None):
     return _weighted_mean(losses, _element_weights(losses, mask, sample_weight))
 
 
+def text_contrastive_loss(text_embeddings, class_ids, sample_weight=None, temperature=0.1):
+    """Supervised contrastive loss of the texts in a batch (Khosla et al. 2020, https://arxiv.org/abs/2004.11362).
+
+    Texts (batch, hidden) of one class, by their ``class_ids`` (batch,), should be nearer to each other than to the
+    others. A sample counts as often as its weight says; a text and its equals, which are trivially near, are
+    no pair. A text without a partner of its class, or with a negative class id, has no loss.
+    """
+    normalized = F.normalize(text_embeddings, dim=-1)
+    similarity = normalized @ normalized.T  # (B, B)
+    weights = torch.ones_like(similarity[0]) if sample_weight is None else sample_weight.to(similarity.dtype)
+    itself = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    is_pair = ~itself & (similarity.detach() < 1 - SAME_TEXT)
+    is_partner = is_pair & (class_ids.unsqueeze(0) == class_ids.unsqueeze(1)) & (class_ids >= 0)
+    lowest = torch.finfo(similarity.dtype).min
+    log_weights = weights.clamp_min(torch.finfo(similarity.dtype).tiny).log()
+    scores = (similarity / temperature + log_weights).masked_fill(~is_pair, lowest)
+    log_probabilities = similarity / temperature - scores.logsumexp(dim=1, keepdim=True)
+    partners = is_partner * weights  # (B, B)
+    partner_weight = partners.sum(dim=1).clamp_min(torch.finfo(similarity.dtype).tiny)
+    losses = -(log_probabilities * partners).sum(dim=1) / partner_weight
+    return _weighted_mean(losses, weights)
+
+
+SAME_TEXT = 1e-6  # embeddings this near to a cosine of 1 are of one text
+
 REDUCTIONS = {
     "mean": _weighted_mean,
     "sum": lambda losses, weights: (losses * weights).sum(),

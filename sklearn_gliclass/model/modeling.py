@@ -135,7 +135,9 @@ class GLiClassModel(PreTrainedModel):
         self.config.encoder_config.get_text_config().vocab_size = embeddings.num_embeddings
         return embeddings
 
-    def forward(self, input_ids=None, attention_mask=None, labels=None, sample_weight=None, **inputs) -> GLiClassOutput:
+    def forward(
+        self, input_ids=None, attention_mask=None, labels=None, sample_weight=None, class_ids=None, **inputs
+    ) -> GLiClassOutput:
         """Score the labels of each text.
 
         Parameters
@@ -147,6 +149,9 @@ class GLiClassModel(PreTrainedModel):
             values; positions are those of the sample's own labels.
         sample_weight : Tensor of shape (batch,) or (batch, labels), optional
             Weights of the loss.
+        class_ids : LongTensor of shape (batch,), optional
+            The samples' classes, the same number for the same class, where ``labels`` are positions: the
+            contrastive loss over the texts reads them.
         **inputs
             ``class_input_ids`` and ``class_attention_mask``: the labels, (labels, length) for a batch that
             shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
@@ -158,7 +163,12 @@ class GLiClassModel(PreTrainedModel):
         GLiClassOutput
         """
         return self.model(
-            input_ids=input_ids, attention_mask=attention_mask, labels=labels, sample_weight=sample_weight, **inputs
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            labels=labels,
+            sample_weight=sample_weight,
+            class_ids=class_ids,
+            **inputs,
         )
 
 

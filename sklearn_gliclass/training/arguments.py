@@ -36,7 +36,7 @@ class TrainingArguments(BaseEstimator):
 
     Parameters
     ----------
-    lr : float, default=5e-5
+    lr : float, default=1e-4
         Peak learning rate of the encoders.
     others_lr : float or None, default=5e-4
         Peak learning rate of everything else; None: `lr`.
@@ -70,7 +70,7 @@ class TrainingArguments(BaseEstimator):
     23
     """
 
-    lr: float = 5e-5
+    lr: float = 1e-4
     others_lr: float | None = 5e-4
     weight_decay: float = 0.01
     others_weight_decay: float = 0.0

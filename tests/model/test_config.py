@@ -39,6 +39,7 @@ CHANGES = {
     "normalize_features": ({}, True, "logits"),
     "extract_text_features": ({"pooling_strategy": "avg"}, True, "logits"),
     "contrastive_loss_coef": ({}, 0.5, "loss"),
+    "text_contrastive_loss_coef": ({}, 0.5, "loss"),
     "architecture_type": ({}, "bi-encoder", "shapes"),
     "prompt_first": ({**PROMPT_FIRST_TEXT, "prompt_first": False}, True, "logits"),
     "squeeze_layers": ({}, True, "logits"),
@@ -71,11 +72,12 @@ def observe(fields: dict) -> dict:
     }
     randomize(model)
     prompt_first = fields.get("prompt_first", False)
-    batch = make_batch(architecture, random_ids(2, 6), [random_ids(3, 2), random_ids(3, 2, seed=1)], prompt_first)
+    batch = make_batch(architecture, random_ids(3, 6), [random_ids(3, 2, seed=seed) for seed in range(3)], prompt_first)
     if config.problem_type in ("multi_label_classification", "regression"):
-        batch["labels"] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+        batch["labels"] = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
     elif config.class_token_index == LABEL_ID:
-        batch["labels"] = torch.tensor([2, 1])
+        batch["labels"] = torch.tensor([2, 1, 0])
+    batch["class_ids"] = torch.tensor([0, 0, 1])
     with torch.no_grad():
         output = model(**batch)
         seen |= {"logits": output.logits, "loss": output.loss}

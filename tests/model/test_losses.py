@@ -11,6 +11,7 @@ from sklearn_gliclass.model.losses import (
     focal_loss,
     mse_loss,
     problem_loss,
+    text_contrastive_loss,
 )
 
 LOGITS = torch.tensor([[1.0, -2.0, 0.5, 3.0], [0.3, 0.2, -1.0, 9.0], [-1.5, 2.0, 0.0, 0.7]])
@@ -225,3 +226,40 @@ def test_every_focal_reduction_gives_one_number(reduction):
     """defect 4: None and "none" give the mean; "sum" and "mean" mean what they say."""
     loss = problem_loss(make_config("multi_label_classification", focal_loss_reduction=reduction), LOGITS, BINARY)
     torch.testing.assert_close(loss, focal_loss(LOGITS, BINARY, reduction="sum" if reduction == "sum" else "mean"))
+
+
+def text_contrastive_rows(embeddings, class_ids, weight, temperature=0.1):
+    """The formula of Khosla et al., row by row; a weight counts a text that often."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    rows = []
+    for i, anchor in enumerate(unit):
+        others = [j for j in range(len(unit)) if j != i]
+        partners = [j for j in others if class_ids[j] == class_ids[i]]
+        total = sum(weight[j] * np.exp(anchor @ unit[j] / temperature) for j in others)
+        terms = [-weight[j] * np.log(np.exp(anchor @ unit[j] / temperature) / total) for j in partners]
+        rows.append(sum(terms) / sum(weight[j] for j in partners) if partners else 0.0)
+    return np.array(rows)
+
+
+def test_text_contrastive_is_the_formula():
+    texts = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    class_ids = torch.tensor([0, 1, 0, 2, 1, 0])  # the fourth text is alone in its class
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0], dtype=torch.float64)
+    rows = text_contrastive_rows(texts.numpy(), class_ids.numpy(), weight.numpy())
+    assert rows[3] == 0
+    expected = (rows * weight.numpy()).sum() / weight.sum()
+    assert text_contrastive_loss(texts, class_ids, weight).item() == pytest.approx(expected.item(), rel=1e-9)
+    unweighted = text_contrastive_rows(texts.numpy(), class_ids.numpy(), np.ones(6)).mean()
+    assert text_contrastive_loss(texts, class_ids).item() == pytest.approx(unweighted, rel=1e-9)
+
+
+def test_text_contrastive_leaves_copies_and_ignored_classes_out():
+    texts = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
+    copies = torch.cat([texts, texts[:1]])
+    weight = torch.tensor([2.0, 1, 1, 1])
+    twice = text_contrastive_loss(copies, torch.tensor([0, 0, 1, 1, 0]))
+    assert text_contrastive_loss(texts, torch.tensor([0, 0, 1, 1]), weight).item() == pytest.approx(twice.item())
+    assert text_contrastive_loss(texts, torch.tensor([-100, -100, -100, -100])) == 0
+    same = texts[:1].expand(3, -1).clone().requires_grad_()
+    text_contrastive_loss(same, torch.tensor([0, 0, 1])).backward()  # no pair at all
+    assert (same.grad == 0).all()

@@ -1,5 +1,6 @@
 """Logits and embeddings of many texts: canonical order, token-budget batches, labels encoded once."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,10 +13,14 @@ from .model import GLiClassModel
 from .model.precision import autocast, weight_dtype
 
 PROGRESS_FROM = 512  # texts; shorter calls show no bar
+TEXTS_AT_ONCE = 50_000  # token ids of so many are in memory
 
 
 class InferenceEngine:
     """Runs a model over texts.
+
+    The distinct texts are computed in one canonical order, by blocks in the order of their content and in a block by
+    length: neither the order of the rows nor the number of their copies matters.
 
     Parameters
     ----------
@@ -24,7 +29,7 @@ class InferenceEngine:
     layout : Layout
         Builds the sequences.
     max_num_classes : int or None
-        Most labels in a prompt; more are scored in chunks. None: all at once.
+        Most labels in a prompt, or scored together; more are scored in chunks. None: all at once.
     max_batch_tokens : int, default=2048
         Most padded tokens in a batch.
     dtype : str, default="float32"
@@ -51,7 +56,8 @@ class InferenceEngine:
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits of shape (n_texts, n_labels)."""
-        return self._run(texts, self.n_labels, lambda output: output.logits, self.model)
+        score = functools.partial(self.model, labels_at_once=self.chunk_size)
+        return self._run(texts, self.n_labels, lambda output: output.logits, score)
 
     def embeddings(self, texts: Sequence[str]) -> np.ndarray:
         """Pooled text states of shape (n_texts, hidden size of the encoder)."""
@@ -62,30 +68,29 @@ class InferenceEngine:
     def _run(self, texts, n_columns: int, pick, function, one_chunk=False) -> np.ndarray:
         self.model.eval()
         unique, inverse = _unique(texts)
-        tokens = self.layout.tokenize(unique)
-        lengths = tokens.lengths
-        # By length and then by content: neither the order of the rows nor their number of copies matters.
-        order = np.array(sorted(range(len(unique)), key=lambda row: (lengths[row], unique[row])), np.int64)
         result = torch.empty(len(unique), n_columns, dtype=weight_dtype(self.dtype))
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
+        shared = [self._shared_inputs(chunk) for chunk in chunks]
         hidden = not self.progress or len(unique) < PROGRESS_FROM
         cut = np.zeros(len(unique), bool)
         with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", disable=hidden) as bar:
-            for chunk in chunks:
-                columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
-                cut |= self.layout.is_cut(lengths, chunk)
-                shared = self._shared_inputs(chunk)
-                sequence_lengths = self.layout.sequence_lengths(lengths[order], chunk)
-                for batch in token_budget_batches(sequence_lengths, self.max_batch_tokens):
-                    rows = order[batch]
-                    for part, output in self._forward(function, tokens, rows, chunk, shared):
-                        result[part, columns] = pick(output).to("cpu", result.dtype)
-                    bar.update(len(rows))
+            for first in range(0, len(unique), TEXTS_AT_ONCE):
+                block = slice(first, first + TEXTS_AT_ONCE)
+                tokens = self.layout.tokenize(unique[block])
+                for chunk, inputs in zip(chunks, shared, strict=True):
+                    cut[block] |= self.layout.is_cut(tokens.lengths, chunk)
+                    columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
+                    for rows, output in self._batches(function, tokens, chunk, inputs):
+                        result[first + rows, columns] = pick(output).to("cpu", result.dtype)
+                        bar.update(len(rows))
         self.n_cut = int(cut[inverse].sum())
         return result.numpy()[inverse]
 
     def _chunks(self) -> list[np.ndarray]:
+        """The labels that stand in one prompt; those of the plain bi-encoder stand in none."""
         labels = np.arange(self.n_labels)
+        if self.layout.shares_labels:
+            return [labels]
         return [labels[first : first + self.chunk_size] for first in range(0, self.n_labels, self.chunk_size)]
 
     def _shared_inputs(self, chunk: np.ndarray) -> dict:
@@ -98,6 +103,13 @@ class InferenceEngine:
             with autocast(self.model.device, self.dtype):
                 states.append(self.model.model.pool_labels(**inputs))
         return {"class_states": torch.cat(states)}
+
+    def _batches(self, function, tokens, chunk, shared):
+        """Yield (rows, output) for all rows of `tokens`, by length and then in their order."""
+        lengths = self.layout.sequence_lengths(tokens.lengths, chunk)
+        order = np.argsort(lengths, kind="stable")
+        for batch in token_budget_batches(lengths[order], self.max_batch_tokens):
+            yield from self._forward(function, tokens, order[batch], chunk, shared)
 
     def _tensors(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
@@ -123,7 +135,7 @@ class InferenceEngine:
 
 
 def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts and, for each text, where its copy is."""
-    position: dict[str, int] = {}
-    inverse = np.fromiter((position.setdefault(text, len(position)) for text in texts), np.int64, len(texts))
-    return list(position), inverse
+    """The distinct texts, sorted, and for each text where its copy is."""
+    unique = sorted(set(texts))
+    position = {text: row for row, text in enumerate(unique)}
+    return unique, np.fromiter(map(position.__getitem__, texts), np.int64, len(texts))

@@ -5,54 +5,97 @@ import pytest
 import torch
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny_of
 
+from sklearn_gliclass import inference
 from sklearn_gliclass.inference import InferenceEngine
+from sklearn_gliclass.model import packed
+
+MIXED = ["", "a", *TEXTS, "the goal, the match, the law and the vote " * 4, "a vote"]
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_equal_to_the_plain_loop(architecture):
-    clf = tiny_of(architecture, dtype="float64").fit(TEXTS, LABELS)
+def test_equal_to_the_plain_loop(architecture, dtype, tolerance, monkeypatch):
+    clf = tiny_of(architecture, dtype=dtype).fit(TEXTS, LABELS)
     layout = clf._layout(clf.label_names_)
-    both = np.arange(2)
     plain = []
-    with torch.no_grad():
-        for text in TEXTS:
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr(packed, "BERT_LIKE", {})
+        for text in MIXED:
             tokens = layout.tokenize([text])
-            inputs = {name: torch.from_numpy(array) for name, array in layout.batch([tokens[0]], [both]).items()}
-            plain.append(clf.model_(**inputs).logits[0].numpy())
-    engine = InferenceEngine(clf.model_, layout, dtype="float64")
-    np.testing.assert_allclose(engine.logits(TEXTS), plain, atol=1e-10)
+            inputs = layout.batch([tokens[0]], [np.arange(2)])
+            output = clf.model_(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+            plain.append(output.logits[0].numpy())
+    engine = InferenceEngine(clf.model_, layout, dtype=dtype)
+    np.testing.assert_allclose(engine.logits(MIXED), plain, atol=tolerance)
+    np.testing.assert_allclose(engine.logits(MIXED[:1]), plain[:1], atol=tolerance)
+
+
+def count_tokens(encoder):
+    """How many tokens the encoder's calls get, from now on."""
+    seen = []
+    encoder.embeddings.word_embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].numel()))
+    return seen
 
 
 def test_equal_texts_are_computed_once():
     clf = tiny_of("bi-encoder").fit(TEXTS, LABELS)
-    seen = []
-    encoder = clf.model_.encoder
-    original = encoder.forward
-
-    def note(input_ids=None, **kwargs):
-        seen.append(len(input_ids))
-        return original(input_ids=input_ids, **kwargs)
-
-    encoder.forward = note
+    seen = count_tokens(clf.model_.encoder)
     logits = clf.decision_function(["a goal", "a vote", "a goal", "a goal"])
-    assert sum(seen) == 2
+    assert sum(seen) == sum(len(clf.tokenizer_(text).input_ids) for text in ("a goal", "a vote"))
     assert logits[0] == logits[2] == logits[3] != logits[1]
 
 
 def test_labels_are_encoded_once():
     """Defect 10: the reference encodes all labels again for every text."""
     clf = tiny_of("bi-encoder", max_batch_tokens=8).fit(TEXTS, LABELS)
-    calls = []
-    encoder = clf.model_.model.label_encoder
-    original = encoder.forward
-
-    def note(input_ids=None, **kwargs):
-        calls.append(len(input_ids))
-        return original(input_ids=input_ids, **kwargs)
-
-    encoder.forward = note
+    seen = count_tokens(clf.model_.model.label_encoder)
     clf.predict(TEXTS)
-    assert calls == [2]
+    assert seen == [sum(len(clf.tokenizer_(label).input_ids) for label in set(LABELS))]
+
+
+@pytest.mark.parametrize("scorer", ["simple", "hopfield"])  # hopfield's labels feel each other
+def test_a_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
+    names = [f"{side} {thing}" for side in ("left", "right") for thing in ("hand", "foot", "eye", "ear")]
+    clf = tiny_of("bi-encoder", scorer_type=scorer, max_num_classes=3, max_epochs=1).fit(TEXTS, names)
+    seen = count_tokens(clf.model_.encoder)
+    logits = clf.decision_function(TEXTS)
+    assert sum(seen) == sum(len(clf.tokenizer_(text).input_ids) for text in set(TEXTS))
+    for first in (0, 3, 6):
+        part = InferenceEngine(clf.model_, clf._layout(clf.label_names_[first : first + 3])).logits(TEXTS)
+        np.testing.assert_allclose(logits[:, first : first + 3], part, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_many_texts_go_through_block_by_block(architecture, monkeypatch):
+    clf = tiny_of(architecture).fit(TEXTS, LABELS)
+    texts = [*TEXTS, "a " * 200, *TEXTS[::-1]]
+    with pytest.warns(UserWarning, match="1 of 17 texts are too long"):
+        whole = clf.decision_function(texts)
+    monkeypatch.setattr(inference, "TEXTS_AT_ONCE", 3)
+    with pytest.warns(UserWarning, match="1 of 17 texts are too long"):
+        blocks = clf.decision_function(texts)
+    np.testing.assert_allclose(blocks, whole, atol=1e-5)
+    assert np.array_equal(blocks[:8], blocks[:8:-1])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_order_of_the_rows_does_not_change_a_bit(architecture):
+    texts = [" ".join(["a goal", "the vote", "late"][: 1 + i % 3] * (1 + i % 7)) + f" {i}" for i in range(40)]
+    clf = tiny_of(architecture, max_batch_tokens=64).fit(TEXTS, LABELS)
+    order = np.random.RandomState(0).permutation(40)
+    logits = clf.decision_function(texts)
+    assert np.array_equal(logits[order], clf.decision_function([texts[row] for row in order]))
+    np.testing.assert_allclose(logits[:3], clf.decision_function(texts[:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bfloat16_is_near_float32(architecture):
+    clf = tiny_of(architecture).fit(TEXTS, LABELS)
+    layout = clf._layout(clf.label_names_)
+    exact, rough = (InferenceEngine(clf.model_, layout, dtype=dtype).logits(TEXTS) for dtype in ("float32", "bfloat16"))
+    assert exact.dtype == rough.dtype == np.float32
+    np.testing.assert_allclose(rough, exact, atol=0.1, rtol=0.05)
+    assert not np.array_equal(rough, exact)
 
 
 def test_embeddings_are_the_pooled_states():

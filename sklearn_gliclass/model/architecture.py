@@ -106,8 +106,11 @@ class Architecture(nn.Module):
             return features
         return F.normalize(features, dim=-1, eps=NORM_EPSILON)
 
-    def score(self, text: Tensor, classes: Tensor, text_mask: Tensor | None, class_mask: Tensor | None) -> Tensor:
-        """Logits (batch, labels) of projected text and labels."""
+    def score(self, text: Tensor, classes: Tensor, text_mask: Tensor, class_mask: Tensor, at_once=None) -> Tensor:
+        """Logits (batch, labels) of projected text and labels; `at_once`: of so many labels at a time."""
+        if at_once is not None and classes.shape[1] > at_once:
+            parts = zip(classes.split(at_once, dim=1), class_mask.split(at_once, dim=1), strict=True)
+            return torch.cat([self.score(text, part, text_mask, mask) for part, mask in parts], dim=1)
         logits = self.scorer(text, classes, text_mask, class_mask)
         if self.scales_logits_always or self.config.normalize_features:
             logits = logits * self.logit_scale
@@ -133,7 +136,9 @@ class Architecture(nn.Module):
         text, mask = self.pool_text(reading.text, reading.text_mask)
         return POOLINGS["avg"](text, mask) if text.dim() == 3 else text
 
-    def forward(self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, **inputs):
+    def forward(
+        self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None, **inputs
+    ):
         from .modeling import GLiClassOutput  # modeling imports the architectures
 
         every_layer = self.config.layer_wise and labels is not None
@@ -144,7 +149,7 @@ class Architecture(nn.Module):
             text, text_mask = self.pool_text(reading.text, reading.text_mask)
             text = self.project_text(text)
             classes = self.project_classes(reading.classes) if self.projects_classes_when_read else reading.classes
-            logits = self.score(text, classes, text_mask, reading.class_mask)
+            logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
             if labels is not None:
                 losses.append(
                     self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .architecture import Architecture, Reading, class_positions, take_positions, text_part
 from .layers import Projector
+from .packed import run_encoder
 from .poolings import POOLINGS
 from .uni_encoder import build_encoder
 
@@ -34,8 +35,8 @@ class BiEncoder(Architecture):
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
         """Label states (labels, hidden) of the text encoder's width, before the projection."""
-        states = self.label_encoder(input_ids=class_input_ids, attention_mask=class_attention_mask).last_hidden_state
-        pooled = POOLINGS[self.config.pooling_strategy](states, class_attention_mask)
+        outputs = run_encoder(self.label_encoder, class_attention_mask, input_ids=class_input_ids)
+        pooled = POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
         return self.biencoder_projector(pooled)
 
     def encode_labels(
@@ -70,9 +71,7 @@ class BiEncoder(Architecture):
         return layers, (attention_mask, classes, class_mask)
 
     def encode_text(self, every_layer, attention_mask, **tokens):
-        outputs = self.encoder_model(
-            attention_mask=attention_mask, output_hidden_states=self.needs_hidden_states, **tokens
-        )
+        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, **tokens)
         return self.pick_layers(
             getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
         )

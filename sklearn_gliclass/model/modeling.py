@@ -156,7 +156,8 @@ class GLiClassModel(PreTrainedModel):
             ``class_input_ids`` and ``class_attention_mask``: the labels, (labels, length) for a batch that
             shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
             in the encoder-decoder. ``labels_mask`` (batch, labels): true for real labels. ``class_index``
-            (batch, labels): which of the shared labels are a sample's own, -1 for none.
+            (batch, labels): which of the shared labels are a sample's own, -1 for none. ``labels_at_once``:
+            score at most so many labels together.
 
         Returns
         -------

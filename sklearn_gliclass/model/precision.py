@@ -4,6 +4,8 @@ import contextlib
 
 import torch
 
+from .onednn import OneDNNLinear, onednn_pays
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -13,10 +15,13 @@ def weight_dtype(dtype: str) -> torch.dtype:
 
 
 def autocast(device, dtype: str):
-    """Run the matrix products in bfloat16, where `dtype` says so."""
-    if dtype != "bfloat16":
-        return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, torch.bfloat16)
+    """How matrix products are computed: in bfloat16, where `dtype` says so; in float32 by the faster library."""
+    kind = torch.device(device).type
+    if dtype == "bfloat16":
+        return torch.autocast(kind, torch.bfloat16)
+    if dtype == "float32" and kind == "cpu" and onednn_pays():
+        return OneDNNLinear()
+    return contextlib.nullcontext()
 
 
 def find_device(device: str) -> str:

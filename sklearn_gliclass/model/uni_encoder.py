@@ -3,6 +3,7 @@
 from transformers import AutoModel, T5EncoderModel, UMT5EncoderModel
 
 from .architecture import Architecture, Reading, class_states, text_part
+from .packed import run_encoder
 
 # Encoder-decoder families that are used by their encoder alone.
 ENCODER_HALVES = {"t5": T5EncoderModel, "mt5": T5EncoderModel, "umt5": UMT5EncoderModel}
@@ -34,9 +35,7 @@ class UniEncoder(Architecture):
         self.encoder_model = encoder or build_encoder(config.encoder_config)
 
     def encode(self, input_ids, attention_mask, every_layer):
-        outputs = self.encoder_model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.needs_hidden_states
-        )
+        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, input_ids=input_ids)
         layers = self.pick_layers(
             getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
         )

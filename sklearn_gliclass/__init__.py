@@ -2,7 +2,7 @@
 
 from ._version import __version__
 from .classifier import GLiClassClassifier
-from .model import GLiClassModel, GLiClassModelConfig
+from .model import GLiClassModelConfig
 from .regressor import GLiClassRegressor
 from .training import Trainer, TrainingArguments
 
@@ -15,3 +15,11 @@ __all__ = [
     "TrainingArguments",
     "__version__",
 ]
+
+
+def __getattr__(name):
+    if name != "GLiClassModel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .model import GLiClassModel  # at first use, see there
+
+    return GLiClassModel

@@ -1,16 +1,22 @@
 """Where `fit` starts: a model from an encoder, from scratch, or from a GLiClass checkpoint."""
 
+from __future__ import annotations
+
 import copy
 import inspect
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
-from .model import GLiClassModel, GLiClassModelConfig
+from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder
 from .model.lookup import DEFAULT_ENCODER, find_checkpoint
 from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
 from .persistence import load_model, load_tokenizers
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
@@ -37,6 +43,8 @@ def build(estimator, texts, problem_type: str) -> Start:
     problem_type : str
         What y is.
     """
+    from .model import GLiClassModel  # late: takes transformers' models with it
+
     if estimator.pretrained is not None:
         return _from_checkpoint(estimator, problem_type)
     encoder, tokenizer = _text_encoder(estimator, texts)

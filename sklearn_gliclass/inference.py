@@ -1,7 +1,10 @@
 """Logits and embeddings of many texts: canonical order, token-budget batches, labels encoded once."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,8 +12,10 @@ from tqdm.auto import tqdm
 
 from .data.batching import token_budget_batches
 from .data.prompt import Layout
-from .model import GLiClassModel
 from .model.precision import autocast, weight_dtype
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel
 
 PROGRESS_FROM = 512  # texts; shorter calls show no bar
 TEXTS_AT_ONCE = 50_000  # token ids of so many are in memory

@@ -1,20 +1,25 @@
 """Saving and loading: the checkpoint folder, and the plain form that pickle, joblib, deepcopy and skops store."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import tempfile
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from skorch.history import History
 from transformers import AutoTokenizer
-from transformers.initialization import no_init_weights
 
 from .data.tokenizer import load_tokenizer
-from .model import GLiClassModel, GLiClassModelConfig
+from .model import GLiClassModelConfig
 from .model.loading import quiet_transformers
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel
 
 ESTIMATOR_FILE = "estimator.json"
 LABEL_TOKENIZER_FOLDER = "label_tokenizer"
@@ -73,6 +78,8 @@ def problem_type(folder: Path) -> str | None:
 
 def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiClassModel:
     """The model of a checkpoint folder."""
+    from .model import GLiClassModel  # late: takes transformers' models with it
+
     with quiet_transformers():
         return GLiClassModel.from_pretrained(folder, config=config)
 
@@ -142,6 +149,10 @@ def pack_model(model: GLiClassModel) -> dict:
 
 def unpack_model(state: dict) -> GLiClassModel:
     """The model again."""
+    from transformers.initialization import no_init_weights
+
+    from .model import GLiClassModel  # late: takes transformers' models with it
+
     config = GLiClassModelConfig(**json.loads(state["config"]))
     with torch.random.fork_rng(devices=[]), no_init_weights():
         model = GLiClassModel(config)

@@ -93,12 +93,3 @@ def test_public_names_are_documented(name, thing):
 @pytest.mark.parametrize("estimator", [sklearn_gliclass.GLiClassClassifier, sklearn_gliclass.GLiClassRegressor])
 def test_methods_document_their_parameters(estimator, name):
     assert "Parameters\n----------" in inspect.getdoc(getattr(estimator, name))
-
-
-def test_nothing_optional_is_imported_with_the_package():
-    import subprocess
-    import sys
-
-    code = "import sys, sklearn_gliclass; sys.stdout.write(' '.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"matplotlib", "polars", "gliclass", "IPython", "sentence_transformers"} & set(loaded)

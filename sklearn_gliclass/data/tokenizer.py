@@ -1,5 +1,7 @@
 """Tokenizers: load one, add the control tokens, train one from texts, and turn texts into pieces of ids."""
 
+import copy
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +25,18 @@ def load_tokenizer(folder, config=None):
 
     `config`: the encoder's, where the folder's own configuration is not that of an encoder.
     """
-    options = {} if config is None else {"config": config}
+    if config is not None:
+        return _read_tokenizer(folder, config=config)
+    files = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in Path(folder).iterdir()))
+    return copy.deepcopy(_read_once(folder, files))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(folder, files):
+    return _read_tokenizer(folder)
+
+
+def _read_tokenizer(folder, **options):
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     if not tokenizer.is_fast:
         raise ValueError(

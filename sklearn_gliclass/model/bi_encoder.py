@@ -5,9 +5,9 @@ from torch import Tensor
 
 from .architecture import Architecture, Reading, class_positions, take_positions, text_part
 from .layers import Projector
+from .loading import build_encoder
 from .packed import run_encoder
 from .poolings import POOLINGS
-from .uni_encoder import build_encoder
 
 
 class BiEncoder(Architecture):

@@ -5,10 +5,9 @@ import copy
 import functools
 from pathlib import Path
 
+import transformers
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
-
-from .uni_encoder import build_encoder, encoder_class
 
 FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
 _NO_LIMIT = 1_000_000  # tokenizers without a limit report a huge number
@@ -24,6 +23,27 @@ _POSITION_OFFSET = {
     "esm",
     "data2vec-text",
 }
+
+# Encoder-decoder families that are used by their encoder alone, and the class of that in transformers.
+ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "T5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+def encoder_class(config):
+    """The transformers class of a text encoder; of an encoder-decoder family: of its encoder."""
+    if config.model_type in ENCODER_HALVES:
+        return getattr(transformers, ENCODER_HALVES[config.model_type])
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"model_type={config.model_type!r} has a decoder and no encoder that could be used alone; set "
+            "architecture_type='encoder-decoder', or choose another encoder."
+        )
+    return AutoModel
+
+
+def build_encoder(config):
+    """A text encoder with random weights from a transformers configuration."""
+    model_class = encoder_class(config)
+    return model_class.from_config(config) if model_class is AutoModel else model_class._from_config(config)
 
 
 @contextlib.contextmanager

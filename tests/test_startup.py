@@ -1,0 +1,46 @@
+"""What is imported with the package, and what a further fit reads: each in a process of its own."""
+
+import subprocess
+import sys
+
+from sklearn_gliclass.data.tokenizer import train_tokenizer
+from sklearn_gliclass.model.config import GLiClassModelConfig
+from sklearn_gliclass.model.loading import new_encoder
+from sklearn_gliclass.testing import TINY_BERT
+
+
+def run(script, *arguments):
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nothing_that_is_not_needed_is_imported_with_the_package():
+    loaded = run("import sys, sklearn_gliclass; sys.stdout.write(' '.join(sys.modules))").split()
+    assert not {"matplotlib", "polars", "gliclass", "IPython", "sentence_transformers"} & set(loaded)
+    # What takes long, until a model is made.
+    assert not {"transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor"} & set(loaded)
+
+
+FITS = """
+import sys
+from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.testing import TINY
+
+folder, opened = sys.argv[1], []
+clf = GLiClassClassifier(**{**TINY, "encoder_config": None, "encoder_model": folder, "max_epochs": 1})
+texts, labels = ["a goal", "a vote"], ["sports", "politics"]
+clf.fit(texts, labels)
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+for scorer in ("simple", "mlp"):
+    clf.set_params(scorer_type=scorer).fit(texts, labels).predict(texts)
+sys.stdout.write(" ".join(path for path in opened if path.startswith(folder)))
+"""
+
+
+def test_a_further_fit_reads_no_file_of_the_encoder(tmp_path):
+    tokenizer = train_tokenizer(["a goal and a vote", "sports and politics"])
+    tokenizer.save_pretrained(tmp_path)
+    config = GLiClassModelConfig(encoder_config={**TINY_BERT, "vocab_size": len(tokenizer)}).encoder_config
+    new_encoder(config).save_pretrained(tmp_path)
+    assert run(FITS, str(tmp_path)) == ""

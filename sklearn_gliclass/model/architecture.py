@@ -151,9 +151,7 @@ class Architecture(nn.Module):
             classes = self.project_classes(reading.classes) if self.projects_classes_when_read else reading.classes
             logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
             if labels is not None:
-                losses.append(
-                    self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids)
-                )
+                losses.append(self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids))
         return GLiClassOutput(
             loss=torch.stack(losses).sum() if losses else None,
             logits=logits.masked_fill(~reading.class_mask, torch.finfo(logits.dtype).min),

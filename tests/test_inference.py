@@ -38,7 +38,7 @@ def count_tokens(encoder):
 
 
 def test_equal_texts_are_computed_once():
-    clf = tiny_of("bi-encoder").fit(TEXTS, LABELS)
+    clf = tiny_of("bi-encoder", tie_encoders=False).fit(TEXTS, LABELS)
     seen = count_tokens(clf.model_.encoder)
     logits = clf.decision_function(["a goal", "a vote", "a goal", "a goal"])
     assert sum(seen) == sum(len(clf.tokenizer_(text).input_ids) for text in ("a goal", "a vote"))
@@ -47,7 +47,7 @@ def test_equal_texts_are_computed_once():
 
 def test_labels_are_encoded_once():
     """Defect 10: the reference encodes all labels again for every text."""
-    clf = tiny_of("bi-encoder", max_batch_tokens=8).fit(TEXTS, LABELS)
+    clf = tiny_of("bi-encoder", tie_encoders=False, max_batch_tokens=8).fit(TEXTS, LABELS)
     seen = count_tokens(clf.model_.model.label_encoder)
     clf.predict(TEXTS)
     assert seen == [sum(len(clf.tokenizer_(label).input_ids) for label in set(LABELS))]
@@ -56,7 +56,8 @@ def test_labels_are_encoded_once():
 @pytest.mark.parametrize("scorer", ["simple", "hopfield"])  # hopfield's labels feel each other
 def test_a_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
     names = [f"{side} {thing}" for side in ("left", "right") for thing in ("hand", "foot", "eye", "ear")]
-    clf = tiny_of("bi-encoder", scorer_type=scorer, max_num_classes=3, max_epochs=1).fit(TEXTS, names)
+    options = {"scorer_type": scorer, "max_num_classes": 3, "max_epochs": 1, "tie_encoders": False}
+    clf = tiny_of("bi-encoder", **options).fit(TEXTS, names)
     seen = count_tokens(clf.model_.encoder)
     logits = clf.decision_function(TEXTS)
     assert sum(seen) == sum(len(clf.tokenizer_(text).input_ids) for text in set(TEXTS))

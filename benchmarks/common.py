@@ -1,0 +1,205 @@
+"""What the benchmarks of speed share: data, equal models in both packages, interleaved timing, tables."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the package of this checkout, wherever the program is started
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
+VERSIONS = ("torch", "transformers", "tokenizers", "scikit-learn", "skorch", "gliclass")
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The command line, the same for all programs; sets torch's threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
+    parser.add_argument("--repeats", type=int, help="timed rounds (default: 3, with --quick 1)")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="'process' counts processor time: for busy machines, 1 thread"
+    )
+    options = parser.parse_args()
+    options.repeats = options.repeats or (1 if options.quick else 3)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def header(options) -> None:
+    """Print the machine and the versions."""
+    import torch
+
+    from sklearn_gliclass.model.onednn import onednn_pays
+
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
+    print(f"{cpu_name()}, {options.threads} of {os.cpu_count()} threads, {options.clock} clock, "
+          f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")  # fmt: skip
+    print(f"Python {platform.python_version()}, {versions}; linear layers by {'oneDNN' if onednn_pays() else 'MKL'}\n")
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()
+
+
+# -- data ------------------------------------------------------------------------------------------------------
+
+
+def read(options, name: str, part: str = "test"):
+    """A data set as a DataFrame."""
+    import pandas as pd
+
+    path = options.data / f"{name}.{part}.csv.gz"
+    if not path.is_file():
+        raise SystemExit(f"There is no {path}: give the folder of the data sets with --data FOLDER.")
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def label_names(options, name: str, n: int) -> list[str]:
+    """The first `n` classes of a data set, as words."""
+    return [label.replace("_", " ") for label in sorted(read(options, name).label.unique())[:n]]
+
+
+def mixed_texts(options, n: int, shortest: int = 5, longest: int = 400) -> list[str]:
+    """The beginnings of movie reviews, of random lengths in words."""
+    import numpy as np
+
+    rng = np.random.RandomState(0)
+    reviews = read(options, "movie_reviews").text
+    return [" ".join(reviews[i % len(reviews)].split()[: rng.randint(shortest, longest + 1)]) for i in range(n)]
+
+
+# -- the same weights in both packages ---------------------------------------------------------------------------
+
+
+def untrained(architecture: str, labels: list[str], **hyperparameters):
+    """A classifier on MiniLM with random heads: multi-label, and pooled as the reference can do without padding."""
+    import numpy as np
+    import pandas as pd
+
+    from sklearn_gliclass import GLiClassClassifier
+
+    apart = {"tie_encoders": False} if architecture.startswith("bi-encoder") else {}
+    options = {
+        "architecture_type": architecture,
+        "pooling_strategy": "first",
+        "prompt_first": architecture != "bi-encoder",
+        "projector_init": "normal",
+        "normalize_features": False,
+        "initializer_range": 0.05,  # logits of size 1
+        "max_length": 512,
+        "max_num_classes": max(2, len(labels)),
+        "max_epochs": 0,
+        "device": "cpu",
+        "random_state": 0,
+    }
+    clf = GLiClassClassifier(**{**options, **apart, **hyperparameters})
+    return clf.fit(labels, pd.DataFrame(np.eye(len(labels), dtype=int), columns=labels))
+
+
+def reference(clf, folder: Path):
+    """The classifier's weights in a model of gliclass, and the tokenizer."""
+    from gliclass import GLiClassModel
+    from transformers import AutoTokenizer, logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    clf.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["label_model_name"] = str(folder)  # where its pipeline looks for the tokenizer of the labels
+    (folder / "config.json").write_text(json.dumps(config))
+    return GLiClassModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+# -- arithmetic --------------------------------------------------------------------------------------------------
+
+
+def encoder_flops(config, lengths) -> float:
+    """Floating point operations of a BERT on sequences of these lengths, without padding."""
+    import numpy as np
+
+    lengths = np.asarray(lengths, float)
+    width, inner = config.hidden_size, config.intermediate_size
+    linear = 2 * lengths * (4 * width * width + 2 * width * inner)
+    attention = 2 * lengths**2 * 2 * width
+    return float(config.num_hidden_layers * (linear + attention).sum())
+
+
+def matrix_peaks(clock, repeats: int = 10) -> dict[str, float]:
+    """GFLOP/s of a large matrix product, by each of torch's two libraries."""
+    import torch
+    import torch.nn.functional as F
+
+    from sklearn_gliclass.model.onednn import linear
+
+    size = 2048
+    with torch.inference_mode():
+        matrix = torch.ones(size, size)
+        peaks = {}
+        for name, function in {"MKL": F.linear, "oneDNN": linear}.items():
+            seconds = []
+            for _ in range(repeats):
+                start = clock()
+                function(matrix, matrix)
+                seconds.append(clock() - start)
+            peaks[name] = 2 * size**3 / min(seconds) / 1e9
+    return peaks
+
+
+# -- timing and tables -------------------------------------------------------------------------------------------
+
+
+def interleave(functions: dict, repeats: int, clock) -> dict[str, list[float]]:
+    """Seconds of each function, one round after the other."""
+    seconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = clock()
+            function()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def median(values) -> float:
+    import numpy as np
+
+    return float(np.median(values))
+
+
+def spread(values, digits: int = 2) -> str:
+    """Median and quartiles."""
+    import numpy as np
+
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def ratios(numerator, denominator) -> list[float]:
+    return [a / b for a, b in zip(numerator, denominator, strict=True)]
+
+
+def row(cells, widths) -> None:
+    """Print a line of a table at once: the programs run for minutes."""
+    print(
+        "| " + " | ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True
+    )
+
+
+def title(names, widths) -> None:
+    row(names, widths)
+    row(["-" * width for width in widths], widths)

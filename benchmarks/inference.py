@@ -1,0 +1,182 @@
+"""Speed of inference beside gliclass: `python benchmarks/inference.py [--quick] [--threads N]`.
+
+Both packages run the same weights (MiniLM, random heads, float32) and must give the same probabilities before a time
+is taken. The reference is `ZeroShotClassificationPipeline` at the better of its batch sizes 8 and 32, ours is
+`GLiClassClassifier.predict_proba`; rounds are interleaved. "of peak" is the encoder's arithmetic on real tokens by the
+time of the whole call, over a large matrix product by the faster of torch's libraries; "difference" is the largest
+between probabilities.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import common
+import numpy as np
+
+BATCH_SIZES = (8, 32)
+WIDTHS = (22, 16, 6, 5, 18, 10, 16, 9, 10)
+TITLES = (
+    "texts",
+    "architecture",
+    "labels",
+    "n",
+    "ours / reference",
+    "ours, t/s",
+    "reference, t/s",
+    "of peak",
+    "difference",
+)
+
+
+@dataclass
+class Workload:
+    """Texts and labels for one architecture."""
+
+    name: str
+    architecture: str
+    texts: list[str]
+    labels: list[str]
+
+
+def workloads(options) -> list[Workload]:
+    n_mixed, n_short = (16, 32) if options.quick else (64, 128)
+    mixed = common.mixed_texts(options, n_mixed)
+    long = common.mixed_texts(options, n_mixed // 2, 400, 400)
+    names = common.label_names(options, "banking77", 77)
+    banking, clinc = (common.read(options, name).text.tolist()[:n_short] for name in ("banking77", "clinc150"))
+    found = [
+        Workload("mixed, 5-400 words", architecture, mixed, names[:n])
+        for architecture in ("uni-encoder", "bi-encoder", "bi-encoder-fused")
+        for n in ((20,) if options.quick else (4, 20, 77))
+    ]
+    return [
+        *found,
+        Workload("long, 400 words", "uni-encoder", long, names[:4]),
+        Workload("long, 400 words", "bi-encoder", long, names[:4]),
+        Workload("short, banking77", "uni-encoder", banking, names[:25]),
+        Workload("short, banking77", "uni-encoder", banking, names[:4]),
+        Workload("short, banking77", "bi-encoder", banking, names[:4]),
+        Workload("short, banking77", "bi-encoder", banking[: n_short // 2], names),
+        Workload("short, clinc150", "bi-encoder", clinc[: n_short // 4], common.label_names(options, "clinc150", 150)),
+    ]
+
+
+def main():
+    options = common.arguments(__doc__)
+    common.header(options)
+    clock = common.CLOCKS[options.clock]
+    peaks = common.matrix_peaks(clock)
+    print("Large matrix product: " + ", ".join(f"{name} {peak:.0f} GFLOP/s" for name, peak in peaks.items()) + "\n")
+    common.title(TITLES, WIDTHS)
+    for workload in workloads(options):
+        measure(workload, options, clock, max(peaks.values()))
+    print()
+    overhead(options, clock)
+
+
+def measure(workload: Workload, options, clock, peak: float) -> None:
+    clf = common.untrained(workload.architecture, workload.labels)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = reference_pipeline(clf, Path(folder))
+
+    def reference(batch_size, threshold=0.5):
+        return pipeline(workload.texts, workload.labels, threshold=threshold, batch_size=batch_size)
+
+    difference = largest_difference(clf, workload, reference(8, threshold=0.0))
+    trial = common.interleave({size: lambda size=size: reference(size) for size in BATCH_SIZES}, 1, clock)
+    best = min(trial, key=trial.get)
+    functions = {"ours": lambda: clf.predict_proba(workload.texts), "reference": lambda: reference(best)}
+    seconds = common.interleave(functions, options.repeats, clock)
+    ours, theirs = (common.median(seconds[name]) for name in functions)
+    n = len(workload.texts)
+    common.row(
+        (
+            workload.name, workload.architecture, len(workload.labels), n,
+            common.spread(common.ratios(seconds["reference"], seconds["ours"])),
+            f"{n / ours:.1f}", f"{n / theirs:.1f} (batch {best})",
+            f"{flops(clf, workload.texts) / ours / 1e9 / peak:.0%}", f"{difference:.1e}",
+        ),
+        WIDTHS,
+    )  # fmt: skip
+
+
+def reference_pipeline(clf, folder: Path):
+    from gliclass import ZeroShotClassificationPipeline
+
+    model, tokenizer = common.reference(clf, folder)
+    return ZeroShotClassificationPipeline(
+        model, tokenizer, max_length=512, device="cpu", classification_type="multi-label", progress_bar=False
+    )
+
+
+def largest_difference(clf, workload: Workload, results) -> float:
+    """Between the probabilities of both packages; more than 1e-4 ends the program."""
+    scores = [{found["label"]: found["score"] for found in row} for row in results]
+    theirs = np.array([[row[label] for label in workload.labels] for row in scores])
+    ours = clf.predict_proba(workload.texts)
+    assert np.ptp(ours) > 0.01, "probabilities that are all alike show nothing"
+    difference = float(np.abs(ours - theirs).max())
+    assert difference < 1e-4, f"{workload}: the probabilities differ by {difference}"
+    return difference
+
+
+def flops(clf, texts) -> float:
+    """Of the encoders, on real tokens; each text and each label once."""
+    layout = clf._layout(clf.label_names_)
+    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
+    total = common.encoder_flops(clf.config_.encoder_config, lengths)
+    if hasattr(layout, "label_sequences"):
+        total += common.encoder_flops(clf.config_.label_model_config, [len(ids) for ids in layout.label_sequences])
+    return total
+
+
+def overhead(options, clock) -> None:
+    """Of predict_proba over the model called on batches that are made already."""
+    import torch
+
+    from sklearn_gliclass.model.precision import autocast
+
+    widths = (16, 6, 6, 30)
+    common.title(("architecture", "labels", "n", "predict_proba / bare loop"), widths)
+    texts = common.read(options, "banking77").text.tolist()[: 256 if options.quick else 1000]
+    for architecture, n_labels in (("bi-encoder", 77), ("uni-encoder", 25)):
+        clf = common.untrained(architecture, common.label_names(options, "banking77", n_labels))
+        batches, labels = prepared(clf, texts)
+
+        @torch.inference_mode()
+        def bare(clf=clf, batches=batches, labels=labels):
+            with autocast("cpu", "float32"):
+                shared = {"class_states": clf.model_.model.pool_labels(**labels)} if labels else {}
+                for batch in batches:
+                    clf.model_(**batch, **shared)
+
+        bare()
+        functions = {"ours": lambda clf=clf: clf.predict_proba(texts), "bare": bare}
+        seconds = common.interleave(functions, max(5, options.repeats), clock)
+        ratio = common.spread(common.ratios(seconds["ours"], seconds["bare"]), 3)
+        common.row((architecture, n_labels, len(texts), ratio), widths)
+
+
+def prepared(clf, texts):
+    """The engine's batches as tensors, and the labels'."""
+    import torch
+
+    from sklearn_gliclass.data.batching import token_budget_batches
+
+    def tensors(arrays):
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    layout, chunk = clf._layout(clf.label_names_), np.arange(len(clf.label_names_))
+    tokens = layout.tokenize(sorted(set(texts)))
+    lengths = layout.sequence_lengths(tokens.lengths, chunk)
+    order = np.argsort(lengths, kind="stable")
+    batches = [
+        tensors(layout.text_batch([tokens[row] for row in order[batch]], [chunk] * len(order[batch])))
+        for batch in token_budget_batches(lengths[order], clf.max_batch_tokens)
+    ]
+    return batches, tensors(layout.label_batch(chunk)) if hasattr(layout, "label_batch") else {}
+
+
+if __name__ == "__main__":
+    main()

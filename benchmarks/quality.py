@@ -7,7 +7,8 @@
 Every combination of set, rows, seed and method is one line of a CSV file; what stands there is not run again. The rows:
 8 or 32 of each class (multi-label: of each label; regression: 100 or 500 in all), or all, at most 8,000. 1,000 rows of
 the test file judge, the same for all. ``quality_sets.py`` says which files are read, ``quality_methods.py`` what the
-rivals are. SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
+rivals are. The seconds in the tables are those of the processor: with one thread on an idle machine, the clock's.
+SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 """
 
 import argparse
@@ -31,7 +32,8 @@ from quality_tables import markdown
 ROOT = Path(__file__).resolve().parents[1]
 KEY = ["set", "rows", "seed", "method"]
 SCORES = ["accuracy", "macro_f1", "micro_f1", "r2", "spearman"]
-COLUMNS = [*KEY, "task", "n_train", "n_test", *SCORES, "fit_seconds", "predict_seconds", "threads", "versions"]
+SECONDS = ["fit_seconds", "fit_cpu_seconds", "predict_seconds", "predict_cpu_seconds"]
+COLUMNS = [*KEY, "task", "n_train", "n_test", *SCORES, *SECONDS, "threads", "versions"]
 PACKAGES = ["sklearn-gliclass", "scikit-learn", "torch", "transformers", "sentence-transformers", "setfit"]
 
 
@@ -96,14 +98,13 @@ def measure(split: Split, n_rows: int | str, seed: int, method: str, options: ar
         "n_train": len(split.X_train),
         "n_test": len(split.X_test),
         **{name: f"{value:.4f}" for name, value in scores.items()},
-        "fit_seconds": f"{fit_seconds:.1f}",
-        "predict_seconds": f"{predict_seconds:.1f}",
+        **{name: f"{value:.2f}" for name, value in zip(SECONDS, [*fit_seconds, *predict_seconds], strict=True)},
         "threads": options.threads,
         "versions": versions(),
     }
     append(options.csv, line)
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    print(f"{split.name:15} {n_rows!s:>4} seed {seed} {method:10} {shown}, {fit_seconds:.1f} s", file=sys.stderr)
+    print(f"{split.name:15} {n_rows!s:>4} seed {seed} {method:10} {shown}, {fit_seconds[0]:.1f} s", file=sys.stderr)
 
 
 def score(split: Split, predictions) -> dict[str, float]:

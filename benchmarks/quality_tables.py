@@ -34,11 +34,11 @@ def _rows_title(task: str, rows: str) -> str:
 
 def _table(results: pd.DataFrame, score: str) -> str:
     methods = [method for method in NAMES if (results["method"] == method).any()]
-    cells = results.pivot_table([score, "fit_seconds"], "set", "method", aggfunc=["mean", "count"])
-    means, seconds = cells["mean", score][methods], cells["mean", "fit_seconds"][methods]
+    cells = results.pivot_table([score, "fit_cpu_seconds"], "set", "method", aggfunc=["mean", "count"])
+    means, seconds = cells["mean", score][methods], cells["mean", "fit_cpu_seconds"][methods]
     seeds = cells["count", score][methods].fillna(0).astype(int)
     header = ["set", *(NAMES[method] for method in methods), "GLiClass to best rival"]
-    header.append(f"seconds of fit ({', '.join(NAMES[method] for method in methods)})")
+    header.append(f"CPU seconds of fit ({', '.join(NAMES[method] for method in methods)})")
     lines = [header, ["---"] * len(header)]
     for name, row in means.iterrows():
         lines.append([name, *_scores(row, seeds.loc[name], seeds.max(axis=None)), *_end(row, seconds.loc[name])])

@@ -65,7 +65,7 @@ def test_goes_on_where_it_stopped(folder, monkeypatch, tmp_path):
 
     def perfect(split, seed):
         calls.append((split.name, seed))
-        return split.y_test, 1.0, 2.0
+        return split.y_test, (1.0, 0.5), (2.0, 1.5)
 
     monkeypatch.setitem(quality.METHODS, "tfidf", perfect)
     path = tmp_path / "results" / "quality.csv"
@@ -100,7 +100,7 @@ def test_tfidf_on_each_task(folder, name):
 
 
 def test_tables():
-    columns = ["set", "task", "rows", "seed", "method", "accuracy", "fit_seconds"]
+    columns = ["set", "task", "rows", "seed", "method", "accuracy", "fit_cpu_seconds"]
     lines = [
         ("a", "single-label", "8", 0, "ours", 0.8, 20),
         ("a", "single-label", "8", 1, "ours", 0.6, 30),
@@ -113,7 +113,7 @@ def test_tables():
     assert table.split("\n") == [
         "**accuracy, single-label, 8 rows a class**",
         "",
-        "| set | GLiClass | TF-IDF | GLiClass to best rival | seconds of fit (GLiClass, TF-IDF) |",
+        "| set | GLiClass | TF-IDF | GLiClass to best rival | CPU seconds of fit (GLiClass, TF-IDF) |",
         "| --- | --- | --- | --- | --- |",
         "| a | **0.700** | 0.600 | +0.100 | 25, 0.1 |",
         "| b | 0.200 (1 of 2 seeds) | **0.250** (1 of 2 seeds) | -0.050 (behind) | 5, 1 |",

@@ -1,7 +1,7 @@
 """What quality.py compares: this package with its defaults, and three rivals with the settings that are usual for them.
 
-Each method is a function ``(split, seed) -> (predictions, seconds of fit, seconds of predict)``; seconds come in twos, by
-the clock and of the processor. The rivals:
+Each method is a function ``(split, seed) -> (predictions, seconds of fit, seconds of predict)``; seconds come in twos:
+by the clock and of the processor. The rivals:
 
 * ``tfidf``: TF-IDF of words and word pairs (``sublinear_tf``, ``min_df=2`` from 1,000 rows on, else 1), a linear model.
 * ``embeddings``: sentence embeddings of all-MiniLM-L6-v2 (mean pooling, normalised, 256 tokens at most), the same.

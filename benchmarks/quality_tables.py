@@ -67,4 +67,4 @@ def _end(row: pd.Series, seconds: pd.Series) -> list[str]:
 
 
 def _seconds(row: pd.Series) -> str:
-    return ", ".join("?" if pd.isna(value) else f"{value:.0f}" if value >= 1 else f"{value:.1f}" for value in row)
+    return ", ".join("?" if pd.isna(value) else f"{value:.0f}" if value >= 0.95 else f"{value:.1f}" for value in row)

@@ -11,8 +11,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import common
 import numpy as np
+
+import common
 
 BATCH_SIZES = (8, 32)
 WIDTHS = (22, 16, 6, 5, 18, 10, 16, 9, 10)

@@ -12,8 +12,9 @@ import io
 import tempfile
 from pathlib import Path
 
-import common
 import numpy as np
+
+import common
 
 WIDTHS = (16, 5, 18, 10, 14, 18, 8)
 TITLES = ("architecture", "n", "ours / reference", "ours, s/s", "reference, s/s", "fit / bare loop", "loss")

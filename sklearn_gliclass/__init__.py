@@ -4,13 +4,15 @@ from ._version import __version__
 from .classifier import GLiClassClassifier
 from .model import GLiClassModelConfig
 from .regressor import GLiClassRegressor
-from .training import Trainer, TrainingArguments
+from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
 __all__ = [
     "GLiClassClassifier",
     "GLiClassModel",
     "GLiClassModelConfig",
     "GLiClassRegressor",
+    "RLTrainer",
+    "RLTrainerConfig",
     "Trainer",
     "TrainingArguments",
     "__version__",

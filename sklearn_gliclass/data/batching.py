@@ -86,13 +86,17 @@ class Batch:
         An optimiser step follows.
     chunks : list of dict
         In validation: the model's inputs for one chunk of the labels after the other.
+    orders : ndarray of shape (n, labels), or None
+        In training: which labels stand in the columns.
     """
 
-    def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=()):
+    def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=(),
+                 orders=None):  # fmt: skip
         self.inputs = _tensors(inputs)
         self.rows = rows
         self.share = share
         self.last_of_step = last_of_step
+        self.orders = orders
         self.chunks = [_tensors(chunk) for chunk in chunks]
 
     def __len__(self) -> int:

@@ -26,10 +26,12 @@ class TextDataset:
         Most labels in a sample's prompt; None: all.
     shuffle_labels : bool
         Put the labels in random order, anew each time.
+    texts : sequence of str, optional
+        The texts, where someone beside the model reads them.
     """
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
-                 shuffle_labels):  # fmt: skip
+                 shuffle_labels, texts=None):  # fmt: skip
         self.layout = layout
         self.tokens = tokens
         self.targets = targets
@@ -37,6 +39,7 @@ class TextDataset:
         self.n_labels = n_labels
         self.max_labels = n_labels if max_num_classes is None else min(max_num_classes, n_labels)
         self.shuffle_labels = shuffle_labels
+        self.texts = texts
         self.all_labels = np.arange(n_labels)
 
     def __len__(self) -> int:
@@ -65,7 +68,8 @@ class TextDataset:
             total = sum(weights)
             for number, (rows, order, weight) in enumerate(zip(group, orders, weights, strict=True), start=1):
                 inputs = self._inputs(rows, order)
-                yield Batch(inputs, rows, weight / total if total > 0 else 0.0, number == len(group))
+                share = weight / total if total > 0 else 0.0
+                yield Batch(inputs, rows, share, number == len(group), orders=np.stack(order))
 
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
         """The labels of each sample, in the order of its prompt."""

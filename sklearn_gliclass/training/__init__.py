@@ -1,6 +1,7 @@
 """The training loop on skorch."""
 
-from .arguments import TrainingArguments
+from .arguments import RLTrainerConfig, TrainingArguments
+from .rl import RLTrainer
 from .trainer import Trainer
 
-__all__ = ["Trainer", "TrainingArguments"]
+__all__ = ["RLTrainer", "RLTrainerConfig", "Trainer", "TrainingArguments"]

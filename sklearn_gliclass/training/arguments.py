@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_parameter_constraints
 
 from .optimizers import OPTIMIZERS, SCHEDULES
+from .transformers_arguments import read_transformers_arguments
 
 # The constraint of each field, which the estimators declare as their own too.
 CONSTRAINTS = {
@@ -24,6 +25,19 @@ CONSTRAINTS = {
     "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "cache_dir": "no_validation",
+}
+
+_off = Options(Real, {-1})
+RL_CONSTRAINTS = {
+    "cliprange": [Interval(Real, 0, None, closed="neither")],
+    "num_rl_iters": [Interval(Integral, 1, None, closed="left")],
+    "gamma": [Interval(Real, 0, None, closed="left"), _off],
+    "alpha": [Interval(Real, 0, 1, closed="both"), _off],
+    "labels_smoothing": [Interval(Real, 0, 1, closed="left"), _off],
+    "entropy_beta": [Interval(Real, 0, None, closed="left"), _off],
+    "kl_beta": [Interval(Real, 0, None, closed="left"), _off],
+    "get_actions": [StrOptions({"bernoulli", "threshold"})],
+    "threshold": [Interval(Real, 0, 1, closed="both")],
 }
 
 STEPS_PER_ROOT = 16  # optimiser steps per square root of the number of samples
@@ -83,9 +97,43 @@ class TrainingArguments(BaseEstimator):
     max_grad_norm: float | None = 1.0
     cache_dir: str | None = None
 
+    _parameter_constraints = CONSTRAINTS
+
+    @classmethod
+    def from_transformers(cls, args) -> "TrainingArguments":
+        """Read a ``transformers.TrainingArguments``.
+
+        Parameters
+        ----------
+        args : transformers.TrainingArguments
+            Or gliclass's, which extends it. One rate and one decay for all weights become both of ours.
+
+        Returns
+        -------
+        TrainingArguments
+
+        Raises
+        ------
+        TypeError
+            `args` is something else.
+        ValueError
+            Fields that were set and have no counterpart here, all of them by name. Accepted are the folder for
+            files that are never written and the answer "no" to what is never done (logging, saving, evaluating).
+
+        Examples
+        --------
+        >>> import transformers
+        >>> args = transformers.TrainingArguments("folder", learning_rate=1e-3, num_train_epochs=2)
+        >>> TrainingArguments.from_transformers(args).lr
+        0.001
+        """
+        found = cls(**read_transformers_arguments(args))
+        found.validate()
+        return found
+
     def validate(self) -> None:
         """Raise ``InvalidParameterError`` (a ValueError and TypeError) for a value that is not allowed."""
-        validate_parameter_constraints(CONSTRAINTS, self.get_params(deep=False), type(self).__name__)
+        validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
 
     def steps_per_epoch(self, n_samples: int) -> int:
         """Optimiser steps in a pass over `n_samples`."""
@@ -99,6 +147,64 @@ class TrainingArguments(BaseEstimator):
         # Few samples need many passes, and many samples more steps in fewer passes.
         steps = STEPS_PER_ROOT * math.sqrt(n_samples)
         return max(MIN_EPOCHS, math.ceil(steps / self.steps_per_epoch(n_samples)))
+
+
+@dataclass
+class RLTrainerConfig(TrainingArguments):
+    """What reinforcement learning is told: the fields of :class:`TrainingArguments` and those of PPO.
+
+    A value of -1 switches an option off: it then contributes exactly nothing.
+
+    Parameters
+    ----------
+    lr, others_lr, weight_decay, others_weight_decay, optim, max_epochs, batch_size : see TrainingArguments
+        Those of the supervised training are not taken over. `max_epochs` and the schedule count a batch, with all
+        of its `num_rl_iters` updates, as one step.
+    gradient_accumulation_steps, lr_scheduler_type, warmup_ratio, max_grad_norm, cache_dir : see TrainingArguments
+        As above.
+    cliprange : float, default=0.2
+        How far the ratio of new to old probability counts: up to 1 - cliprange and 1 + cliprange.
+    num_rl_iters : int, default=3
+        Updates on the actions sampled for a batch.
+    gamma : float, default=-1
+        Focal weights ``(1 - p_t)^gamma``, with p_t the probability of the true answer when the actions were
+        sampled: labels that the model knows already count less.
+    alpha : float, default=-1
+        Weight of the labels that are true; 1 - alpha is that of the others.
+    labels_smoothing : float, default=-1
+        Share of each action that is spread evenly over all actions.
+    entropy_beta : float, default=-1
+        Factor of the entropy, which is rewarded: predictions stay undecided for longer.
+    kl_beta : float, default=-1
+        Factor of the Kullback-Leibler divergence from the reference model, which is punished.
+    get_actions : {"bernoulli", "threshold"}, default="bernoulli"
+        "bernoulli": sampled from the probabilities, each label for itself, or where one label holds one of them.
+        "threshold": the labels whose probability reaches `threshold`, or where one label holds the likeliest.
+    threshold : float, default=0.5
+        See `get_actions`.
+
+    References
+    ----------
+    Schulman et al., "Proximal Policy Optimization Algorithms", 2017, https://arxiv.org/abs/1707.06347
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassClassifier
+    >>> GLiClassClassifier(rl=RLTrainerConfig(kl_beta=0.1)).get_params()["rl__kl_beta"]
+    0.1
+    """
+
+    cliprange: float = 0.2
+    num_rl_iters: int = 3
+    gamma: float = -1
+    alpha: float = -1
+    labels_smoothing: float = -1
+    entropy_beta: float = -1
+    kl_beta: float = -1
+    get_actions: str = "bernoulli"
+    threshold: float = 0.5
+
+    _parameter_constraints = {**CONSTRAINTS, **RL_CONSTRAINTS}
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(TrainingArguments))

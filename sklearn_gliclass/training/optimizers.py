@@ -1,5 +1,8 @@
 """Optimisers and schedules, by their names in transformers."""
 
+import importlib
+from functools import partial
+
 import torch
 from torch import nn
 from transformers import Adafactor, get_scheduler
@@ -15,7 +18,58 @@ def _adafactor(groups, lr, **kwargs):
     return Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False, **kwargs)
 
 
-# name -> f(parameter groups, lr)
+_ADAM = {"betas": (0.9, 0.999), "eps": 1e-8}
+_LION = {"betas": (0.9, 0.999)}
+
+
+def _bitsandbytes(name, bits, **kwargs):
+    return "bitsandbytes", f"bitsandbytes.optim.{name}", {"optim_bits": bits, **kwargs}
+
+
+# Optimisers of packages that are not among our requirements: name -> (what to install, class, its options).
+PACKAGED = {
+    "adamw_torch_4bit": ("torchao", "torchao.optim.AdamW4bit", _ADAM),
+    "adamw_torch_8bit": ("torchao", "torchao.optim.AdamW8bit", _ADAM),
+    "adamw_8bit": _bitsandbytes("AdamW", 8, **_ADAM),
+    "adamw_bnb_8bit": _bitsandbytes("AdamW", 8, **_ADAM),
+    "paged_adamw_8bit": _bitsandbytes("AdamW", 8, is_paged=True, **_ADAM),
+    "paged_adamw_32bit": _bitsandbytes("AdamW", 32, is_paged=True, **_ADAM),
+    "ademamix": _bitsandbytes("AdEMAMix", 32),
+    "ademamix_8bit": _bitsandbytes("AdEMAMix", 8),
+    "paged_ademamix_8bit": _bitsandbytes("AdEMAMix", 8, is_paged=True),
+    "paged_ademamix_32bit": _bitsandbytes("AdEMAMix", 32, is_paged=True),
+    "lion_8bit": _bitsandbytes("Lion", 8, **_LION),
+    "lion_32bit": _bitsandbytes("Lion", 32, **_LION),
+    "paged_lion_8bit": _bitsandbytes("Lion", 8, is_paged=True, **_LION),
+    "paged_lion_32bit": _bitsandbytes("Lion", 32, is_paged=True, **_LION),
+    "rmsprop_bnb": _bitsandbytes("RMSprop", 32),
+    "rmsprop_bnb_8bit": _bitsandbytes("RMSprop", 8),
+    "rmsprop_bnb_32bit": _bitsandbytes("RMSprop", 32),
+    "grokadamw": ("grokadamw", "grokadamw.GrokAdamW", {}),
+    "stable_adamw": ("torch-optimi", "optimi.StableAdamW", _ADAM),
+    "schedule_free_adamw": ("schedulefree", "schedulefree.AdamWScheduleFree", _ADAM),
+    "schedule_free_radam": ("schedulefree", "schedulefree.RAdamScheduleFree", _ADAM),
+    "schedule_free_sgd": ("schedulefree", "schedulefree.SGDScheduleFree", {}),
+}
+
+
+def _packaged(groups, lr, optim):
+    """The optimiser of another package, or an error with the line that installs it."""
+    package, path, kwargs = PACKAGED[optim]
+    module, name = path.rsplit(".", 1)
+    try:
+        optimizer = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"optim={optim!r} needs a package that is not installed: pip install {package}; or choose from "
+            f"{sorted(set(OPTIMIZERS) - set(PACKAGED))}."
+        ) from error
+    return optimizer(groups, lr=lr, **kwargs)
+
+
+# name -> f(parameter groups, lr). Missing are names of transformers that take more than parameters and a rate: lists
+# of layers (galore, apollo), a training loop of their own (lomo), other devices (xla, npu), a package that is no
+# longer built (anyprecision).
 OPTIMIZERS = {
     "adamw_torch": _adamw,
     "adamw_torch_fused": _adamw,
@@ -23,6 +77,7 @@ OPTIMIZERS = {
     "sgd": torch.optim.SGD,
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
+    **{name: partial(_packaged, optim=name) for name in PACKAGED},
 }
 
 # "reduce_lr_on_plateau" follows a score and greedy a loss: neither is known at each step.

@@ -180,6 +180,17 @@ class Trainer(skorch.NeuralNet):
             self._optimizer_step(batch)
         return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
 
+    def _set_training(self, training=True):
+        super()._set_training(training)
+        # Schedule-free optimisers train with other weights than they predict with.
+        switch = getattr(self.optimizer_, "train" if training else "eval", None)
+        if switch is not None:
+            switch()
+
+    def on_train_end(self, net, X=None, y=None, **kwargs):
+        super().on_train_end(net, X=X, y=y, **kwargs)
+        self._set_training(False)
+
     def _sums_losses(self) -> bool:
         config = self.module_.config
         return config.problem_type == "multi_label_classification" and config.focal_loss_reduction == "sum"

@@ -1,0 +1,100 @@
+"""What models beside the trained one say about its texts, asked once before reinforcement learning."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.prompt import LAYOUTS
+from ..data.tokenizer import PieceTokenizer
+from ..inference import InferenceEngine
+from ..model import GLiClassModel
+from ..model.loading import resolve_max_length
+from ..targets import MULTI, PROBLEM_TYPES, SINGLE, logits_to_probabilities
+
+_KINDS = {PROBLEM_TYPES[SINGLE]: SINGLE, PROBLEM_TYPES[MULTI]: MULTI}
+
+
+def reference_probabilities(reference, texts: Sequence[str] | None, labels: Sequence[str], problem_type: str):
+    """Probabilities (n_texts, n_labels) that a reference gives to labels.
+
+    Parameters
+    ----------
+    reference : fitted GLiClassClassifier, (GLiClassModel, tokenizer[, label tokenizer]) or callable
+        A classifier must know the labels' texts and must have been trained on the same kind of y.
+    texts, labels : sequence of str
+        What it reads.
+    problem_type : str
+        Of the model that is trained.
+    """
+    texts = _check_texts(texts, "reference_model")
+    if isinstance(reference, (tuple, list)):
+        probabilities = logits_to_probabilities(_pair_logits(*reference, texts, labels), _KINDS[problem_type])
+    elif hasattr(reference, "predict_proba"):
+        probabilities = _classifier_probabilities(reference, texts, labels, problem_type)
+    elif isinstance(reference, GLiClassModel):
+        raise TypeError(
+            "reference_model is a GLiClassModel, which cannot read texts without a tokenizer; give the pair "
+            "(model, tokenizer)."
+        )
+    else:
+        probabilities = np.asarray(reference(list(texts), list(labels)), dtype=np.float64)
+    if probabilities.shape != (len(texts), len(labels)):
+        raise ValueError(
+            f"reference_model returned the shape {probabilities.shape} for {len(texts)} texts and {len(labels)} "
+            f"labels; it must return probabilities of shape ({len(texts)}, {len(labels)})."
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError("reference_model returned values that are no probabilities: they must lie in 0..1.")
+    return probabilities
+
+
+def fixed_values(value_model, texts: Sequence[str] | None) -> np.ndarray:
+    """The reward (n_texts,) that a fitted regressor or a callable expects of each text."""
+    texts = list(_check_texts(texts, "value_model"))
+    values = value_model.predict(texts) if hasattr(value_model, "predict") else value_model(texts)
+    values = np.asarray(values, dtype=np.float64)
+    if values.size != len(texts) or not np.isfinite(values).all():
+        raise ValueError(
+            f"value_model returned the shape {values.shape} for {len(texts)} texts, or values that are not finite; it "
+            "must return one number for each text."
+        )
+    return values.reshape(-1)
+
+
+def _check_texts(texts, name: str):
+    if texts is None:
+        raise ValueError(f"{name} reads texts, and this TextDataset has none; build it with texts=.")
+    return texts
+
+
+def _pair_logits(model, tokenizer, *rest) -> np.ndarray:
+    *label_tokenizer, texts, labels = rest
+    config = model.config
+    layout = LAYOUTS[config.architecture_type](
+        config,
+        PieceTokenizer(tokenizer),
+        labels,
+        resolve_max_length(None, config.encoder_config, tokenizer),
+        *map(PieceTokenizer, label_tokenizer),
+    )
+    return InferenceEngine(model, layout, config.max_num_classes).logits(texts)
+
+
+def _classifier_probabilities(reference, texts, labels, problem_type) -> np.ndarray:
+    known = getattr(reference, "label_names_", None)
+    if known is None:
+        raise TypeError(
+            f"reference_model is a {type(reference).__name__} that is not a fitted GLiClassClassifier; fit it, or give "
+            "a callable: lambda texts, labels: probabilities of shape (n_texts, n_labels)."
+        )
+    if reference.config_.problem_type != problem_type:
+        raise ValueError(
+            f"reference_model was trained for {reference.config_.problem_type!r}, and this y is {problem_type!r}; give "
+            "a reference for the same kind of y."
+        )
+    missing = [label for label in labels if label not in known]
+    if missing:
+        raise ValueError(f"reference_model does not know the label(s) {missing[:5]!r}; it knows {list(known)[:10]!r}.")
+    # Its engine and not predict_proba: the texts may have been made of the rows of a table.
+    logits = reference._engine().logits(texts)
+    return logits_to_probabilities(logits, _KINDS[problem_type])[:, [known.index(label) for label in labels]]

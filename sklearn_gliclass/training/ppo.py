@@ -1,0 +1,128 @@
+"""The formulas of proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
+
+A policy says how probable the actions are: which labels a text gets. Shapes: ``logits``, ``actions`` and ``valid``
+(n, labels); what a policy returns for its decisions is (n, labels) where each label is a decision of its own, and
+(n, 1) where one label is chosen. Labels that are not valid have probability 0 and count for nothing.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LEAST_PROBABILITY = 1e-7  # of a reference: its logarithm must be finite
+
+
+class YesNoPolicy:
+    """Multi-label: each label is a decision of its own."""
+
+    def __init__(self, logits: Tensor, valid: Tensor):
+        self.valid = valid
+        self.decisions = valid  # the entries of (n, labels) that count
+        self.log_yes, self.log_no = F.logsigmoid(logits), F.logsigmoid(-logits)
+        self.probs = self.log_yes.exp() * valid
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Actions, each label with its probability."""
+        return torch.bernoulli(self.probs, generator=generator)
+
+    def decide(self, threshold: float) -> Tensor:
+        """The labels whose probability reaches the threshold."""
+        return ((self.probs >= threshold) & self.valid).to(self.probs.dtype)
+
+    def log_prob(self, actions: Tensor, smoothing: float = -1) -> Tensor:
+        """Logarithm of the probability of each decision; smoothed, an action is part yes and part no."""
+        if smoothing > 0:
+            actions = actions * (1 - smoothing) + 0.5 * smoothing
+        return self._masked(actions * self.log_yes + (1 - actions) * self.log_no)
+
+    def entropy(self) -> Tensor:
+        """Entropy of each decision."""
+        return -self._masked(self.probs * self.log_yes + (1 - self.probs) * self.log_no)
+
+    def divergence(self, reference: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of each decision from probabilities of a reference."""
+        reference = reference.clamp(_LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+        yes = self.probs * (self.log_yes - reference.log())
+        no = (1 - self.probs) * (self.log_no - (1 - reference).log())
+        return self._masked(yes + no)
+
+    def of_decisions(self, values: Tensor, actions: Tensor) -> Tensor:
+        """Values of the labels as values of the decisions."""
+        return values
+
+    def _masked(self, values: Tensor) -> Tensor:
+        return values.masked_fill(~self.valid, 0.0)
+
+
+class ChoicePolicy:
+    """Single-label: one decision, which of the labels it is."""
+
+    def __init__(self, logits: Tensor, valid: Tensor):
+        self.valid = valid
+        self.decisions = valid.any(dim=1, keepdim=True)
+        self.log_probs = logits.masked_fill(~valid, torch.finfo(logits.dtype).min).log_softmax(dim=1)
+        self.probs = self.log_probs.exp() * valid
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Actions: one label for each row, by the probabilities."""
+        return self._one_hot(torch.multinomial(self.probs, 1, generator=generator))
+
+    def decide(self, threshold: float) -> Tensor:
+        """The likeliest label; there is no threshold to reach."""
+        return self._one_hot(self.probs.argmax(dim=1, keepdim=True))
+
+    def log_prob(self, actions: Tensor, smoothing: float = -1) -> Tensor:
+        """Logarithm of the probability of the choice; smoothed, a part of it is spread over all labels."""
+        if smoothing > 0:
+            actions = actions * (1 - smoothing) + smoothing * self.valid / self.valid.sum(dim=1, keepdim=True)
+        return self._sum(actions * self.log_probs)
+
+    def entropy(self) -> Tensor:
+        """Entropy of the choice."""
+        return -self._sum(self.probs * self.log_probs)
+
+    def divergence(self, reference: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of the choice from a reference, which is taken over the valid labels."""
+        reference = reference.clamp_min(_LEAST_PROBABILITY) * self.valid
+        reference = (reference / reference.sum(dim=1, keepdim=True)).clamp_min(_LEAST_PROBABILITY)
+        return self._sum(self.probs * (self.log_probs - reference.log()))
+
+    def of_decisions(self, values: Tensor, actions: Tensor) -> Tensor:
+        """Values of the labels as values of the choices made."""
+        return (values * actions).sum(dim=1, keepdim=True)
+
+    def _one_hot(self, index: Tensor) -> Tensor:
+        return torch.zeros_like(self.probs).scatter_(1, index, 1.0)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return values.masked_fill(~self.valid, 0.0).sum(dim=1, keepdim=True)
+
+
+POLICIES = {
+    "single_label_classification": ChoicePolicy,
+    "multi_label_classification": YesNoPolicy,
+}
+
+
+def focal_weights(probs: Tensor, targets: Tensor, alpha: float = -1, gamma: float = -1) -> Tensor:
+    """Weights (n, labels) after Lin et al. 2017, https://arxiv.org/abs/1708.02002.
+
+    ``alpha_t (1 - p_t)^gamma``, with p_t the probability of the true answer; a negative number switches its factor off.
+    """
+    weights = torch.ones_like(probs)
+    if gamma >= 0:
+        weights = weights * (1 - (probs * targets + (1 - probs) * (1 - targets))) ** gamma
+    if alpha >= 0:
+        weights = weights * (alpha * targets + (1 - alpha) * (1 - targets))
+    return weights
+
+
+def clipped_loss(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, cliprange: float) -> tuple[Tensor, Tensor]:
+    """Minus the clipped objective of each decision, and which ratios left the range.
+
+    ``-min(ratio A, clip(ratio, 1 - cliprange, 1 + cliprange) A)`` with the ratio of new to old probability;
+    `advantage` is (n, 1).
+    """
+    ratio = (log_prob - old_log_prob).exp()
+    loss = -torch.min(ratio * advantage, ratio.clamp(1 - cliprange, 1 + cliprange) * advantage)
+    return loss, (ratio - 1).abs() > cliprange

@@ -1,6 +1,7 @@
 """What both estimators share: hyperparameters, the way from texts to a trained model and to predictions."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from skorch.callbacks import EarlyStopping
 
 from . import persistence
 from .building import Start, build
+from .configuration import hyperparameters_of
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
 from .data.tokenizer import PieceTokenizer
@@ -21,7 +23,7 @@ from .model.loading import resolve_max_length
 from .model.lookup import find_checkpoint
 from .model.precision import find_device, weight_dtype
 from .parameters import CONSTRAINTS, MODEL_ORIGIN
-from .training import arguments
+from .training import arguments, ewc
 from .training.arguments import TrainingArguments
 from .training.trainer import Trainer
 
@@ -96,6 +98,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         device="auto",
         dtype="float32",
         max_batch_tokens=2048,
+        ewc_lambda=0.0,
         verbose=0,
         random_state=None,
     ):
@@ -161,6 +164,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.device = device
         self.dtype = dtype
         self.max_batch_tokens = max_batch_tokens
+        self.ewc_lambda = ewc_lambda
         self.verbose = verbose
         self.random_state = random_state
 
@@ -172,6 +176,44 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tags.transformer_tags.preserves_dtype = []
         tags.non_deterministic = False
         return tags
+
+    @classmethod
+    def from_config(cls, config, training_args=None, rl=None, **hyperparameters):
+        """Build an unfitted estimator from GLiClass's configuration objects.
+
+        Parameters
+        ----------
+        config : GLiClassModelConfig
+            The model. What it says holds, also where the estimators' own defaults differ; what it has worked out
+            by itself (ids of tokens, sizes) is worked out again by `fit`, and the problem is inferred from y where
+            it has its default.
+        training_args : TrainingArguments or transformers.TrainingArguments, optional
+            The training loop; see :meth:`TrainingArguments.from_transformers`. Default: the estimators' defaults.
+        rl : RLTrainerConfig, optional
+            Reinforcement learning; classifiers only.
+        **hyperparameters
+            Further hyperparameters; they win.
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        TypeError, ValueError
+            Objects of another kind, or fields that have no counterpart.
+
+        Examples
+        --------
+        >>> from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig, TrainingArguments
+        >>> config = GLiClassModelConfig(encoder_model="microsoft/deberta-v3-small", scorer_type="mlp")
+        >>> clf = GLiClassClassifier.from_config(config, TrainingArguments(max_epochs=2))
+        >>> clf.scorer_type, clf.architecture_type, clf.max_epochs
+        ('mlp', 'uni-encoder', 2)
+        """
+        if rl is not None:
+            hyperparameters["rl"] = rl
+        return cls(**{**hyperparameters_of(config, training_args), **hyperparameters})
 
     # -- fit -------------------------------------------------------------------------------------------------
 
@@ -202,7 +244,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             if not keep:
                 self._adopt(build(self, [*texts, *label_texts], targets.problem_type))
             self.label_names_ = list(label_texts)
-            self._train(texts, targets, sample_weight, stratify, seed, epochs)
+            self._train(texts, targets, sample_weight, stratify, seed, epochs, keep)
         return self
 
     def _start(self, label_texts, problem_type) -> None:
@@ -235,7 +277,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Regression reads all of its outputs at once."""
         return None if self.config_.problem_type == "regression" else self.max_num_classes
 
-    def _train(self, texts, targets, sample_weight, stratify, seed, epochs) -> None:
+    def _train(self, texts, targets, sample_weight, stratify, seed, epochs, goes_on) -> None:
         layout = self._layout(self.label_names_)
         rows, valid_rows = self._split(len(texts), stratify, seed)
 
@@ -244,7 +286,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             array, weight = (a if chosen is None else a[chosen] for a in (targets.array, sample_weight))
             tokens = layout.tokenize(part)
             return TextDataset(layout, tokens, _in_dtype(array, self.dtype), _in_dtype(weight, self.dtype),
-                               len(self.label_names_), self._labels_per_prompt(), self.shuffle_labels)  # fmt: skip
+                               len(self.label_names_), self._labels_per_prompt(), self.shuffle_labels,
+                               part)  # fmt: skip
 
         train = dataset(rows)
         # The first labels stand for any: which of them share a prompt with a text differs from epoch to epoch.
@@ -256,10 +299,49 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.net_ = self._make_net(seed, valid)
             self.net_.initialize()
         self.net_.module_.train()
-        self.net_.partial_fit(train, epochs=epochs)
+        with self._elastic(goes_on):
+            self.net_.partial_fit(train, epochs=epochs)
+            if epochs is None:
+                self._reinforce(train, valid, seed)
+        self._remember(train, seed)
         self.model_.eval()
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
+
+    def _reinforce(self, train: TextDataset, valid: TextDataset | None, seed: int) -> None:
+        """What `fit` does after the supervised epochs: nothing, but for the classifier."""
+
+    def _elastic(self, goes_on: bool):
+        """A context in which weights that earlier data depend on are held back, where `ewc_lambda` says so."""
+        if not goes_on:
+            self._forget()
+        if not self.ewc_lambda or not goes_on:
+            return nullcontext()
+        if not hasattr(self, "fisher_"):
+            warnings.warn(
+                f"ewc_lambda={self.ewc_lambda!r} protects nothing in this call: what the earlier data depend on was "
+                "not measured, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set "
+                "ewc_lambda before the first fit.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return nullcontext()
+        return ewc.elastic(self.net_, self.fisher_, self.ewc_lambda)
+
+    def _remember(self, train: TextDataset, seed: int) -> None:
+        """Measure what the data just trained on depend on, for later calls of `partial_fit`."""
+        if not self.ewc_lambda:
+            self._forget()
+            return
+        fisher, n_rows = ewc.fisher_information(self.net_, train, seed), len(train)
+        if hasattr(self, "fisher_"):
+            fisher = ewc.merge(self.fisher_, self._fisher_rows, fisher, n_rows)
+            n_rows += self._fisher_rows
+        self.fisher_, self._fisher_rows = fisher, n_rows
+
+    def _forget(self) -> None:
+        for name in ("fisher_", "_fisher_rows"):
+            self.__dict__.pop(name, None)
 
     def _split(self, n_rows: int, stratify, seed: int):
         """Rows to train and to validate on; (None, None) means all to train."""

@@ -3,8 +3,8 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import ClassifierMixin, _fit_context, clone
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .base import BaseGLiClass
@@ -19,6 +19,7 @@ from .targets import (
     logits_to_probabilities,
     read_class_targets,
 )
+from .training import RLTrainer, RLTrainerConfig
 
 
 class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
@@ -166,6 +167,21 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Precision; "bfloat16" is mixed precision.
     max_batch_tokens : int, default=2048
         Most tokens, padding included, in a batch of the prediction.
+    ewc_lambda : float, default=0.0
+        Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
+        on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
+        depend on (a backward pass for each of 256 rows). Useful values differ with the data, from 1 upwards.
+    rl : RLTrainerConfig, optional
+        `fit` goes on with reinforcement learning after the supervised epochs (``max_epochs=0``: none), for
+        ``rl.max_epochs``; what it maximises are the rewards. `partial_fit` stays supervised.
+    reward_components : dict or list of (name, function) pairs, optional
+        Rewards of `rl`, which are added up: a function of probabilities, labels given, true labels and the mask of
+        known ones, tensors of shape (n, n_classes), returns rewards of shape (n, 1). Default: F1 of each text. See
+        :class:`RLTrainer` and ``sklearn_gliclass.training.rewards``.
+    value_model : torch.nn.Module, fitted regressor or callable, optional
+        In `rl`, what reward is to be expected of a text; see :class:`RLTrainer`. Default: the batch's mean.
+    reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer) or callable, optional
+        In `rl`, whose probabilities the model should stay near to, as ``rl.kl_beta`` says; see :class:`RLTrainer`.
     verbose : int, default=0
         1: progress bars.
     random_state : int, RandomState instance or None, default=None
@@ -192,8 +208,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         The label encoder's tokenizer in the bi-encoders.
     net_ : Trainer
         The skorch net that trained the model.
+    rl_net_ : RLTrainer
+        The skorch net of `rl`; not stored by pickle.
     history_ : skorch.history.History
-        Losses, durations and learning rates per epoch.
+        Losses, durations and learning rates per epoch; those of `rl` come last, with rewards and more.
     n_iter_ : int
         Epochs trained.
     training_args_ : TrainingArguments
@@ -236,6 +254,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         **BaseGLiClass._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+        "rl": [RLTrainerConfig, None],
+        "reward_components": [dict, list, tuple, None],
+        "value_model": [HasMethods("predict"), callable, None],
+        "reference_model": [HasMethods("predict_proba"), callable, tuple, None],
     }
 
     def __init__(
@@ -305,6 +327,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         device="auto",
         dtype="float32",
         max_batch_tokens=2048,
+        ewc_lambda=0.0,
+        rl=None,
+        reward_components=None,
+        value_model=None,
+        reference_model=None,
         verbose=0,
         random_state=None,
     ):
@@ -371,11 +398,22 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             device=device,
             dtype=dtype,
             max_batch_tokens=max_batch_tokens,
+            ewc_lambda=ewc_lambda,
             verbose=verbose,
             random_state=random_state,
         )
         self.class_weight = class_weight
         self.threshold = threshold
+        self.rl = rl
+        self.reward_components = reward_components
+        self.value_model = value_model
+        self.reference_model = reference_model
+
+    def __sklearn_clone__(self):
+        # Models that give advice are used as they are: a clone of a fitted one would not be fitted.
+        return super().__sklearn_clone__().set_params(
+            value_model=self.value_model, reference_model=self.reference_model
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -432,6 +470,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight, known, epochs=1)
 
     def _fit(self, X, y, sample_weight, classes=None, epochs=None):
+        self._check_rl()
         texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)
@@ -448,6 +487,38 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         weight = class_sample_weight(targets, self.class_weight, weight)
         stratify = targets.array if targets.kind == SINGLE else None
         return self._fit_model(texts, targets, names, weight, stratify, epochs)
+
+    def _check_rl(self):
+        """What only reinforcement learning reads raises without it."""
+        if self.rl is not None:
+            self.rl.validate()
+            return
+        for name in ("reward_components", "value_model", "reference_model"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is read by reinforcement learning alone, and rl is None; set rl=RLTrainerConfig(), or "
+                    f"leave {name}=None."
+                )
+
+    def _reinforce(self, train, valid, seed):
+        if self.rl is None:
+            return
+        self.rl_net_ = RLTrainer(
+            self.model_,
+            clone(self.rl),
+            valid,
+            self.dtype,
+            seed,
+            reward_components=self.reward_components,
+            value_model=self.value_model,
+            reference_model=self.reference_model,
+            callbacks=list(self.callbacks or []),
+            progress=bool(self.verbose),
+            device=str(self.model_.device),
+        ).initialize()
+        self.rl_net_.history = self.net_.history
+        self.rl_net_.callbacks_ += [entry for entry in self.net_.callbacks_ if entry[0] == "ewc"]
+        self.rl_net_.partial_fit(train)
 
     def _fit_zero_shot(self, labels):
         classes = np.asarray(labels)

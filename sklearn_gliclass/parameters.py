@@ -73,6 +73,7 @@ CONSTRAINTS = {
     "device": [str],
     "dtype": [StrOptions(set(DTYPES))],
     "max_batch_tokens": [_positive],
+    "ewc_lambda": [Interval(Real, 0, None, closed="left")],
     "verbose": ["verbose"],
     "random_state": ["random_state"],
 }

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from .data.tokenizer import load_tokenizer
 from .model import GLiClassModelConfig
 from .model.loading import quiet_transformers
+from .training import RLTrainerConfig
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -67,7 +68,8 @@ def read_estimator(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["fitted"] = {name: _from_plain(value) for name, value in record["fitted"].items()}
+    for part in ("hyperparameters", "fitted"):
+        record[part] = {name: _from_plain(value) for name, value in record[part].items()}
     return record
 
 
@@ -105,7 +107,9 @@ def _json_values(parameters: dict) -> tuple[dict, list[str]]:
 
 
 def _plain(value):
-    """JSON for NumPy's scalars and arrays, and for dicts whose keys are no strings."""
+    """JSON for NumPy's scalars and arrays, dicts whose keys are no strings, and what `rl` is told."""
+    if isinstance(value, RLTrainerConfig):
+        return {"RLTrainerConfig": value.get_params(deep=False)}
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": value.dtype.str if value.dtype.kind != "O" else "O"}
     if isinstance(value, np.generic):
@@ -118,6 +122,8 @@ def _plain(value):
 def _from_plain(value):
     if isinstance(value, dict) and set(value) == {"array", "dtype"}:
         return np.array(value["array"], dtype=value["dtype"])
+    if isinstance(value, dict) and set(value) == {"RLTrainerConfig"}:
+        return RLTrainerConfig(**value["RLTrainerConfig"])
     if isinstance(value, dict) and set(value) == {"items"}:
         return dict(value["items"])
     return value
@@ -203,7 +209,7 @@ def pack_state(state: dict) -> dict:
     }
     if "history_" in state:
         packed["history_"] = [dict(row) for row in state["history_"]]
-    for name in ("net_", "config_", "_pieces", "_label_pieces"):
+    for name in ("net_", "rl_net_", "config_", "_pieces", "_label_pieces"):
         packed.pop(name, None)
     return packed
 

@@ -150,6 +150,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Precision; "bfloat16" is mixed precision.
     max_batch_tokens : int, default=2048
         Most tokens, padding included, in a batch of the prediction.
+    ewc_lambda : float, default=0.0
+        Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
+        on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
+        depend on (a backward pass for each of 256 rows). Useful values differ with the data, from 1 upwards.
     verbose : int, default=0
         1: progress bars.
     random_state : int, RandomState instance or None, default=None

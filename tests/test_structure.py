@@ -15,7 +15,7 @@ LAYERS = [
     ["model"],
     ["data"],
     ["inputs", "targets", "inference", "training", "persistence"],
-    ["parameters", "building"],
+    ["parameters", "building", "configuration"],
     ["base"],
     ["classifier", "regressor"],
     ["testing", "_version", "__init__"],
@@ -68,6 +68,8 @@ def test_public_names():
         "GLiClassModelConfig",
         "TrainingArguments",
         "Trainer",
+        "RLTrainer",
+        "RLTrainerConfig",
     }
     assert set(sklearn_gliclass.__all__) - {"__version__"} == public
 

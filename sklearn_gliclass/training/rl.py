@@ -209,7 +209,7 @@ class RLTrainer(Trainer):
     def train_step(self, batch, **fit_params):
         """Give labels to the texts of a step, and `num_rl_iters` updates of the weights."""
         self._set_training(True)
-        _dropout_off(self.module_)
+        self.rest()
         step, _ = batch
         rollouts = [self._roll_out(part) for part in step.batches]
         self._set_advantages(rollouts)
@@ -228,17 +228,13 @@ class RLTrainer(Trainer):
         for name, value in values.items():
             self.history.record_batch(name, value)
 
-    def _logits(self, inputs) -> Tensor:
-        with autocast(self.device, self.dtype):
-            return self.module_(**inputs).logits.to(weight_dtype(self.dtype))
-
     @torch.no_grad()
     def _roll_out(self, batch: Batch) -> Rollout:
         """Give labels to the texts of a batch."""
         args = self.args_
         inputs = to_device(batch.inputs, self.device, weight_dtype(self.dtype))
         labels, sample_weight = inputs.pop("labels"), inputs.pop("sample_weight")
-        logits = self._logits(inputs)
+        logits = self.logits(inputs)
         targets, valid = read_targets(labels, logits, self.module_.config.ignore_index)
         policy = self.policy_(logits, valid)
         sampled = args.get_actions == "bernoulli"
@@ -303,7 +299,8 @@ class RLTrainer(Trainer):
             loss.backward()
             clip_fraction = n_clipped / sum(int((other.weights > 0).sum()) for other in rollouts)
             for name, value in {**terms, "loss": loss, "clip_fraction": clip_fraction}.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+                value = value.item() if isinstance(value, Tensor) else value
+                sums[name] = sums.get(name, 0.0) + value
         self.notify("on_grad_computed", named_parameters=list(self.module_.named_parameters()), batch=step,
                     training=True)  # fmt: skip
         self._take_step(self.module_, self.optimizer_)
@@ -314,7 +311,7 @@ class RLTrainer(Trainer):
     def _terms(self, rollout: Rollout) -> tuple[dict[str, Tensor], int]:
         """The sums that the loss is made of, and how many ratios left the range."""
         args = self.args_
-        policy = self.policy_(self._logits(rollout.inputs), rollout.valid)
+        policy = self.policy_(self.logits(rollout.inputs), rollout.valid)
         log_prob = policy.log_prob(rollout.actions, args.labels_smoothing)
         policy_loss, clipped = clipped_loss(log_prob, rollout.log_prob, rollout.advantage, args.cliprange)
         weights = rollout.weights
@@ -371,11 +368,3 @@ def _outcome(rollouts: list[Rollout]) -> dict[str, float]:
     reward = torch.cat([rollout.reward for rollout in rollouts])
     means = {name: float(values.mean()) for name, values in {"reward": reward, **parts}.items()}
     return {**means, "advantage": float(advantage.mean()), "advantage_std": float(advantage.std(correction=0))}
-
-
-def _dropout_off(module: nn.Module) -> None:
-    """Evaluation mode, but for LSTMs: cuDNN computes their gradients in training mode only."""
-    module.eval()
-    for part in module.modules():
-        if isinstance(part, nn.RNNBase):
-            part.train()

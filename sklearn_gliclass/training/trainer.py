@@ -180,6 +180,17 @@ class Trainer(skorch.NeuralNet):
             self._optimizer_step(batch)
         return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
 
+    def logits(self, inputs) -> torch.Tensor:
+        """Logits (n, labels) of inputs on the device, with gradients."""
+        return self._run(inputs).logits.to(weight_dtype(self.dtype))
+
+    def rest(self) -> None:
+        """Switch dropout off, with gradients still to come: cuDNN's LSTMs compute them in training mode only."""
+        self.module_.eval()
+        for part in self.module_.modules():
+            if isinstance(part, nn.RNNBase):
+                part.train()
+
     def _set_training(self, training=True):
         super()._set_training(training)
         # Schedule-free optimisers train with other weights than they predict with.

@@ -19,8 +19,8 @@ COUNTERPARTS = {
     "cache_dir": "cache_dir",
 }
 
-# No files are written and nothing is reported: where to is not read, and "no" is what happens anyway.
-_NOT_READ = {"output_dir"}
+# No files are written, nothing is reported and there is no loader: how is not read, and "no" is what happens anyway.
+_NOT_READ = {"output_dir", "dataloader_pin_memory"}
 _NEVER_DONE = {"save_strategy", "logging_strategy", "eval_strategy", "report_to", "push_to_hub", "do_train"}
 
 _ELSEWHERE = {

@@ -1,0 +1,63 @@
+"""From GLiClass's configuration objects to hyperparameters."""
+
+from .model import GLiClassModelConfig
+from .model.config import BI_ENCODERS
+from .parameters import MODEL_PARAMETERS
+from .training import RLTrainerConfig, TrainingArguments
+
+_WORKED_OUT_AGAIN = ("class_token_index", "text_token_index", "vocab_size")  # by `fit`, from the tokenizer
+_INFERRED_PROBLEM_TYPE = "single_label_classification"  # the configuration's default, also where nobody chose it
+
+
+def hyperparameters_of(config: GLiClassModelConfig, training_args=None) -> dict:
+    """The hyperparameters that a configuration and training arguments stand for.
+
+    What the configuration has worked out by itself (ids of tokens, sizes, a label encoder like the text encoder) is
+    left to `fit`, which works it out again.
+    """
+    if not isinstance(config, GLiClassModelConfig):
+        raise TypeError(f"config must be a GLiClassModelConfig, got {type(config).__name__}.")
+    return {**_model_hyperparameters(config), **_training_hyperparameters(training_args)}
+
+
+def _model_hyperparameters(config: GLiClassModelConfig) -> dict:
+    found = {name: getattr(config, name) for name in MODEL_PARAMETERS if name not in _WORKED_OUT_AGAIN}
+    width = config.encoder_config.get_text_config().hidden_size
+    if config.hidden_size == width * (2 if config.projector_init == "identity" else 1):
+        found["hidden_size"] = None
+    if config.architecture_type not in BI_ENCODERS:
+        del found["tie_encoders"]
+    if config.problem_type != _INFERRED_PROBLEM_TYPE:
+        found["problem_type"] = config.problem_type
+    return {**found, **_encoders(config)}
+
+
+def _encoders(config: GLiClassModelConfig) -> dict:
+    """Names where there are names, else configurations."""
+    found = {}
+    if config.encoder_model_name:
+        found["encoder_model"] = config.encoder_model_name
+    else:
+        found["encoder_config"] = _plain(config.encoder_config)
+    if config.architecture_type in BI_ENCODERS:
+        if config.label_model_name not in (None, config.encoder_model_name):
+            found["label_model_name"] = config.label_model_name
+        elif _plain(config.label_model_config) != _plain(config.encoder_config):
+            found["label_model_config"] = _plain(config.label_model_config)
+    return found
+
+
+def _plain(encoder_config) -> dict:
+    fields = encoder_config.to_diff_dict()
+    fields.pop("transformers_version", None)
+    return {**fields, "model_type": encoder_config.model_type}
+
+
+def _training_hyperparameters(training_args) -> dict:
+    if training_args is None:
+        return {}
+    if isinstance(training_args, RLTrainerConfig):
+        raise TypeError("training_args is an RLTrainerConfig; pass it as rl=, after the supervised training_args.")
+    if not isinstance(training_args, TrainingArguments):
+        training_args = TrainingArguments.from_transformers(training_args)
+    return training_args.get_params(deep=False)

@@ -1,0 +1,116 @@
+"""Elastic weight consolidation: what earlier data taught holds on to its weights.
+
+Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", https://arxiv.org/abs/1612.00796. The
+penalty ``lambda / 2 * sum(F (w - w_0)^2)`` draws each weight w to where training began, w_0, as strongly as its Fisher
+information F says that the earlier data depend on it. F is a mean over all rows so far (as the online variant of
+Schwarz et al. 2018, https://arxiv.org/abs/1805.06370, but without decay), so that one copy is all that is kept.
+"""
+
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from skorch.callbacks import Callback
+
+MAX_ROWS = 256  # rows, drawn at random, that the information is estimated from: each takes a backward pass
+
+
+class ElasticWeights(Callback):
+    """Adds the gradient of the penalty before the optimiser's step, and its size to the history."""
+
+    def __init__(self, fisher: dict[str, np.ndarray], ewc_lambda: float, module):
+        self.ewc_lambda = ewc_lambda
+        self.weights = [
+            (weight, weight.detach().clone(), torch.from_numpy(fisher[name]).to(weight))
+            for name, weight in module.named_parameters()
+            if name in fisher
+        ]
+
+    @torch.no_grad()
+    def on_grad_computed(self, net, named_parameters=None, **kwargs):
+        for weight, start, fisher in self.weights:
+            if weight.grad is not None:
+                weight.grad.addcmul_(fisher, weight - start, value=self.ewc_lambda)
+
+    @torch.no_grad()
+    def on_epoch_end(self, net, **kwargs):
+        penalty = sum((fisher * (weight - start).square()).sum() for weight, start, fisher in self.weights)
+        net.history.record("ewc_penalty", float(self.ewc_lambda / 2 * penalty))
+
+
+@contextmanager
+def elastic(net, fisher: dict[str, np.ndarray], ewc_lambda: float):
+    """Within it, training of the net is held back."""
+    entry = ("ewc", ElasticWeights(fisher, ewc_lambda, net.module_))
+    net.callbacks_.append(entry)
+    try:
+        yield
+    finally:
+        net.callbacks_.remove(entry)
+
+
+def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
+    """Diagonal of the Fisher information of each weight, a mean over rows.
+
+    The squared gradient of the log-likelihood of an answer drawn from the model itself, row by row.
+
+    Parameters
+    ----------
+    net : Trainer
+        Its model as it is.
+    dataset : TextDataset
+        At most `MAX_ROWS` of its rows are read.
+    seed : int
+        Seed of rows and answers.
+
+    Returns
+    -------
+    dict of str to ndarray
+        By the names of ``named_parameters``.
+    """
+    net.rest()
+    weights = {name: weight for name, weight in net.module_.named_parameters() if weight.requires_grad}
+    squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    generator = torch.Generator(net.device).manual_seed(seed)
+    likelihood = LIKELIHOODS[net.module_.config.problem_type]
+    n_rows = min(MAX_ROWS, len(dataset))
+    for batch in islice(dataset.batches(1, np.random.RandomState(seed)), n_rows):
+        inputs = {name: tensor for name, tensor in batch.inputs.items() if name not in ("labels", "sample_weight")}
+        logits = net.logits(inputs)
+        gradients = torch.autograd.grad(likelihood(logits, generator), list(weights.values()), allow_unused=True)
+        for square, gradient in zip(squares.values(), gradients, strict=True):
+            if gradient is not None:
+                square += gradient.square() / n_rows
+    return {name: square.cpu().numpy() for name, square in squares.items()}
+
+
+def merge(fisher, n_rows: int, more, n_more: int) -> dict[str, np.ndarray]:
+    """The mean over the rows of both."""
+    share = n_more / (n_rows + n_more)
+    return {name: (1 - share) * fisher[name] + share * more[name] for name in more}
+
+
+def _of_choice(logits, generator):
+    drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)
+    return logits.log_softmax(dim=1).gather(1, drawn).sum()
+
+
+def _of_labels(logits, generator):
+    drawn = torch.bernoulli(logits.detach().sigmoid(), generator=generator)
+    return -F.binary_cross_entropy_with_logits(logits, drawn, reduction="sum")
+
+
+def _of_values(logits, generator):
+    # Standardised values, with the noise of a standard deviation.
+    noise = torch.empty_like(logits).normal_(generator=generator)
+    return -(logits - (logits.detach() + noise)).square().sum() / 2
+
+
+# problem_type -> f(logits, generator): log-likelihood of an answer that is drawn from the model
+LIKELIHOODS = {
+    "single_label_classification": _of_choice,
+    "multi_label_classification": _of_labels,
+    "regression": _of_values,
+}

@@ -314,10 +314,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _elastic(self, goes_on: bool):
         """A context in which weights that earlier data depend on are held back, where `ewc_lambda` says so."""
         if not goes_on:
-            self._forget()
+            self.__dict__.pop("ewc_", None)
         if not self.ewc_lambda or not goes_on:
             return nullcontext()
-        if not hasattr(self, "fisher_"):
+        if not hasattr(self, "ewc_"):
             warnings.warn(
                 f"ewc_lambda={self.ewc_lambda!r} protects nothing in this call: what the earlier data depend on was "
                 "not measured, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set "
@@ -326,22 +326,15 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 stacklevel=5,
             )
             return nullcontext()
-        return ewc.elastic(self.net_, self.fisher_, self.ewc_lambda)
+        return ewc.elastic(self.net_, self.ewc_, self.ewc_lambda)
 
     def _remember(self, train: TextDataset, seed: int) -> None:
         """Measure what the data just trained on depend on, for later calls of `partial_fit`."""
         if not self.ewc_lambda:
-            self._forget()
+            self.__dict__.pop("ewc_", None)
             return
-        fisher, n_rows = ewc.fisher_information(self.net_, train, seed), len(train)
-        if hasattr(self, "fisher_"):
-            fisher = ewc.merge(self.fisher_, self._fisher_rows, fisher, n_rows)
-            n_rows += self._fisher_rows
-        self.fisher_, self._fisher_rows = fisher, n_rows
-
-    def _forget(self) -> None:
-        for name in ("fisher_", "_fisher_rows"):
-            self.__dict__.pop(name, None)
+        fisher = ewc.fisher_information(self.net_, train, seed)
+        self.ewc_ = ewc.consolidate(getattr(self, "ewc_", None), fisher, self.model_, len(train))
 
     def _split(self, n_rows: int, stratify, seed: int):
         """Rows to train and to validate on; (None, None) means all to train."""

@@ -170,7 +170,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     ewc_lambda : float, default=0.0
         Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
         on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
-        depend on (a backward pass for each of 256 rows). Useful values differ with the data, from 1 upwards.
+        depend on (a backward pass for each of 256 rows). Useful values differ with the data: try powers of 10.
     rl : RLTrainerConfig, optional
         `fit` goes on with reinforcement learning after the supervised epochs (``max_epochs=0``: none), for
         ``rl.max_epochs``; what it maximises are the rewards. `partial_fit` stays supervised.
@@ -214,6 +214,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Losses, durations and learning rates per epoch; those of `rl` come last, with rewards and more.
     n_iter_ : int
         Epochs trained.
+    ewc_ : dict
+        What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
     training_args_ : TrainingArguments
         What the training loop was told.
     max_length_ : int
@@ -411,8 +413,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def __sklearn_clone__(self):
         # Models that give advice are used as they are: a clone of a fitted one would not be fitted.
-        return super().__sklearn_clone__().set_params(
-            value_model=self.value_model, reference_model=self.reference_model
+        return (
+            super().__sklearn_clone__().set_params(value_model=self.value_model, reference_model=self.reference_model)
         )
 
     def __sklearn_tags__(self):

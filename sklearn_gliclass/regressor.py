@@ -153,7 +153,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     ewc_lambda : float, default=0.0
         Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
         on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
-        depend on (a backward pass for each of 256 rows). Useful values differ with the data, from 1 upwards.
+        depend on (a backward pass for each of 256 rows). Useful values differ with the data: try powers of 10.
     verbose : int, default=0
         1: progress bars.
     random_state : int, RandomState instance or None, default=None
@@ -180,6 +180,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Losses, durations and learning rates per epoch.
     n_iter_ : int
         Epochs trained.
+    ewc_ : dict
+        What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
     training_args_ : TrainingArguments
         What the training loop was told.
     max_length_ : int

@@ -240,7 +240,7 @@ def test_max_epochs_0_trains_nothing():
         (TEXTS, LABELS, {"vocab_size": 7}, "vocab_size=7 is not the encoder's"),
         (TEXTS, LABELS, {"projector_hidden_act": "tanh"}, "identity.*needs a projector_hidden_act"),
         (TEXTS, LABELS, {"hidden_size": 5}, "hidden_size=64"),
-        (TEXTS, LABELS, {"optim": "adamw_8bit"}, "'optim' parameter"),
+        (TEXTS, LABELS, {"optim": "lomo"}, "'optim' parameter"),
         (
             TEXTS,
             [f"{'very ' * 30}long label {i}" for i in range(8)],

@@ -157,7 +157,10 @@ class RLTrainerConfig(TrainingArguments):
 
     Parameters
     ----------
-    lr, others_lr, weight_decay, others_weight_decay, optim, max_epochs, batch_size : see TrainingArguments
+    lr, others_lr : float, default=5e-6, 5e-5
+        Peak learning rates of encoders and others. With the rates of supervised training, several updates on one
+        sample of labels can undo what was learnt.
+    weight_decay, others_weight_decay, optim, max_epochs, batch_size : see TrainingArguments
         Those of the supervised training are not taken over. `max_epochs` and the schedule count a batch, with all
         of its `num_rl_iters` updates, as one step.
     gradient_accumulation_steps, lr_scheduler_type, warmup_ratio, max_grad_norm, cache_dir : see TrainingArguments
@@ -194,6 +197,8 @@ class RLTrainerConfig(TrainingArguments):
     0.1
     """
 
+    lr: float = 5e-6
+    others_lr: float | None = 5e-5
     cliprange: float = 0.2
     num_rl_iters: int = 3
     gamma: float = -1

@@ -1,9 +1,10 @@
 """Elastic weight consolidation: what earlier data taught holds on to its weights.
 
-Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", https://arxiv.org/abs/1612.00796. The
-penalty ``lambda / 2 * sum(F (w - w_0)^2)`` draws each weight w to where training began, w_0, as strongly as its Fisher
-information F says that the earlier data depend on it. F is a mean over all rows so far (as the online variant of
-Schwarz et al. 2018, https://arxiv.org/abs/1805.06370, but without decay), so that one copy is all that is kept.
+Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", https://arxiv.org/abs/1612.00796.
+After each training k, the Fisher information F_k says how strongly its n_k rows depend on each weight, and the penalty
+``lambda / 2 * sum_k n_k F_k (w - w_k)^2 / sum_k n_k`` draws the weights w to the values w_k that they had then. The
+sum of parabolas is one parabola, so that two numbers for each weight are all that is kept: the mean of F_k, and the
+mean of w_k weighted by n_k F_k.
 """
 
 from contextlib import contextmanager
@@ -20,30 +21,31 @@ MAX_ROWS = 256  # rows, drawn at random, that the information is estimated from:
 class ElasticWeights(Callback):
     """Adds the gradient of the penalty before the optimiser's step, and its size to the history."""
 
-    def __init__(self, fisher: dict[str, np.ndarray], ewc_lambda: float, module):
+    def __init__(self, kept: dict, ewc_lambda: float, module):
         self.ewc_lambda = ewc_lambda
+        fisher, anchor = kept["fisher"], kept["anchor"]
         self.weights = [
-            (weight, weight.detach().clone(), torch.from_numpy(fisher[name]).to(weight))
+            (weight, torch.as_tensor(anchor[name]).to(weight), torch.as_tensor(fisher[name]).to(weight))
             for name, weight in module.named_parameters()
             if name in fisher
         ]
 
     @torch.no_grad()
     def on_grad_computed(self, net, named_parameters=None, **kwargs):
-        for weight, start, fisher in self.weights:
+        for weight, anchor, fisher in self.weights:
             if weight.grad is not None:
-                weight.grad.addcmul_(fisher, weight - start, value=self.ewc_lambda)
+                weight.grad.addcmul_(fisher, weight - anchor, value=self.ewc_lambda)
 
     @torch.no_grad()
     def on_epoch_end(self, net, **kwargs):
-        penalty = sum((fisher * (weight - start).square()).sum() for weight, start, fisher in self.weights)
+        penalty = sum((fisher * (weight - anchor).square()).sum() for weight, anchor, fisher in self.weights)
         net.history.record("ewc_penalty", float(self.ewc_lambda / 2 * penalty))
 
 
 @contextmanager
-def elastic(net, fisher: dict[str, np.ndarray], ewc_lambda: float):
-    """Within it, training of the net is held back."""
-    entry = ("ewc", ElasticWeights(fisher, ewc_lambda, net.module_))
+def elastic(net, kept: dict, ewc_lambda: float):
+    """Within it, training of the net is held back by what :func:`consolidate` returned."""
+    entry = ("ewc", ElasticWeights(kept, ewc_lambda, net.module_))
     net.callbacks_.append(entry)
     try:
         yield
@@ -86,10 +88,20 @@ def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
     return {name: square.cpu().numpy() for name, square in squares.items()}
 
 
-def merge(fisher, n_rows: int, more, n_more: int) -> dict[str, np.ndarray]:
-    """The mean over the rows of both."""
-    share = n_more / (n_rows + n_more)
-    return {name: (1 - share) * fisher[name] + share * more[name] for name in more}
+def consolidate(kept: dict | None, fisher: dict[str, np.ndarray], module, n_rows: int) -> dict:
+    """What is kept after one more training, on `n_rows` rows: "fisher" and "anchor" by name, and "n_rows"."""
+    weights = {name: weight.detach().cpu().numpy() for name, weight in module.named_parameters() if name in fisher}
+    if kept is None:
+        return {"fisher": fisher, "anchor": {name: weight.copy() for name, weight in weights.items()}, "n_rows": n_rows}
+    total = kept["n_rows"] + n_rows
+    mean, anchor = {}, {}
+    for name, weight in weights.items():
+        before, now = kept["fisher"][name] * (kept["n_rows"] / total), fisher[name] * (n_rows / total)
+        mean[name] = np.asarray(before + now)
+        # No data depend on a weight whose information is 0: wherever it is, is well.
+        share = np.divide(now, mean[name], out=np.ones_like(mean[name]), where=mean[name] > 0)
+        anchor[name] = kept["anchor"][name] + share * (weight - kept["anchor"][name])
+    return {"fisher": mean, "anchor": anchor, "n_rows": total}
 
 
 def _of_choice(logits, generator):

@@ -74,7 +74,8 @@ class ChoicePolicy:
     def log_prob(self, actions: Tensor, smoothing: float = -1) -> Tensor:
         """Logarithm of the probability of the choice; smoothed, a part of it is spread over all labels."""
         if smoothing > 0:
-            actions = actions * (1 - smoothing) + smoothing * self.valid / self.valid.sum(dim=1, keepdim=True)
+            n_labels = self.valid.sum(dim=1, keepdim=True)
+            actions = actions * (1 - smoothing) + self.valid.to(actions.dtype) * smoothing / n_labels
         return self._sum(actions * self.log_probs)
 
     def entropy(self) -> Tensor:

@@ -78,9 +78,7 @@ class MetricReward:
         )
         if not self.probabilities:
             given, true = given.astype(np.int64), (true >= 0.5).astype(np.int64)
-        values = [
-            self.metric(true[row][known], given[row][known], **self.kwargs) for row, known in enumerate(valid)
-        ]
+        values = [self.metric(true[row][known], given[row][known], **self.kwargs) for row, known in enumerate(valid)]
         return torch.tensor(values, dtype=actions.dtype, device=actions.device).unsqueeze(1)
 
 

@@ -265,7 +265,9 @@ class RLTrainer(Trainer):
     def _set_advantages(self, rollouts: list[Rollout]) -> None:
         """Reward minus what was to be expected: the values, or the mean reward of the step."""
         total = _total_weight(rollouts)
-        mean = sum((rollout.reward * rollout.row_weights).sum() for rollout in rollouts) / total
+        # From the first on, so that the mean of equal rewards is exactly that: Adam would enlarge a rounding error.
+        first = rollouts[0].reward[0]
+        mean = first + sum(((r.reward - first) * r.row_weights).sum() for r in rollouts) / total
         for rollout in rollouts:
             if self.values_ is not None:
                 expected = torch.from_numpy(self.values_[rollout.batch.rows]).to(rollout.reward).unsqueeze(1)

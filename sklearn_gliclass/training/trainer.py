@@ -199,6 +199,7 @@ class Trainer(skorch.NeuralNet):
             switch()
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
+        """Ready to predict."""
         super().on_train_end(net, X=X, y=y, **kwargs)
         self._set_training(False)
 

@@ -1,0 +1,99 @@
+"""Does reinforcement learning help? nlupp_intents, 62 labels at once: about ten minutes on one thread.
+
+A model is trained supervised; from its weights go on: reinforcement learning with the F1 of each text as reward, as
+many supervised epochs, and a reward of one's own (precision counts twice).
+
+    python benchmarks/rl.py --data ../shared/data
+"""
+
+import argparse
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.preprocessing import MultiLabelBinarizer
+
+from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
+from sklearn_gliclass.training.rewards import precision, recall
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(folder: Path, rows: int):
+    train, test = (
+        pd.read_csv(folder / f"nlupp_intents.{part}.csv.gz", keep_default_na=False) for part in ("train", "test")
+    )
+    train = train.head(rows)
+    labels = [text.split("|") if text else [] for text in train["labels"]]
+    binarizer = MultiLabelBinarizer().fit(labels)
+    columns = [str(name).replace("_", " ") for name in binarizer.classes_]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # labels of the test rows that no training row has
+        y_test = binarizer.transform([text.split("|") if text else [] for text in test["labels"]])
+    return train["text"], pd.DataFrame(binarizer.transform(labels), columns=columns), test["text"], y_test
+
+
+def scores(clf, X, y) -> dict[str, float]:
+    predicted = clf.predict(X)
+    options = {"average": "samples", "zero_division": 1}
+    return {
+        "F1": f1_score(y, predicted, **options),
+        "precision": precision_score(y, predicted, average="samples", zero_division=0),
+        "recall": recall_score(y, predicted, **options),
+        "labels": predicted.sum(axis=1).mean(),
+    }
+
+
+def precision_twice(probs, actions, targets, valid_mask):
+    return 2 * precision(probs, actions, targets, valid_mask) + recall(probs, actions, targets, valid_mask)
+
+
+def run(seed: int, data, args) -> list[dict]:
+    X, y, X_test, y_test = data
+    rl = RLTrainerConfig(max_epochs=args.more, lr=args.lr, others_lr=args.others_lr)
+    rows = []
+
+    def fit(name, **hyperparameters):
+        clf = GLiClassClassifier(random_state=seed, **hyperparameters)
+        began = time.perf_counter()
+        clf.fit(X, y)
+        rows.append({"model": name, **scores(clf, X_test, y_test), "seconds": time.perf_counter() - began})
+        print(seed, *(value if isinstance(value, str) else f"{value:.3f}" for value in rows[-1].values()), flush=True)
+        if clf.rl is not None:
+            print("  mean reward per epoch:", [round(reward, 3) for reward in clf.history_[:, "reward"]], flush=True)
+        return clf
+
+    with tempfile.TemporaryDirectory() as folder:
+        fit("supervised", max_epochs=args.epochs).save_pretrained(folder)
+        mine = {"mine": precision_twice}
+        fit("+ RL, F1", pretrained=folder, max_epochs=0, rl=rl)
+        fit("+ RL, 2 precision + recall", pretrained=folder, max_epochs=0, rl=rl, reward_components=mine)
+        fit("+ supervised", pretrained=folder, max_epochs=args.more)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of nlupp_intents.*.csv.gz")
+    parser.add_argument("--rows", type=int, default=200, help="training rows")
+    parser.add_argument("--epochs", type=int, default=8, help="supervised epochs before")
+    parser.add_argument("--more", type=int, default=3, help="epochs after, of each kind")
+    parser.add_argument("--lr", type=float, default=RLTrainerConfig.lr, help="of the encoder in RL")
+    parser.add_argument("--others-lr", type=float, default=RLTrainerConfig.others_lr, help="of the heads in RL")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    data = read(args.data, args.rows)
+    rows = [row for seed in range(args.seeds) for row in run(seed, data, args)]
+    table = pd.DataFrame(rows)
+    means, spread = (getattr(table.groupby("model", sort=False), name)().round(3) for name in ("mean", "std"))
+    print(f"\nMeans over {args.seeds} seeds, {args.rows} rows to learn from, {len(data[2])} to judge by")
+    print(means.to_string())
+    print("\nStandard deviations")
+    print(spread.to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Arguments from transformers, and optimisers that other packages bring."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from transformers.training_args import OptimizerNames
+
+from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, TrainingArguments
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")  # transformers.TrainingArguments needs it
+
+TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
+LABELS = ["sports", "politics"] * 4
+
+
+def theirs(**fields):
+    return transformers.TrainingArguments("folder", **fields)
+
+
+def test_each_field_is_read():
+    args = TrainingArguments.from_transformers(
+        theirs(
+            learning_rate=1e-3,
+            weight_decay=0.2,
+            optim="adafactor",
+            num_train_epochs=7,
+            per_device_train_batch_size=5,
+            gradient_accumulation_steps=3,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.25,
+            max_grad_norm=2.0,
+        )
+    )
+    assert args.get_params() == {
+        "lr": 1e-3,
+        "others_lr": None,
+        "weight_decay": 0.2,
+        "others_weight_decay": 0.2,
+        "optim": "adafactor",
+        "max_epochs": 7,
+        "batch_size": 5,
+        "gradient_accumulation_steps": 3,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.25,
+        "max_grad_norm": 2.0,
+        "cache_dir": None,
+    }
+    assert TrainingArguments.from_transformers(theirs(max_grad_norm=0)).max_grad_norm is None
+
+
+def test_gliclass_has_three_fields_more():
+    training = pytest.importorskip("gliclass.training")
+    args = TrainingArguments.from_transformers(
+        training.TrainingArguments("folder", others_lr=1e-2, others_weight_decay=0.3, weight_decay=0.1, cache_dir="c")
+    )
+    assert (args.others_lr, args.others_weight_decay, args.weight_decay, args.cache_dir) == (1e-2, 0.3, 0.1, "c")
+    with pytest.raises(ValueError, match=r"use_ewc=True \(set ewc_lambda of the estimator\)"):
+        TrainingArguments.from_transformers(training.TrainingArguments("folder", use_ewc=True))
+
+
+def test_what_never_happens_may_be_switched_off():
+    args = theirs(save_strategy="no", logging_strategy="no", eval_strategy="no", report_to="none", do_train=True)
+    assert TrainingArguments.from_transformers(args) == TrainingArguments.from_transformers(theirs())
+
+
+def test_all_fields_without_counterpart_are_named():
+    with pytest.raises(ValueError, match="no counterpart") as error:
+        TrainingArguments.from_transformers(
+            theirs(seed=1, adam_beta1=0.8, logging_steps=3, num_train_epochs=1.5, warmup_steps=10, use_cpu=True)
+        )
+    for part in ("seed=1 (set random_state of the estimator)", "adam_beta1=0.8", "logging_steps=3", "(give a whole",
+                 "(give a fraction", 'set device="cpu"'):  # fmt: skip
+        assert part in str(error.value)
+    assert "learning_rate" not in str(error.value)
+
+
+def test_every_field_of_theirs_is_read_or_refused():
+    import dataclasses
+
+    from sklearn_gliclass.training.transformers_arguments import COUNTERPARTS
+
+    read = set(COUNTERPARTS) - {"others_lr", "others_weight_decay", "cache_dir", "warmup_ratio"}
+    assert read <= {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
+    assert set(COUNTERPARTS.values()) == set(TrainingArguments().get_params())
+
+
+@pytest.mark.parametrize("args", [TrainingArguments(), {"learning_rate": 1.0}, None])
+def test_other_objects_are_refused(args):
+    with pytest.raises(TypeError, match=r"takes a transformers\.TrainingArguments, got"):
+        TrainingArguments.from_transformers(args)
+
+
+def test_rl_config_is_searched_and_cloned():
+    config = RLTrainerConfig(kl_beta=0.1, max_epochs=3)
+    assert clone(config) == config
+    assert clone(config) is not config
+    assert set(TrainingArguments().get_params()) < set(config.get_params())
+    defaults = {"cliprange": 0.2, "num_rl_iters": 3, "gamma": -1, "alpha": -1, "labels_smoothing": -1,
+                "entropy_beta": -1, "kl_beta": -1, "get_actions": "bernoulli", "threshold": 0.5}  # fmt: skip
+    assert {name: RLTrainerConfig().get_params()[name] for name in defaults} == defaults
+    RLTrainerConfig(gamma=0, alpha=0.0, labels_smoothing=0, entropy_beta=0, kl_beta=0).validate()
+
+
+# -- optimisers of other packages ----------------------------------------------------------------------------
+
+# Names of transformers that parameters and a rate are not enough for.
+NOT_HERE = ("galore", "apollo", "lomo", "xla", "npu", "anyprecision")
+
+
+def test_all_names_of_transformers_are_known_but_for_some():
+    names = {name.value for name in OptimizerNames}
+    assert set(OPTIMIZERS) <= names
+    assert {name for name in names - set(OPTIMIZERS) if not any(part in name for part in NOT_HERE)} == set()
+
+
+@pytest.mark.parametrize("optim", PACKAGED)
+def test_a_missing_package_is_named(optim, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGED[optim][1].rsplit(".", 1)[0], None)  # as if it were not there
+    package = PACKAGED[optim][0]
+    with pytest.raises(ImportError, match=f"optim='{optim}' needs .*: pip install {package}; or choose from .*sgd"):
+        GLiClassClassifier(**TINY, optim=optim).fit(TEXTS, LABELS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("optim", PACKAGED)
+def test_packaged_optimisers_train(optim):
+    module = PACKAGED[optim][1].split(".")[0]
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{PACKAGED[optim][0]} is not installed")
+    options = {**TINY, "random_state": 0, "optim": optim}
+    clf = GLiClassClassifier(**options).fit(TEXTS, LABELS)
+    start = GLiClassClassifier(**{**options, "max_epochs": 0}).fit(TEXTS, LABELS)
+    assert not np.allclose(clf.predict_proba(TEXTS), start.predict_proba(TEXTS))
+    assert np.isfinite(clf.history_[:, "train_loss"]).all()
+
+
+def test_an_optimiser_with_two_sets_of_weights_predicts_with_the_right_ones(monkeypatch):
+    """Schedule-free optimisers are told when training begins and ends."""
+    calls = []
+
+    class TwoSets(torch.optim.SGD):
+        def train(self):
+            calls.append("train")
+
+        def eval(self):
+            calls.append("eval")
+
+    monkeypatch.setitem(OPTIMIZERS, "sgd", TwoSets)
+    GLiClassClassifier(**{**TINY, "optim": "sgd"}).fit(TEXTS, LABELS)
+    assert calls[0] == "train"
+    assert calls[-1] == "eval"
+
+
+def test_cache_dir_is_where_models_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    fitted = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, LABELS)
+    repository = tmp_path / "models--someone--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    fitted.save_pretrained(repository / "snapshots" / ("0" * 40))
+    clf = GLiClassClassifier(pretrained="someone/model", cache_dir=str(tmp_path), max_epochs=0).fit(TEXTS, LABELS)
+    np.testing.assert_allclose(clf.predict_proba(TEXTS), fitted.predict_proba(TEXTS), rtol=1e-5)
+    with pytest.raises(OSError, match="Ways to get it"):
+        GLiClassClassifier(pretrained="someone/model", cache_dir=str(tmp_path / "other")).fit(TEXTS, LABELS)
+
+
+def test_arguments_are_plain_data():
+    assert TrainingArguments(**json.loads(json.dumps(TrainingArguments().get_params()))) == TrainingArguments()

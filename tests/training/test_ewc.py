@@ -1,0 +1,181 @@
+"""Elastic weight consolidation: the Fisher information against its definition, and less forgetting."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training import ewc
+
+CLASSES = ["politics", "sports"]
+FIRST = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
+SECOND = ["early rain in town", "dry sun by noon", "rain and wind", "sun and heat"] * 2
+LABELS = ["sports", "politics"] * 4
+OPTIONS = {**TINY, "random_state": 0, "max_epochs": 8}
+
+
+def learn_both(**hyperparameters):
+    """Two tasks one after the other, and the loss of the first."""
+    clf = GLiClassClassifier(**OPTIONS, **hyperparameters).fit([*FIRST, "rain sun heat"], [*LABELS, "sports"])
+    for _ in range(8):
+        # The words of the first task stand for one class now.
+        clf.partial_fit([f"{text} goal" for text in SECOND], ["politics"] * 8, CLASSES)
+    return clf, log_loss(LABELS, clf.predict_proba(FIRST), labels=CLASSES)
+
+
+def test_a_first_task_is_forgotten_less():
+    losses = [learn_both(ewc_lambda=value)[1] for value in (0.0, 100.0, 1e5)]
+    assert losses[1] < 0.8 * losses[0]
+    assert losses[2] < 0.8 * losses[1]
+
+
+def weights(clf):
+    return {name: weight.detach().clone() for name, weight in clf.model_.named_parameters()}
+
+
+def test_the_penalty_is_that_of_all_trainings():
+    """Each step against plain gradient descent on loss and penalties, one for each training so far."""
+    common = {**OPTIONS, "optim": "sgd", "max_grad_norm": None, "dtype": "float64", "batch_size": 16,
+              "weight_decay": 0.0, "lr": 0.1, "others_lr": 0.1}  # fmt: skip
+    clf = GLiClassClassifier(**common, ewc_lambda=3.0).fit(FIRST, LABELS)
+    trainings = [(8, weights(clf), clf.ewc_["fisher"])]
+    for size in (8, 4, 6):
+        start = weights(clf)
+        free = copy.deepcopy(clf).set_params(ewc_lambda=0.0).partial_fit(SECOND[:size], LABELS[:size])
+        free_step = weights(free)
+        total = sum(n for n, *_ in trainings)
+        clf.partial_fit(SECOND[:size], LABELS[:size])
+        for name, after in weights(clf).items():
+            gradient = sum(n * 3.0 * fisher[name] * (start[name] - then[name]).numpy() for n, then, fisher in trainings)
+            np.testing.assert_allclose(after, free_step[name].numpy() - 0.1 * gradient / total, rtol=1e-8, atol=1e-12)
+        assert clf.ewc_["n_rows"] == total + size
+        # The information of the rows just seen, from the mean.
+        earlier = {name: sum(n * fisher[name] for n, _, fisher in trainings) for name in start}
+        now = {name: (clf.ewc_["fisher"][name] * (total + size) - earlier[name]) / size for name in start}
+        trainings.append((size, weights(clf), now))
+
+
+def test_the_recorded_penalty():
+    clf = GLiClassClassifier(**{**OPTIONS, "ewc_lambda": 3.0}).fit(FIRST, LABELS)
+    kept, start = copy.deepcopy(clf.ewc_), weights(clf)
+    for name in start:
+        np.testing.assert_array_equal(kept["anchor"][name], start[name].numpy())
+    clf.partial_fit(SECOND, LABELS)
+    after = weights(clf)
+    distance = sum((kept["fisher"][name] * (after[name] - start[name]).numpy() ** 2).sum() for name in start)
+    assert clf.history_[-1, "ewc_penalty"] == pytest.approx(1.5 * distance, rel=1e-4)
+
+
+@pytest.mark.parametrize("problem", ["single", "multi", "regression"])
+def test_fisher_information_is_the_expected_squared_gradient(problem):
+    """Against the exact expectation over all answers, for the weight that scales the logits."""
+    if problem == "regression":
+        clf = GLiClassRegressor(**{**OPTIONS, "max_epochs": 1}, ewc_lambda=1.0).fit(FIRST, np.arange(8.0))
+    else:
+        y = LABELS if problem == "single" else np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+        options = {**OPTIONS, "max_epochs": 1, "logit_scale_init_value": 1.0}
+        clf = GLiClassClassifier(**options, ewc_lambda=1.0).fit(FIRST, y)
+    dataset = dataset_of(clf)
+    name = "model.logit_scale"
+    estimates = [ewc.fisher_information(clf.net_, dataset, seed)[name] for seed in range(25)]
+    logits = clf._logits(FIRST).astype(float)
+    scale = float(clf.model_.model.logit_scale.detach())
+    slopes = logits / scale  # of the logits by their factor
+    if problem == "single":
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        exact = ((p * slopes**2).sum(1) - (p * slopes).sum(1) ** 2).mean()
+    elif problem == "multi":
+        p = 1 / (1 + np.exp(-logits))
+        exact = (p * (1 - p) * slopes**2).sum(1).mean()
+    else:
+        exact = (slopes**2).sum(1).mean()
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert np.mean(estimates) == pytest.approx(exact, abs=4 * error + 1e-9)
+
+
+def dataset_of(clf):
+    from sklearn_gliclass.data.dataset import TextDataset
+
+    layout = clf._layout(clf.label_names_)
+    n = len(FIRST)
+    targets = np.zeros((n, len(clf.label_names_)), np.float32)
+    return TextDataset(layout, layout.tokenize(FIRST), targets, np.ones(n, np.float32), targets.shape[1], None, False)
+
+
+def test_what_is_kept_is_one_parabola_for_all():
+    class Module(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.tensor([value, value]))
+
+    kept = ewc.consolidate(None, {"w": np.array([1.0, 0.0])}, Module(2.0), 30)
+    kept = ewc.consolidate(kept, {"w": np.array([5.0, 0.0])}, Module(4.0), 10)
+    assert kept["n_rows"] == 40
+    assert kept["fisher"]["w"].tolist() == [2.0, 0.0]
+    assert kept["anchor"]["w"].tolist() == [(30 * 1 * 2 + 10 * 5 * 4) / (30 * 1 + 10 * 5), 4.0]
+
+
+def test_off_keeps_nothing_and_changes_nothing():
+    plain = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS)
+    on = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).fit(FIRST, LABELS)
+    assert not hasattr(plain, "ewc_")
+    np.testing.assert_array_equal(plain.predict_proba(FIRST), on.predict_proba(FIRST))
+    assert "ewc_penalty" not in on.history_[-1]
+    on.partial_fit(SECOND, LABELS)
+    assert on.ewc_["n_rows"] == 16
+    assert on.fit(FIRST, LABELS).ewc_["n_rows"] == 8
+    on.set_params(ewc_lambda=0.0).partial_fit(SECOND, LABELS)
+    assert not hasattr(on, "ewc_")
+
+
+def test_the_first_partial_fit_needs_nothing_and_a_late_one_warns():
+    clf = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).partial_fit(FIRST, LABELS)
+    assert "ewc_penalty" in clf.partial_fit(SECOND, LABELS).history_[-1]
+    late = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS).set_params(ewc_lambda=1.0)
+    with pytest.warns(UserWarning, match="ewc_lambda=1.0 protects nothing in this call"):
+        late.partial_fit(SECOND, LABELS)
+    assert "ewc_penalty" in late.partial_fit(FIRST, LABELS).history_[-1]
+
+
+def test_a_pickle_goes_on_as_the_original():
+    def fitted():
+        return GLiClassClassifier(**OPTIONS, ewc_lambda=5.0).fit(FIRST, LABELS)
+
+    back = pickle.loads(pickle.dumps(fitted()))
+    for part in ("fisher", "anchor"):
+        for name, values in fitted().ewc_[part].items():
+            assert isinstance(back.ewc_[part][name], np.ndarray)
+            np.testing.assert_array_equal(back.ewc_[part][name], values)
+    assert "ewc_penalty" in back.partial_fit(SECOND, LABELS).history_[-1]
+
+
+def test_warm_starts_are_held_back_and_rl_too():
+    from sklearn_gliclass import RLTrainerConfig
+
+    rl = RLTrainerConfig(max_epochs=1, lr=2e-3, others_lr=2e-3)
+    clf = GLiClassClassifier(**OPTIONS, warm_start=True, rl=rl, ewc_lambda=5.0).fit(FIRST, LABELS)
+    clf.fit(SECOND, LABELS)
+    assert len(clf.history_[:, "ewc_penalty"]) == len(clf.history_)
+    assert "reward" in clf.history_[-1]
+
+
+def test_the_regressor_forgets_less():
+    def loss_after(ewc_lambda):
+        reg = GLiClassRegressor(**OPTIONS, ewc_lambda=ewc_lambda).fit(FIRST, [1.0, -1.0] * 4)
+        for _ in range(5):
+            reg.partial_fit(FIRST, [-1.0, 1.0] * 4)
+        return np.square(reg.predict(FIRST) - [1.0, -1.0] * 4).mean()
+
+    assert loss_after(1e4) < 0.8 * loss_after(0.0)
+
+
+def test_the_seed_decides_and_the_global_state_is_untouched():
+    state = torch.random.get_rng_state()
+    a, b = (learn_both(ewc_lambda=10.0)[0] for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    np.testing.assert_array_equal(a.predict_proba(FIRST), b.predict_proba(FIRST))

@@ -1,0 +1,479 @@
+"""Reinforcement learning inside the estimator: it learns what it is rewarded for, and nothing else."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.dummy import DummyRegressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainer, RLTrainerConfig
+from sklearn_gliclass.data.batching import Batch
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training.rewards import exact_match, f1, precision, recall
+
+TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
+SINGLE = ["sports", "politics"] * 4
+MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+YS = {"single": SINGLE, "multi": MULTI}
+RL = {"max_epochs": 2, "lr": 2e-3, "others_lr": 2e-3, "batch_size": 4}
+LONG = {"max_epochs": 30, "lr": 5e-3, "others_lr": 5e-3, "batch_size": 8}
+# Probabilities that are not certain from the start: rewards teach by comparison.
+START = {**TINY, "random_state": 0, "max_epochs": 1, "logit_scale_init_value": 1.0}
+
+
+def classifier(rl=(), **hyperparameters):
+    return GLiClassClassifier(rl=RLTrainerConfig(**{**RL, **dict(rl)}), **{**START, **hyperparameters})
+
+
+def supervised(y):
+    return GLiClassClassifier(**START).fit(TEXTS, YS[y])
+
+
+def fitted(y="single", rl=(), **hyperparameters):
+    return classifier(rl, **hyperparameters).fit(TEXTS, YS[y])
+
+
+def weights(clf):
+    return clf.model_.state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# -- what is learnt ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", YS)
+def test_the_reward_rises(y):
+    clf = fitted(y, LONG, max_epochs=0)
+    rewards = clf.history_[:, "reward"]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.1
+
+
+@pytest.mark.parametrize(("sign", "predicted"), [(1.0, 1), (-1.0, 0)])
+def test_a_reward_of_ones_own_moves_the_predictions(sign, predicted):
+    def number(probs, actions, targets, valid_mask):
+        return sign * actions.sum(1, keepdim=True)
+
+    clf = fitted("multi", LONG, reward_components={"number": number}, max_epochs=0)
+    assert (clf.predict(TEXTS) == predicted).all()
+
+
+def test_rewards_of_single_label_choices():
+    def politics(probs, actions, targets, valid_mask):
+        assert (actions.sum(1) == 1).all()
+        assert (targets.sum(1) == 1).all()
+        return actions[:, :1]  # in the order of the classes: nothing is shuffled
+
+    clf = fitted("single", LONG, reward_components={"politics": politics}, max_epochs=0)
+    assert (clf.predict(TEXTS) == "politics").all()
+
+
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
+def test_other_architectures_and_more_classes_than_a_prompt_holds(architecture):
+    labels = [f"topic {i}" for i in range(8)]
+    clf = classifier({"kl_beta": 0.1}, architecture_type=architecture, max_num_classes=3)
+    clf.set_params(reference_model=lambda texts, labels: np.full((len(texts), len(labels)), 1 / 8))
+    clf.fit(TEXTS, labels)
+    assert np.isfinite(clf.history_[-1, "kl"])
+    assert clf.predict_proba(TEXTS).shape == (8, 8)
+
+
+def test_soft_labels():
+    soft = np.tile([[0.9, 0.1], [0.2, 0.8]], (4, 1))
+    clf = classifier({"max_epochs": 1}).fit(TEXTS, soft)
+    assert 0.1 <= clf.history_[-1, "reward"] <= 0.9
+
+
+# -- what contributes nothing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", YS)
+@pytest.mark.parametrize("name", ["gamma", "labels_smoothing", "entropy_beta", "kl_beta"])
+def test_off_is_a_factor_of_nothing(y, name):
+    """-1 is bit for bit what 0 is, where 0 means nothing by the formula."""
+    reference = fitted(y, max_epochs=3)
+    off, zero = (fitted(y, {name: value}, reference_model=reference) for value in (-1, 0))
+    assert same(weights(off), weights(zero))
+
+
+@pytest.mark.parametrize("y", YS)
+def test_all_off_is_the_policy_loss_alone(y):
+    clf = fitted(y)
+    np.testing.assert_allclose(clf.history_[-2:, "train_loss"], clf.history_[-2:, "policy_loss"], rtol=1e-6)
+    watched = fitted(y, reference_model=lambda texts, labels: np.full((len(texts), len(labels)), 0.3))
+    assert same(weights(clf), weights(watched))
+    assert "kl" in watched.history_[-1]
+    assert "kl" not in clf.history_[-1]
+
+
+@pytest.mark.parametrize("y", YS)
+@pytest.mark.parametrize("constant", [0.0, 0.3, -7.1])
+def test_a_constant_reward_leaves_the_weights_alone(y, constant):
+    start = supervised(y)
+
+    def always(probs, actions, targets, valid_mask):
+        return torch.full((len(actions), 1), constant)
+
+    clf = fitted(y, {"weight_decay": 0.0, "max_epochs": 3}, reward_components={"always": always})
+    assert same(weights(clf), weights(start))
+    assert clf.history_[-1, "reward"] == pytest.approx(constant)
+    pushed = fitted(y, {"weight_decay": 0.0, "entropy_beta": 0.1}, reward_components={"always": always})
+    assert not same(weights(pushed), weights(start))
+
+
+@pytest.mark.parametrize(
+    ("y", "changed"),
+    [
+        ("multi", {"cliprange": 1e-3}),
+        ("multi", {"num_rl_iters": 1}),
+        ("multi", {"gamma": 2.0}),
+        ("multi", {"alpha": 0.9}),
+        ("single", {"alpha": 0.9}),
+        ("single", {"gamma": 2.0}),
+        ("multi", {"labels_smoothing": 0.3}),
+        ("single", {"labels_smoothing": 0.3}),
+        ("multi", {"entropy_beta": 1.0}),
+        ("multi", {"kl_beta": 1.0}),
+        ("multi", {"get_actions": "threshold"}),
+        ("multi", {"lr": 1e-4}),
+        ("multi", {"others_lr": 1e-4}),
+        ("multi", {"others_lr": None, "lr": 1e-4}),
+        ("multi", {"weight_decay": 0.9, "lr": 0.1}),
+        ("multi", {"others_weight_decay": 0.9, "others_lr": 0.1}),
+        ("multi", {"optim": "sgd"}),
+        ("multi", {"max_epochs": 3}),
+        ("multi", {"batch_size": 3}),
+        ("multi", {"gradient_accumulation_steps": 2}),
+        ("multi", {"lr_scheduler_type": "constant"}),
+        ("multi", {"warmup_ratio": 0.9}),
+    ],
+    ids=str,
+)
+def test_each_option_has_an_effect(y, changed):
+    # The changed learning rates are compared with steps of the same size elsewhere.
+    common = {name: changed[name] for name in ("lr", "others_lr") if name in changed and len(changed) > 1}
+    common = {} if changed.get("others_lr", 1) is None else common
+    reference = fitted(y, max_epochs=3)
+    plain = fitted(y, {**common, "max_epochs": 2}, reference_model=reference)
+    other = fitted(y, changed, reference_model=reference)
+    assert not np.allclose(plain.decision_function(TEXTS), other.decision_function(TEXTS), rtol=1e-4, atol=1e-6)
+
+
+def test_the_threshold_of_actions():
+    given = []
+
+    def note(probs, actions, targets, valid_mask):
+        given.append((probs, actions))
+        return f1(probs, actions, targets, valid_mask)
+
+    fitted("multi", {"get_actions": "threshold", "threshold": 0.2}, reward_components=[("note", note)])
+    for probs, actions in given:
+        assert torch.equal(actions.bool(), probs >= 0.2)
+
+
+def test_gradients_are_clipped():
+    free, tight = (
+        fitted("multi", {"optim": "sgd", "max_grad_norm": norm, "weight_decay": 0.0}) for norm in (None, 1e-6)
+    )
+    start = supervised("multi")
+    moved = [
+        max(float((a - b).abs().max()) for a, b in zip(weights(clf).values(), weights(start).values(), strict=True))
+        for clf in (free, tight)
+    ]
+    assert moved[1] < 1e-6 < 1e-5 < moved[0]
+
+
+# -- batches, weights, masks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", YS)
+def test_accumulated_batches_are_one_big_batch(y):
+    common = {"optim": "sgd", "get_actions": "threshold", "lr": 0.05, "others_lr": 0.05, "entropy_beta": 0.1}
+    sample_weight = np.arange(1.0, 9.0)
+
+    def fit(**rl):
+        clf = classifier({**common, **rl}, dtype="float64", shuffle_labels=False)
+        return clf.fit(TEXTS, YS[y], sample_weight=sample_weight)
+
+    whole, parts = fit(batch_size=8), fit(batch_size=2, gradient_accumulation_steps=4)
+    np.testing.assert_allclose(parts.decision_function(TEXTS), whole.decision_function(TEXTS), rtol=1e-9)
+    for name in ("reward", "policy_loss", "entropy", "clip_fraction", "advantage_std"):
+        np.testing.assert_allclose(parts.history_[-2:, name], whole.history_[-2:, name], atol=1e-12)
+
+
+def test_only_ratios_of_weights_count():
+    a, b = (classifier().fit(TEXTS, MULTI, sample_weight=np.full(8, weight)) for weight in (1.0, 4.0))
+    np.testing.assert_allclose(a.decision_function(TEXTS), b.decision_function(TEXTS), rtol=1e-4, atol=1e-5)
+    c = classifier().fit(TEXTS, MULTI, sample_weight=np.arange(1.0, 9.0))
+    assert not np.allclose(a.decision_function(TEXTS), c.decision_function(TEXTS), rtol=1e-4)
+
+
+def test_unknown_labels_are_masked():
+    masks = []
+
+    def note(probs, actions, targets, valid_mask):
+        masks.append((probs, actions, targets, valid_mask))
+        return exact_match(probs, actions, targets, valid_mask)
+
+    y = MULTI.copy()
+    y[:4, 0] = -100
+    classifier({"batch_size": 8}, reward_components={"note": note}, shuffle_labels=False).fit(TEXTS, y)
+    for probs, actions, targets, valid in masks:
+        assert (~valid).sum() == 4
+        for values in (probs, actions, targets):
+            assert (values[~valid] == 0).all()
+
+
+def test_the_reference_stands_in_the_order_of_the_labels():
+    class Stub:
+        reference_ = np.arange(12.0).reshape(3, 4)
+
+    batch = Batch({}, np.array([2, 0]), orders=np.array([[3, 1], [0, 2]]))
+    assert RLTrainer._reference_of(Stub, batch, torch.zeros(1)).tolist() == [[11, 9], [0, 2]]
+
+
+# -- value and reference models ------------------------------------------------------------------------------
+
+
+class WordValues(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(2000, 1)
+
+    def forward(self, input_ids, attention_mask, **inputs):
+        return (self.words(input_ids) * attention_mask.unsqueeze(-1)).sum(1)
+
+
+def test_a_module_of_values_is_trained_and_the_users_is_not():
+    torch.manual_seed(0)
+    module = WordValues()
+    before = copy.deepcopy(module.state_dict())
+    clf = fitted("multi", {**LONG, "others_lr": 0.05}, value_model=module)
+    losses = clf.history_[:, "value_loss"]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    assert same(before, module.state_dict())
+    assert not same(before, clf.rl_net_.value_model_.state_dict())
+    again = fitted("multi", {**LONG, "others_lr": 0.05}, value_model=module)
+    assert same(weights(clf), weights(again))
+
+
+@pytest.mark.parametrize("y", YS)
+def test_other_models_of_values(y):
+    plain = fitted(y)
+    values = {
+        "another model": fitted(y, max_epochs=3).model_,
+        "regressor": DummyRegressor(strategy="constant", constant=0.9).fit(TEXTS, np.ones(8)),
+        "callable": lambda texts: np.array([len(text) / 20 for text in texts]),
+    }
+    for name, model in values.items():
+        clf = fitted(y, value_model=model)
+        assert not same(weights(clf), weights(plain)), name
+    assert "value_loss" not in clf.history_[-1]
+    constant = fitted(y, value_model=values["regressor"]).history_[-1]
+    assert constant["advantage"] == pytest.approx(constant["reward"] - 0.9, abs=1e-6)
+
+
+@pytest.mark.parametrize("y", YS)
+def test_each_kind_of_reference(y):
+    """The same model as the one that starts, in each form: no divergence while nothing is learnt."""
+    start = supervised(y)
+    references = [
+        start,
+        FrozenEstimator(start),
+        (start.model_, start.tokenizer_),
+        (start.model_, start.tokenizer_, start.label_tokenizer_),
+        lambda texts, labels: start.predict_proba(texts)[:, [start.label_names_.index(label) for label in labels]],
+    ]
+    still = {"lr": 0.0, "others_lr": 0.0}
+    for reference in references:
+        clf = fitted(y, still, reference_model=reference)
+        assert clf.history_[-1, "kl"] == pytest.approx(0, abs=1e-5)
+    other = fitted(y, still, reference_model=lambda texts, labels: np.full((len(texts), len(labels)), 0.01))
+    assert other.history_[-1, "kl"] > (0.1 if y == "multi" else 1e-5)
+
+
+def test_the_divergence_holds_the_model_back():
+    start = supervised("multi")
+    near, far = (
+        fitted("multi", {**LONG, "kl_beta": beta}, reference_model=start).history_[-1, "kl"] for beta in (10.0, -1)
+    )
+    assert near < 0.5 * far
+
+
+def test_a_table_is_read_by_its_reference():
+    import pandas as pd
+
+    table = pd.DataFrame({"a": TEXTS, "b": range(8)})
+    start = GLiClassClassifier(**TINY).fit(table, SINGLE)
+    clf = classifier({"kl_beta": 0.1}, reference_model=start).fit(table, SINGLE)
+    assert np.isfinite(clf.history_[-1, "kl"])
+
+
+# -- scikit-learn --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", YS)
+def test_grid_search(y):
+    grid = GridSearchCV(
+        classifier(reference_model=fitted(y), value_model=DummyRegressor().fit(TEXTS, np.ones(8))),
+        {"rl__cliprange": [0.1, 0.4], "rl__kl_beta": [-1, 0.5]},
+        cv=2,
+    ).fit(TEXTS, YS[y])
+    assert len(grid.cv_results_["params"]) == 4
+    assert grid.best_estimator_.rl.cliprange in (0.1, 0.4)
+
+
+def test_clone_keeps_what_is_nested():
+    reference = fitted()
+    clf = classifier({"kl_beta": 0.2}, reference_model=reference, reward_components=[("f1", f1)])
+    other = clone(clf)
+    assert other.rl is not clf.rl
+    assert other.rl.get_params() == clf.rl.get_params()
+    assert other.reference_model is reference
+    assert other.set_params(rl__kl_beta=0.7).rl.kl_beta == 0.7
+    assert clf.rl.kl_beta == 0.2
+
+
+def test_history_goes_on_and_the_seed_decides():
+    a, b, c = fitted("multi"), fitted("multi"), fitted("multi", random_state=1)
+    assert a.n_iter_ == 3
+    assert a.history_[:, "epoch"] == [1, 2, 3]
+    assert same(weights(a), weights(b))
+    for name in ("reward", "reward_f1", "advantage", "advantage_std", "entropy", "clip_fraction", "policy_loss"):
+        assert len(a.history_[:, name]) == 2
+        assert a.history_[:, name] == b.history_[:, name]
+    assert not same(weights(a), weights(c))
+    a.partial_fit(TEXTS, MULTI)
+    assert a.n_iter_ == 4
+    assert "reward" not in a.history_[-1]
+
+
+def test_no_supervised_epochs_and_early_stopping():
+    clf = fitted("multi", max_epochs=0)
+    assert clf.n_iter_ == 2
+    clf = fitted("multi", early_stopping=True, validation_fraction=0.25)
+    assert np.isfinite(clf.history_[:, "valid_loss"]).all()
+    assert len(clf.history_[:, "valid_loss"]) == 3
+
+
+def test_global_random_state_is_untouched():
+    np.random.seed(3)
+    torch.manual_seed(3)
+    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.random.get_rng_state()
+    fitted("multi", value_model=WordValues())
+    torch.manual_seed(3)
+    fitted("single")
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_other_number_formats(dtype):
+    assert np.isfinite(fitted("multi", dtype=dtype).history_[-1, "policy_loss"])
+
+
+def test_lstm():
+    assert np.isfinite(fitted("single", use_lstm=True).history_[-1, "policy_loss"])
+
+
+def test_pickle_and_folder(tmp_path):
+    clf = fitted("multi", {"kl_beta": 0.3}, reference_model=fitted("multi"))
+    back = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
+    assert back.history_[:, "reward"] == clf.history_[:, "reward"]
+    with pytest.warns(UserWarning, match=r"\['reference_model'\] are no plain values"):
+        clf.save_pretrained(tmp_path)
+    assert GLiClassClassifier.from_pretrained(tmp_path).rl == clf.rl
+
+
+# -- what is wrong -------------------------------------------------------------------------------------------
+
+
+def nan(probs, actions, targets, valid_mask):
+    return torch.full((len(actions), 1), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_components": [("good", f1), ("bad", nan)]}, "component 'bad' returned nan for 4 of 4 texts"),
+        ({"reward_components": {"flat": lambda p, a, t, v: a.sum(1)}}, r"'flat' returned the shape \(4,\)"),
+        ({"rl": {"kl_beta": 0.1}}, "kl_beta=0.1 .* reference_model is None"),
+        ({"rl": {"threshold": 0.3}}, "threshold=0.3 has no effect here"),
+        ({"rl": {"cliprange": 0}}, "'cliprange' parameter of RLTrainerConfig"),
+        ({"rl": {"gamma": -2}}, "'gamma' parameter of RLTrainerConfig"),
+        ({"rl": {"labels_smoothing": 1.0}}, "'labels_smoothing' parameter of RLTrainerConfig"),
+        ({"rl": {"get_actions": "greedy"}}, "'get_actions' parameter of RLTrainerConfig"),
+        ({"reference_model": lambda texts, labels: np.ones((2, 2))}, r"the shape \(2, 2\) for 8 texts and 2 labels"),
+        ({"reference_model": lambda texts, labels: np.full((8, 2), 7.0)}, "must lie in 0..1"),
+        ({"value_model": lambda texts: np.ones(3)}, r"value_model returned the shape \(3,\) for 8 texts"),
+        ({"value_model": nn.Linear(1, 1)}, "unexpected keyword argument"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fitted("multi", options.pop("rl", ()), **options)
+
+
+class WideValues(WordValues):
+    def forward(self, **inputs):
+        return super().forward(**inputs).expand(-1, 3)
+
+
+def test_values_of_a_wrong_shape():
+    with pytest.raises(ValueError, match=r"value_model returned \(4, 3\) for a batch of 4 texts"):
+        fitted("multi", value_model=WideValues())
+
+
+def test_wrong_references():
+    unfitted = GLiClassClassifier(**TINY)
+    with pytest.raises(TypeError, match="is not a fitted GLiClassClassifier"):
+        fitted(reference_model=unfitted)
+    single = GLiClassClassifier(**TINY).fit(TEXTS, SINGLE)
+    with pytest.raises(TypeError, match=r"give the pair \(model, tokenizer\)"):
+        fitted(reference_model=single.model_)
+    with pytest.raises(ValueError, match="was trained for 'single_label_classification'"):
+        fitted("multi", reference_model=single)
+    with pytest.raises(ValueError, match=r"does not know the label\(s\) \['law'\]"):
+        classifier(reference_model=single).fit(TEXTS, ["sports", "law"] * 4)
+
+
+@pytest.mark.parametrize("name", ["reward_components", "value_model", "reference_model"])
+def test_without_rl_its_models_are_refused(name):
+    value = {"f1": f1} if name == "reward_components" else lambda *args: None
+    with pytest.raises(ValueError, match=f"{name} is read by reinforcement learning alone"):
+        GLiClassClassifier(**TINY, **{name: value}).fit(TEXTS, SINGLE)
+
+
+def test_a_single_label_has_no_threshold():
+    with pytest.raises(ValueError, match=r"threshold=0.3 has no effect here.*single_label_classification"):
+        fitted("single", {"get_actions": "threshold", "threshold": 0.3})
+
+
+def test_regression_has_no_labels_to_give():
+    model = GLiClassRegressor(**TINY).fit(TEXTS, range(8)).model_
+    with pytest.raises(ValueError, match="problem_type='regression'"):
+        RLTrainer(model).initialize()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rl'"):
+        GLiClassRegressor(rl=RLTrainerConfig())
+
+
+def test_the_trainer_takes_its_own_arguments():
+    from sklearn_gliclass import TrainingArguments
+
+    with pytest.raises(TypeError, match="RLTrainer takes an RLTrainerConfig, got TrainingArguments"):
+        RLTrainer(fitted().model_, TrainingArguments()).initialize()
+
+
+def test_rewards_add_up():
+    clf = fitted("multi", reward_components=[("p", precision), ("r", recall)])
+    for row in clf.history_[-2:]:
+        assert row["reward"] == pytest.approx(row["reward_p"] + row["reward_r"], rel=1e-6)

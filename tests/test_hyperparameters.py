@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from test_classifier import LABELS, TEXTS
 
-from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig, GLiClassRegressor, TrainingArguments
+from sklearn_gliclass import (
+    GLiClassClassifier,
+    GLiClassModelConfig,
+    GLiClassRegressor,
+    RLTrainerConfig,
+    TrainingArguments,
+)
 from sklearn_gliclass.testing import TINY, TINY_BERT
 
 ESTIMATORS = (GLiClassClassifier, GLiClassRegressor)
@@ -259,6 +265,31 @@ def test_partial_fit_adds_an_epoch():
     assert not np.allclose(clf.decision_function(TEXTS), before)
     with pytest.raises(ValueError, match=r"not among the classes.*snow"):
         clf.partial_fit(["snow"], ["snow"])
+
+
+def test_ewc_lambda_and_rl():
+    """What else they do is in tests/training/test_ewc.py and test_rl.py."""
+    common = {**BASE, "logit_scale_init_value": 1.0}
+    plain = GLiClassClassifier(**common).fit(TEXTS, LABELS).decision_function(TEXTS)
+    rl = RLTrainerConfig(max_epochs=1, lr=2e-3, others_lr=2e-3, kl_beta=0.5)
+    reference = {"reference_model": lambda texts, labels: np.tile([0.9, 0.1], (len(texts), 1))}
+    first = GLiClassClassifier(**common, rl=rl, **reference).fit(TEXTS, LABELS).decision_function(TEXTS)
+    assert not np.allclose(plain, first, rtol=1e-4)
+    for other in (
+        {"reference_model": lambda texts, labels: np.tile([0.1, 0.9], (len(texts), 1))},
+        {**reference, "reward_components": {"less": lambda probs, actions, targets, valid: -actions[:, :1]}},
+        {**reference, "value_model": lambda texts: np.full(len(texts), 0.9)},
+    ):
+        found = GLiClassClassifier(**common, rl=rl, **other).fit(TEXTS, LABELS).decision_function(TEXTS)
+        assert not np.allclose(found, first, rtol=1e-4), other
+
+    def after_more(ewc_lambda):
+        clf = GLiClassClassifier(**common, ewc_lambda=ewc_lambda).fit(TEXTS, LABELS)
+        for _ in range(3):
+            clf.partial_fit(TEXTS, LABELS[::-1])
+        return clf.decision_function(TEXTS)
+
+    assert not np.allclose(after_more(0.0), after_more(100.0), rtol=1e-4)
 
 
 def test_text_template_and_device_and_dtype():

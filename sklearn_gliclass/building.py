@@ -171,10 +171,11 @@ def _token_indices(estimator, tokenizer) -> dict[str, int]:
 
 
 def _check_options_are_read(estimator, config) -> None:
-    """An option that this model has no use for raises, if it was set."""
+    """An option that this model has no use for raises, if it was set to something else than the documented default."""
+    documented = inspect.signature(GLiClassModelConfig.__init__).parameters
     for name, value in set_by_user(estimator).items():
         is_read, where = OPTION_READERS.get(name, (None, None))
-        if is_read is not None and not is_read(config):
+        if is_read is not None and not is_read(config) and not _equal(value, documented[name].default):
             raise ValueError(
                 f"{name}={value!r} has no effect here: it is read where {where}, and this model has "
                 f"architecture_type={config.architecture_type!r}, scorer_type={config.scorer_type!r}, "

@@ -41,6 +41,20 @@ def test_values_and_gradients(shape, bias, calls):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("frozen", ["inputs", "weight", "bias", "weight and bias"])
+def test_gradients_beside_frozen_parts(frozen):
+    results = []
+    for function in (linear, F.linear):
+        parts = {"inputs": random(300, 128), "weight": random(160, 128), "bias": random(160)}
+        for name, part in parts.items():
+            part.requires_grad_(name not in frozen)
+        function(*parts.values()).square().mean().backward()
+        results.append({name: part.grad for name, part in parts.items() if part.grad is not None})
+    assert results[0].keys() == results[1].keys() == {"inputs", "weight", "bias"} - set(frozen.split(" and "))
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(gradient, results[1][name], rtol=1e-4, atol=1e-5)
+
+
 def test_inputs_that_are_no_whole_blocks_of_memory(calls):
     inputs, weight = random(128, 300).T, random(160, 128)
     with OneDNNLinear():

@@ -82,6 +82,12 @@ def test_training_arguments_of_both_kinds():
         GLiClassRegressor.from_config(config, Theirs("folder", adam_beta1=0.5))
 
 
+@pytest.mark.parametrize("y", [LABELS, [[1, 0], [0, 1]] * 4])
+def test_a_configuration_serves_every_kind_of_y(y):
+    config = GLiClassModelConfig(encoder_config=TINY_BERT)
+    assert GLiClassClassifier.from_config(config, **TINY).fit(TEXTS, y).n_iter_ == 1
+
+
 def test_the_problem_type_holds_unless_it_is_the_default():
     assert GLiClassClassifier.from_config(GLiClassModelConfig()).problem_type is None
     multi = GLiClassModelConfig(problem_type="multi_label_classification")

@@ -2,7 +2,9 @@
 
 from ._version import __version__
 from .classifier import GLiClassClassifier
+from .model import GLiClassModel, GLiClassModelConfig
 from .model import GLiClassModelConfig
+from .plotting import TrainingHistoryDisplay
 from .regressor import GLiClassRegressor
 from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
@@ -15,6 +17,7 @@ __all__ = [
     "RLTrainerConfig",
     "Trainer",
     "TrainingArguments",
+    "TrainingHistoryDisplay",
     "__version__",
 ]
 

@@ -83,6 +83,13 @@ class Layout:
         """Which texts of `lengths` tokens have to be cut beside these labels."""
         return lengths > self.text_room(self.prompt_length(order))
 
+    def locate(self, text: str, order) -> tuple[slice, list[tuple[int, int]]]:
+        """Where the text's tokens stand in its sequence, and the characters (start, end) that each stands for."""
+        prompt_length = self.prompt_length(order)
+        start = len(self.pieces.prefix) + (prompt_length if self.prompt_first else 0)
+        spans = self.pieces.spans(text, at_start=start == len(self.pieces.prefix))[: self.text_room(prompt_length)]
+        return slice(start, start + len(spans)), spans
+
     def batch(self, texts, orders) -> dict[str, np.ndarray]:
         """The model's inputs for token ids of texts and, per text, the labels in their order."""
         return {**self.text_batch(texts, orders), **self.label_inputs(orders)}

@@ -160,6 +160,11 @@ class PieceTokenizer:
         ids = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
         return TokenizedTexts(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
+    def spans(self, text: str, at_start: bool = True) -> list[tuple[int, int]]:
+        """The characters (start, end) of each token that :meth:`tokenize` makes of a text."""
+        backend = self._starting if at_start else self._inner
+        return backend.encode(text, add_special_tokens=False).offsets
+
     def frame(self, *pieces: np.ndarray) -> np.ndarray:
         """Join pieces into a whole sequence with the tokenizer's prefix and suffix; it has one token at least."""
         sequence = np.concatenate([self.prefix, *pieces, self.suffix])

@@ -1,0 +1,271 @@
+"""TokenAttributionDisplay: which tokens of a text spoke for a label, and which against it."""
+
+import html
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ..explain import token_attributions
+from ..inputs import read_texts
+from .figure import BLUE, RED, single_axes
+
+FOR, AGAINST = BLUE, RED
+STYLES = ("bars", "text")
+TEXT_COLUMNS = 72
+CHARACTER_WIDTH = 0.602  # of matplotlib's monospaced font, in parts of its size
+LINE_HEIGHT = 1.6
+
+
+class TokenAttributionDisplay:
+    """What the tokens of one text add to the logit of a label.
+
+    The values are gradient times input of each token's embedding, averaged on the way from the mean token of the
+    vocabulary (integrated gradients): they sum to the logit of the text minus the logit of a text of mean tokens.
+    In a notebook the display shows as coloured text: blue speaks for the label, red against it.
+
+    Parameters
+    ----------
+    text : str
+        The text, as the model reads it.
+    spans : list of (int, int)
+        The characters ``text[start:end]`` of each token.
+    values : ndarray of shape (n_tokens,)
+        What each token adds. For a regressor in the units of y.
+    label : str
+        The label.
+    output, baseline : float
+        The label's logit, or the value that a regressor predicts, for the text and for mean tokens.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    bars_ : matplotlib BarContainer or None
+        With ``style="bars"``.
+    text_ : list of matplotlib Text or None
+        With ``style="text"``.
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassClassifier
+    >>> from sklearn_gliclass.plotting import TokenAttributionDisplay
+    >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
+    >>> display = TokenAttributionDisplay.from_estimator(clf, "parliament votes on the budget")
+    >>> display.label, display.tokens[0]
+    ('politics', 'parliament')
+    """
+
+    def __init__(self, text, spans, values, label, output, baseline):
+        self.text = text
+        self.spans = spans
+        self.values = values
+        self.label = label
+        self.output = output
+        self.baseline = baseline
+
+    @property
+    def tokens(self):
+        """The characters of each token, list of str."""
+        return [self.text[start:end].strip() for start, end in self.spans]
+
+    @classmethod
+    def from_estimator(cls, estimator, X, *, label=None, n_steps=16, style="bars", ax=None):
+        """Compute and plot the attributions of one prediction.
+
+        Parameters
+        ----------
+        estimator : GLiClassClassifier or GLiClassRegressor
+            Fitted.
+        X : str, or array-like of shape (1,) or (1, n_features)
+            One text, or one row of a table.
+        label : object, optional
+            One of `classes_`; for a regressor one of `label_names_`. Default: the likeliest class; a regressor
+            with several outputs needs it.
+        n_steps : int, default=16
+            Points of the integral.
+        style : {"bars", "text"}, default="bars"
+            Bars, or the text coloured.
+        ax : matplotlib Axes, optional
+            Where to draw. Default: a new figure.
+
+        Returns
+        -------
+        TokenAttributionDisplay
+        """
+        return cls.compute(estimator, X, label=label, n_steps=n_steps).plot(ax, style=style)
+
+    @classmethod
+    def compute(cls, estimator, X, *, label=None, n_steps=16):
+        """Compute the attributions of one prediction and plot nothing: in a notebook they show as coloured text.
+
+        Parameters
+        ----------
+        estimator, X, label, n_steps
+            As in :meth:`from_estimator`.
+
+        Returns
+        -------
+        TokenAttributionDisplay
+        """
+        check_is_fitted(estimator, ("model_", "label_names_"))
+        X = [X] if isinstance(X, str) else X
+        texts = read_texts(estimator, X, reset=False, text_template=estimator.text_template)
+        if len(texts) != 1:
+            raise ValueError(f"X must be one text or one row, got {len(texts)}; pass X[:1], or a text as a str.")
+        index, name = _find_label(estimator, X, label)
+        layout = estimator._layout(estimator.label_names_)
+        found = token_attributions(
+            estimator.model_, layout, texts[0], index, estimator._labels_per_prompt(), n_steps=n_steps
+        )
+        scale, mean = (
+            (getattr(estimator, name)[index] if hasattr(estimator, name) else default)
+            for name, default in (("target_scale_", 1.0), ("target_mean_", 0.0))
+        )
+        output, baseline = (float(value * scale + mean) for value in (found.logit, found.baseline))
+        return cls(texts[0], found.spans, found.values * scale, name, output, baseline)
+
+    def plot(self, ax=None, *, style="bars", max_tokens=40):
+        """Draw the attributions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw. Default: a new figure.
+        style : {"bars", "text"}, default="bars"
+            Bars, or the text coloured.
+        max_tokens : int, default=40
+            Most bars; of a longer text the tokens with the largest absolute values, in the order of the text.
+
+        Returns
+        -------
+        self
+        """
+        if style not in STYLES:
+            raise ValueError(f"Unknown style {style!r}; choose from {', '.join(map(repr, STYLES))}.")
+        self.bars_ = self.text_ = None
+        if style == "bars":
+            self._plot_bars(ax, max_tokens)
+        else:
+            self._plot_text(ax)
+        self.figure_ = self.ax_.figure
+        self.ax_.set_title(self._title(), fontsize="medium", loc="left")
+        return self
+
+    def _title(self) -> str:
+        return f"{self.label}: {self.output:.2f} (mean tokens: {self.baseline:.2f})"
+
+    def _plot_bars(self, ax, max_tokens):
+        shown = np.sort(np.argsort(-np.abs(self.values), kind="stable")[:max_tokens])
+        self.ax_ = single_axes(self, ax, (5.0, 1.2 + 0.22 * max(3, len(shown))))
+        values = self.values[shown]
+        self.bars_ = self.ax_.barh(range(len(shown)), values, color=[FOR if v >= 0 else AGAINST for v in values])
+        self.ax_.set_yticks(range(len(shown)), [self.tokens[index] for index in shown], fontsize="small")
+        self.ax_.invert_yaxis()
+        self.ax_.axvline(0, color="0.3", lw=0.8)
+        self.ax_.grid(axis="x", alpha=0.3)
+        self.ax_.set_xlabel("against   <   contribution   >   for")
+
+    def _plot_text(self, ax):
+        lines = wrap_pieces(self._pieces(), TEXT_COLUMNS)
+        width = 7.5
+        size = width * 72 / TEXT_COLUMNS / CHARACTER_WIDTH
+        self.ax_ = single_axes(self, ax, (width, 0.5 + len(lines) * size * LINE_HEIGHT / 72))
+        if ax is not None:
+            box = ax.get_window_extent()
+            size = box.width / ax.figure.dpi * 72 / TEXT_COLUMNS / CHARACTER_WIDTH
+        self.ax_.set(xlim=(0, TEXT_COLUMNS), ylim=(len(lines), 0))
+        self.ax_.set_axis_off()
+        largest = self._largest()
+        self.text_ = []
+        for row, line in enumerate(lines):
+            column = 0
+            for piece, value in line:
+                strength = abs(value) / largest
+                box = {"facecolor": FOR if value >= 0 else AGAINST, "alpha": 0.75 * strength, "pad": 1.0, "lw": 0}
+                self.text_.append(
+                    self.ax_.text(column, row + 0.5, piece, family="monospace", fontsize=size, va="center", bbox=box)
+                )
+                column += len(piece)
+
+    def _largest(self) -> float:
+        return float(np.abs(self.values).max(initial=0.0)) or 1.0
+
+    def _pieces(self) -> list[tuple[str, float]]:
+        """The whole text in pieces, each with its value: 0 between tokens; tokens of one character share it."""
+        pieces, done = [], 0
+        for (start, end), value in zip(self.spans, self.values, strict=True):
+            space = len(self.text[start:end]) - len(self.text[start:end].lstrip())
+            start += space
+            if start < done:  # a part of a character that several tokens make up
+                if pieces:
+                    pieces[-1] = (pieces[-1][0], pieces[-1][1] + value)
+                start = done
+            elif start > done:
+                pieces.append((self.text[done:start], 0.0))
+            if end > start:
+                pieces.append((self.text[start:end], float(value)))
+            done = max(done, end)
+        if done < len(self.text):
+            pieces.append((self.text[done:], 0.0))
+        return pieces
+
+    def _repr_html_(self) -> str:
+        """The text, coloured; the values show when the mouse is over a token."""
+        largest = self._largest()
+        spans = []
+        for piece, value in self._pieces():
+            escaped = html.escape(piece)
+            if value == 0.0:
+                spans.append(escaped)
+                continue
+            red, green, blue = (int((FOR if value > 0 else AGAINST)[i : i + 2], 16) for i in (1, 3, 5))
+            colour = f"rgba({red}, {green}, {blue}, {0.75 * abs(value) / largest:.2f})"
+            spans.append(f'<span title="{value:+.3f}" style="background: {colour}">{escaped}</span>')
+        title = html.escape(self._title())
+        return (
+            f'<div style="line-height: 1.8"><b>{title}</b><br><span style="white-space: pre-wrap">'
+            f"{''.join(spans)}</span></div>"
+        )
+
+
+def wrap_pieces(pieces, n_columns: int) -> list[list[tuple[str, float]]]:
+    """Break (text, value) pieces into lines of at most `n_columns` characters, at spaces where there are any.
+
+    Examples
+    --------
+    >>> wrap_pieces([("my", 1.0), (" new ", 0.0), ("card", 2.0)], 7)
+    [[('my', 1.0), (' new ', 0.0)], [('card', 2.0)]]
+    """
+    lines, room = [[]], n_columns
+    for text, value in pieces:
+        for number, part in enumerate(text.split("\n")):
+            if number:
+                lines.append([])
+                room = n_columns
+            while part:
+                if len(part) > room and part.strip() and lines[-1]:
+                    lines.append([])
+                    part, room = part.lstrip(" "), n_columns
+                    continue
+                taken, part = part[:room], part[room:]
+                lines[-1].append((taken, value))
+                room -= len(taken)
+                if not part.strip():
+                    break
+    return lines
+
+
+def _find_label(estimator, X, label) -> tuple[int, str]:
+    """Index and name of the label that is asked for, or of the one that is predicted."""
+    names = list(getattr(estimator, "classes_", estimator.label_names_))
+    if label is not None:
+        if label not in names:
+            raise ValueError(f"Unknown label {label!r}; choose from {[str(name) for name in names]}.")
+        index = names.index(label)
+    elif hasattr(estimator, "classes_"):
+        index = int(estimator.predict_proba(X)[0].argmax())
+    elif len(names) == 1:
+        index = 0
+    else:
+        raise ValueError(f"This regressor has several outputs: say which one with label=, one of {names}.")
+    return index, str(names[index])

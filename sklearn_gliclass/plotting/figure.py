@@ -1,0 +1,47 @@
+"""What the pictures share: matplotlib when it is needed, grids of panels, colours."""
+
+import numpy as np
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+# Okabe and Ito's colours, which people with any kind of colour vision tell apart.
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
+
+
+def pyplot(display):
+    """matplotlib.pyplot, or an error that says how to get it."""
+    check_matplotlib_support(f"{type(display).__name__}.plot")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def single_axes(display, ax, figsize):
+    """`ax`, or the axes of a new figure."""
+    return ax if ax is not None else pyplot(display).subplots(figsize=figsize, layout="constrained")[1]
+
+
+def panel_grid(display, ax, n_panels: int, n_columns: int, panel_size, **options):
+    """A grid of panels in a new figure, or in the room of `ax`.
+
+    Returns
+    -------
+    figure, ndarray of Axes of shape (n_panels,), bounding Axes or None
+    """
+    plt = pyplot(display)
+    n_columns = min(n_columns, n_panels)
+    shape = (-(-n_panels // n_columns), n_columns)
+    if ax is None:
+        figsize = (panel_size[0] * shape[1], panel_size[1] * shape[0])
+        figure, grid = plt.subplots(*shape, figsize=figsize, layout="constrained", squeeze=False, **options)
+    else:
+        figure = ax.figure
+        ax.set_axis_off()
+        grid = ax.get_subplotspec().subgridspec(*shape, wspace=0.35, hspace=0.5).subplots(squeeze=False, **options)
+    axes = np.ravel(grid)
+    for column in range(shape[1]):  # the ticks of shared axes, where the last row has no panel
+        last = [panel for panel in axes[:n_panels] if panel.get_subplotspec().colspan.start == column][-1]
+        last.tick_params(labelbottom=True)
+    for empty in axes[n_panels:]:
+        empty.remove()
+    return figure, axes[:n_panels], ax

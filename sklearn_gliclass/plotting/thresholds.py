@@ -1,0 +1,234 @@
+"""ThresholdCurveDisplay: precision, recall and F1 of each class over the threshold."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
+
+from .figure import BLUE, GREEN, ORANGE, panel_grid
+
+WHERE_F1_SAYS_NOTHING = 0.5
+
+
+class ThresholdCurveDisplay:
+    """Precision, recall and F1 of each class of a multi-label problem over the threshold.
+
+    Choose thresholds on rows that the model was not trained on and that don't measure it afterwards:
+    ``clf.set_params(threshold=display.best_thresholds)``.
+
+    Parameters
+    ----------
+    thresholds : ndarray of shape (n_thresholds,)
+        Ascending.
+    precision, recall, f1 : ndarray of shape (n_classes, n_thresholds)
+        Where nothing is predicted, the precision counts as 1 and the F1 as 0.
+    class_names : sequence of str
+        Names of the classes.
+    n_positive : ndarray of shape (n_classes,)
+        Rows of each class.
+
+    Attributes
+    ----------
+    best_thresholds : ndarray of shape (n_classes,)
+        Where each class's F1 is highest, the middle of equally good ones; 0.5 where the F1 is 0 everywhere.
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes
+        One for each class.
+    lines_ : list of dict of str to Line2D
+        The curves "precision", "recall" and "F1" of each class.
+    bounding_ax_ : matplotlib Axes or None
+        The `ax` that was given, whose room the panels took.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_gliclass.plotting import ThresholdCurveDisplay
+    >>> y = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    >>> proba = np.array([[0.9, 0.1], [0.8, 0.3], [0.4, 0.2], [0.1, 0.05]])
+    >>> display = ThresholdCurveDisplay.from_predictions(y, proba)
+    >>> display.best_thresholds
+    array([0.605, 0.155])
+    """
+
+    def __init__(self, thresholds, precision, recall, f1, class_names, n_positive):
+        self.thresholds = thresholds
+        self.precision = precision
+        self.recall = recall
+        self.f1 = f1
+        self.class_names = class_names
+        self.n_positive = n_positive
+        self.best_thresholds = best_thresholds(thresholds, f1)
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, thresholds=None, classes=None, ax=None):
+        """Plot a fitted multi-label classifier on rows that it was not trained on.
+
+        Parameters
+        ----------
+        estimator : GLiClassClassifier
+            Fitted on a multi-label y.
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table.
+        y : array-like of shape (n_samples, n_classes)
+            0 and 1 for each class.
+        thresholds : array-like of shape (n_thresholds,), optional
+            Where to measure. Default: 0 to 1 in steps of 0.01.
+        classes : list, optional
+            Names of the classes to draw. Default: all.
+        ax : matplotlib Axes, optional
+            The panels take its room. Default: a new figure.
+
+        Returns
+        -------
+        ThresholdCurveDisplay
+        """
+        check_is_fitted(estimator, ("model_", "classes_"))
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            class_names=[str(name) for name in estimator.classes_],
+            thresholds=thresholds,
+            classes=classes,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(cls, y_true, y_proba, *, class_names=None, thresholds=None, classes=None, ax=None):
+        """Plot probabilities of any classifier.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples, n_classes)
+            0 and 1 for each class.
+        y_proba : array-like of shape (n_samples, n_classes)
+            Probabilities.
+        class_names : list of str, optional
+            Default: the columns of a DataFrame `y_true`, else "0", "1", ...
+        thresholds : array-like of shape (n_thresholds,), optional
+            Where to measure. Default: 0 to 1 in steps of 0.01.
+        classes : list, optional
+            Names of the classes to draw. Default: all.
+        ax : matplotlib Axes, optional
+            The panels take its room. Default: a new figure.
+
+        Returns
+        -------
+        ThresholdCurveDisplay
+        """
+        if class_names is None:
+            class_names = getattr(y_true, "columns", range(np.shape(y_true)[1] if np.ndim(y_true) > 1 else 1))
+        y_true, y_proba = _check_predictions(y_true, y_proba)
+        class_names = [str(name) for name in class_names]
+        if len(class_names) != y_true.shape[1]:
+            raise ValueError(f"class_names has {len(class_names)} names for {y_true.shape[1]} columns; give one each.")
+        thresholds = np.linspace(0, 1, 101) if thresholds is None else np.sort(np.asarray(thresholds, dtype=float))
+        curves = threshold_curves(y_true, y_proba, thresholds)
+        return cls(thresholds, *curves, class_names, y_true.sum(axis=0)).plot(ax, classes=classes)
+
+    def plot(self, ax=None, *, classes=None):
+        """Draw a panel for each class.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            The panels take its room. Default: a new figure.
+        classes : list, optional
+            Names of the classes to draw. Default: all.
+
+        Returns
+        -------
+        self
+        """
+        names = [str(name) for name in (self.class_names if classes is None else classes)]
+        unknown = sorted(set(names) - set(self.class_names))
+        if unknown:
+            raise ValueError(f"Unknown classes {unknown}; choose from {list(self.class_names)}.")
+        size = (2.6, 2.1) if len(names) <= 12 else (1.9, 1.5)
+        columns = 4 if len(names) <= 12 else 7
+        options = {"sharex": True, "sharey": True}
+        self.figure_, self.axes_, self.bounding_ax_ = panel_grid(self, ax, len(names), columns, size, **options)
+        self.lines_ = [
+            self._plot_class(axes, list(self.class_names).index(name))
+            for axes, name in zip(self.axes_, names, strict=True)
+        ]
+        if self.bounding_ax_ is None:
+            self.figure_.supxlabel("threshold", fontsize="medium")
+            handles = list(self.lines_[0].values())
+            self.figure_.legend(handles=handles, loc="outside upper center", ncols=3, fontsize="small")
+        else:
+            self.axes_[0].legend(fontsize="x-small")
+        return self
+
+    def _plot_class(self, axes, index):
+        curves = {"precision": (self.precision, BLUE), "recall": (self.recall, ORANGE), "F1": (self.f1, GREEN)}
+        lines = {
+            name: axes.plot(self.thresholds, values[index], color=colour, label=name, lw=2 if name == "F1" else 1)[0]
+            for name, (values, colour) in curves.items()
+        }
+        axes.set_title(f"{self.class_names[index]} ({self.n_positive[index]})", fontsize="small")
+        axes.set(xlim=(0, 1), ylim=(0, 1.05))
+        axes.grid(alpha=0.3)
+        best = self.best_thresholds[index]
+        if self.f1[index].max() > 0:
+            axes.axvline(best, color="0.4", linestyle=":", lw=1)
+            axes.plot(best, self.f1[index].max(), "o", color=GREEN, markersize=4)
+            side = "right" if best > 0.5 else "left"
+            axes.annotate(
+                f"{best:.2f}", (best, 0.0), xytext=(-3 if best > 0.5 else 3, 3), textcoords="offset points", ha=side,
+                fontsize="x-small",
+            )  # fmt: skip
+        return lines
+
+
+def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
+    """Precision, recall and F1, each (n_classes, n_thresholds), of predicting ``y_proba >= threshold``.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n_samples, n_classes)
+        0 and 1.
+    y_proba : ndarray of shape (n_samples, n_classes)
+        Probabilities.
+    thresholds : ndarray of shape (n_thresholds,)
+        Any order.
+    """
+    shape = (y_true.shape[1], len(thresholds))
+    hits, predicted = np.empty(shape), np.empty(shape)
+    for index, (truth, proba) in enumerate(zip(y_true.T, y_proba.T, strict=True)):
+        for counts, values in ((hits, proba[truth == 1]), (predicted, proba)):
+            counts[index] = len(values) - np.searchsorted(np.sort(values), thresholds, side="left")
+    positive = y_true.sum(axis=0)[:, None].astype(float)
+    precision = np.divide(hits, predicted, out=np.ones(shape), where=predicted > 0)
+    recall = np.divide(hits, positive, out=np.zeros(shape), where=positive > 0)
+    f1 = np.divide(2 * hits, predicted + positive, out=np.zeros(shape), where=predicted + positive > 0)
+    return precision, recall, f1
+
+
+def best_thresholds(thresholds: np.ndarray, f1: np.ndarray) -> np.ndarray:
+    """Where each row of `f1` is highest: the middle of the first run of equally good thresholds.
+
+    Examples
+    --------
+    >>> best_thresholds(np.array([0.2, 0.4, 0.6, 0.8]), np.array([[0.1, 0.7, 0.7, 0.2], [0.0, 0.0, 0.0, 0.0]]))
+    array([0.5, 0.5])
+    """
+    best = np.empty(len(f1))
+    for row, values in enumerate(f1):
+        first = int(values.argmax())
+        run = np.flatnonzero(values[first:] < values[first] - 1e-12)
+        last = first + int(run[0]) - 1 if len(run) else len(values) - 1
+        best[row] = (thresholds[first] + thresholds[last]) / 2 if values[first] > 0 else WHERE_F1_SAYS_NOTHING
+    return best
+
+
+def _check_predictions(y_true, y_proba):
+    y_true = y_true.toarray() if issparse(y_true) else np.asarray(y_true)
+    if y_true.ndim != 2 or not np.isin(y_true, (0, 1)).all():
+        raise ValueError(
+            f"y must be a matrix of 0 and 1 with a column for each class (multi-label), got shape {y_true.shape}; "
+            "sklearn.preprocessing.MultiLabelBinarizer makes one from lists of labels."
+        )
+    y_proba = check_array(y_proba, input_name="y_proba")
+    check_consistent_length(y_true, y_proba)
+    if y_true.shape != y_proba.shape:
+        raise ValueError(f"y has shape {y_true.shape} and the probabilities {y_proba.shape}; they must be the same.")
+    return y_true.astype(int), y_proba

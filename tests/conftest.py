@@ -4,6 +4,7 @@ import os
 
 # Before SciPy is imported: scikit-learn skips its check of array API inputs otherwise.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+os.environ.setdefault("MPLBACKEND", "agg")  # no windows
 
 import pytest
 import torch

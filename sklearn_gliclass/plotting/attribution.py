@@ -152,7 +152,7 @@ class TokenAttributionDisplay:
         return self
 
     def _title(self) -> str:
-        return f"{self.label}: {self.output:.2f} (mean tokens: {self.baseline:.2f})"
+        return f"{self.label}: {self.output:.2f}; without the words {self.baseline:.2f}"
 
     def _plot_bars(self, ax, max_tokens):
         shown = np.sort(np.argsort(-np.abs(self.values), kind="stable")[:max_tokens])
@@ -163,7 +163,8 @@ class TokenAttributionDisplay:
         self.ax_.invert_yaxis()
         self.ax_.axvline(0, color="0.3", lw=0.8)
         self.ax_.grid(axis="x", alpha=0.3)
-        self.ax_.set_xlabel("against   <   contribution   >   for")
+        self.ax_.set_axisbelow(True)
+        self.ax_.set_xlabel("contribution")
 
     def _plot_text(self, ax):
         lines = wrap_pieces(self._pieces(), TEXT_COLUMNS)

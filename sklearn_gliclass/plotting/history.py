@@ -129,12 +129,14 @@ class TrainingHistoryDisplay:
             (self.lines_[name],) = axes.plot(epochs, values, color=colour, marker=marker, markersize=3, label=label)
         if "valid_loss" in names and self.best_epoch is not None:
             axes.axvline(self.best_epoch, color="0.5", linestyle=":", label="best epoch")
-        axes.set(title=title, xlabel="epoch")
+        n_epochs = max(map(len, self.series.values()))
+        axes.set(title=title, xlabel="epoch", xlim=(0, n_epochs * 1.03))
         axes.xaxis.get_major_locator().set_params(integer=True)
         if title == "learning rate":
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+            axes.yaxis.set_major_formatter("{x:.1e}")  # an exponent on top would meet the title
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if [line.get_label() for line in axes.lines] != [title]:
+            axes.legend(fontsize="small")
 
 
 def read_series(history) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from ..inputs import read_texts
 from .figure import single_axes
 
 NUMBERS_UP_TO = 12  # labels, for whom the numbers stand in the cells
-INCHES_PER_LABEL, MIN_INCHES, MAX_INCHES = 0.17, 3.0, 24.0
+INCHES_WITH_NUMBERS, INCHES_PER_LABEL, MAX_INCHES = 0.38, 0.17, 24.0
+INCHES_PER_CHARACTER = 0.075  # of a name beside the map
 POINTS_PER_INCH = 72
 
 
@@ -116,8 +117,9 @@ class LabelSimilarityDisplay:
         self
         """
         n = len(self.labels)
-        side = np.clip(INCHES_PER_LABEL * n, MIN_INCHES, MAX_INCHES)
-        self.ax_ = single_axes(self, ax, (side + 2.5, side + 1.5))
+        side = min(MAX_INCHES, n * (INCHES_WITH_NUMBERS if n <= NUMBERS_UP_TO else INCHES_PER_LABEL))
+        margin = INCHES_PER_CHARACTER * max(map(len, self.labels))
+        self.ax_ = single_axes(self, ax, (side + margin + 1.2, side + margin + 0.2))
         self.figure_ = self.ax_.figure
         self.order_ = similarity_order(self.similarity)
         cells = np.ma.array(self.similarity[np.ix_(self.order_, self.order_)], mask=np.eye(n, dtype=bool))
@@ -144,7 +146,7 @@ class LabelSimilarityDisplay:
             is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
             colour = "black" if is_light else "white"
             text[row, column] = self.ax_.text(
-                column, row, f"{cells[row, column]:.2f}", ha="center", va="center", fontsize=7, color=colour
+                column, row, f"{cells[row, column]:z.2f}", ha="center", va="center", fontsize=7, color=colour
             )
         return text
 

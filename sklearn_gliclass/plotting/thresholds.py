@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from .figure import BLUE, GREEN, ORANGE, panel_grid
 
 WHERE_F1_SAYS_NOTHING = 0.5
+TITLE_CHARACTERS = 22
 
 
 class ThresholdCurveDisplay:
@@ -20,7 +21,7 @@ class ThresholdCurveDisplay:
     thresholds : ndarray of shape (n_thresholds,)
         Ascending.
     precision, recall, f1 : ndarray of shape (n_classes, n_thresholds)
-        Where nothing is predicted, the precision counts as 1 and the F1 as 0.
+        NaN: the precision where nothing is predicted, and the recall of a class without rows.
     class_names : sequence of str
         Names of the classes.
     n_positive : ndarray of shape (n_classes,)
@@ -164,7 +165,7 @@ class ThresholdCurveDisplay:
             name: axes.plot(self.thresholds, values[index], color=colour, label=name, lw=2 if name == "F1" else 1)[0]
             for name, (values, colour) in curves.items()
         }
-        axes.set_title(f"{self.class_names[index]} ({self.n_positive[index]})", fontsize="small")
+        axes.set_title(f"{_short(self.class_names[index])} ({self.n_positive[index]})", fontsize="small")
         axes.set(xlim=(0, 1), ylim=(0, 1.05))
         axes.grid(alpha=0.3)
         best = self.best_thresholds[index]
@@ -173,10 +174,14 @@ class ThresholdCurveDisplay:
             axes.plot(best, self.f1[index].max(), "o", color=GREEN, markersize=4)
             side = "right" if best > 0.5 else "left"
             axes.annotate(
-                f"{best:.2f}", (best, 0.0), xytext=(-3 if best > 0.5 else 3, 3), textcoords="offset points", ha=side,
-                fontsize="x-small",
+                f"{best:.2f}", (best, 0.0), xytext=(-3 if best > 0.5 else 3, 4), textcoords="offset points", ha=side,
+                fontsize="x-small", bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.5},
             )  # fmt: skip
         return lines
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= TITLE_CHARACTERS else name[: TITLE_CHARACTERS - 1] + "…"
 
 
 def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
@@ -190,6 +195,11 @@ def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.nda
         Probabilities.
     thresholds : ndarray of shape (n_thresholds,)
         Any order.
+
+    Returns
+    -------
+    precision, recall, f1
+        NaN: the precision where nothing is predicted, and the recall of a class without rows.
     """
     shape = (y_true.shape[1], len(thresholds))
     hits, predicted = np.empty(shape), np.empty(shape)
@@ -197,8 +207,8 @@ def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.nda
         for counts, values in ((hits, proba[truth == 1]), (predicted, proba)):
             counts[index] = len(values) - np.searchsorted(np.sort(values), thresholds, side="left")
     positive = y_true.sum(axis=0)[:, None].astype(float)
-    precision = np.divide(hits, predicted, out=np.ones(shape), where=predicted > 0)
-    recall = np.divide(hits, positive, out=np.zeros(shape), where=positive > 0)
+    precision = np.divide(hits, predicted, out=np.full(shape, np.nan), where=predicted > 0)
+    recall = np.divide(hits, positive, out=np.full(shape, np.nan), where=positive > 0)
     f1 = np.divide(2 * hits, predicted + positive, out=np.zeros(shape), where=predicted + positive > 0)
     return precision, recall, f1
 

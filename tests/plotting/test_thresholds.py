@@ -1,0 +1,102 @@
+"""Threshold curves against scikit-learn's precision, recall and F1 at each threshold."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_array
+from sklearn.metrics import f1_score, precision_recall_fscore_support
+from test_classifier import TEXTS, tiny
+
+from sklearn_gliclass.plotting import ThresholdCurveDisplay
+from sklearn_gliclass.plotting.thresholds import best_thresholds, threshold_curves
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def problem(n_classes=4, n_samples=40, seed=0):
+    rng = np.random.RandomState(seed)
+    y = rng.randint(2, size=(n_samples, n_classes))
+    y[:, -1] = 0  # a class without rows
+    proba = np.clip(np.round(0.4 * y + rng.uniform(0, 0.7, y.shape), 2), 0, 1)  # many of them equal
+    return y, proba
+
+
+def test_curves_at_each_threshold():
+    y, proba = problem()
+    thresholds = np.linspace(0, 1, 41)
+    precision, recall, f1 = threshold_curves(y, proba, thresholds)
+    for index, threshold in enumerate(thresholds):
+        predicted = (proba >= threshold).astype(int)
+        expected = precision_recall_fscore_support(y, predicted, zero_division=np.nan)
+        np.testing.assert_allclose(precision[:, index], expected[0])
+        np.testing.assert_allclose(recall[:, index], expected[1])
+        np.testing.assert_allclose(f1[:, index], precision_recall_fscore_support(y, predicted, zero_division=0)[2])
+
+
+def test_best_thresholds_are_as_good_as_any():
+    y, proba = problem()
+    display = ThresholdCurveDisplay.from_predictions(y, proba)
+    best = f1_score(y, proba >= display.best_thresholds, average=None, zero_division=0)
+    for threshold in display.thresholds:
+        assert (best >= f1_score(y, proba >= threshold, average=None, zero_division=0) - 1e-12).all()
+    assert display.best_thresholds[-1] == 0.5  # a class without rows
+
+
+def test_best_thresholds_are_in_the_middle():
+    thresholds = np.linspace(0, 1, 11)
+    f1 = np.array([[0, 0.2, 0.9, 0.9, 0.9, 0.3, 0.9, 0, 0, 0, 0], [0.1] * 10 + [0.4], [0.0] * 11])
+    np.testing.assert_allclose(best_thresholds(thresholds, f1), [0.3, 1.0, 0.5])
+
+
+def test_from_estimator_and_its_thresholds():
+    y = pd.DataFrame(np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2), columns=["fast", "loud"])
+    clf = tiny().fit(TEXTS, y)
+    display = ThresholdCurveDisplay.from_estimator(clf, TEXTS, y)
+    assert display.class_names == ["fast", "loud"]
+    assert display.n_positive.tolist() == [4, 4]
+    before = f1_score(y, clf.predict(TEXTS), average="macro")
+    clf.set_params(threshold=display.best_thresholds)
+    assert f1_score(y, clf.predict(TEXTS), average="macro") >= before
+    np.testing.assert_array_equal(display.lines_[1]["F1"].get_ydata(), display.f1[1])
+    assert [ax.get_title() for ax in display.axes_] == ["fast (4)", "loud (4)"]
+
+
+def test_inputs_of_several_kinds():
+    y, proba = problem(3)
+    plain = ThresholdCurveDisplay.from_predictions(y, proba)
+    assert plain.class_names == ["0", "1", "2"]
+    for other in (csr_array(y), pd.DataFrame(y), y.tolist()):
+        np.testing.assert_array_equal(ThresholdCurveDisplay.from_predictions(other, proba).f1, plain.f1)
+    few = ThresholdCurveDisplay.from_predictions(y, proba, thresholds=[0.9, 0.1])
+    assert few.thresholds.tolist() == [0.1, 0.9]
+
+
+def test_a_choice_of_classes_and_axes():
+    y, proba = problem(30)
+    _, ax = plt.subplots()
+    names = [f"a class with quite a long name {i}" for i in range(30)]
+    display = ThresholdCurveDisplay.from_predictions(y, proba, class_names=names)
+    assert len(display.axes_) == 30
+    assert display.plot(ax, classes=names[3:5]).bounding_ax_ is ax
+    np.testing.assert_array_equal(display.lines_[0]["recall"].get_ydata(), display.recall[3])
+    display.figure_.canvas.draw()
+
+
+@pytest.mark.parametrize(
+    ("y", "proba", "options", "message"),
+    [
+        ([0, 1], [[0.1], [0.2]], {}, "matrix of 0 and 1 with a column for each class"),
+        ([[0, 2]], [[0.1, 0.2]], {}, "matrix of 0 and 1"),
+        ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities \(1, 3\)"),
+        ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a"]}, "1 names for 2 columns"),
+        ([[0, 1]], [[0.1, 0.2]], {"classes": ["x"]}, r"Unknown classes \['x'\]; choose from \['0', '1'\]"),
+    ],
+)
+def test_errors(y, proba, options, message):
+    with pytest.raises(ValueError, match=message):
+        ThresholdCurveDisplay.from_predictions(y, proba, **options)

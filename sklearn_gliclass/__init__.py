@@ -2,7 +2,6 @@
 
 from ._version import __version__
 from .classifier import GLiClassClassifier
-from .model import GLiClassModel, GLiClassModelConfig
 from .model import GLiClassModelConfig
 from .plotting import TrainingHistoryDisplay
 from .regressor import GLiClassRegressor

@@ -183,7 +183,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer) or callable, optional
         In `rl`, whose probabilities the model should stay near to, as ``rl.kl_beta`` says; see :class:`RLTrainer`.
     verbose : int, default=0
-        1: progress bars.
+        1: progress bars while fits and long predictions run.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the data and dropout.
     class_weight : {"balanced"}, dict or None, default=None

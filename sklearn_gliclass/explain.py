@@ -105,42 +105,43 @@ def token_attributions(
     where, spans = layout.locate(text, chunk)
     tokens, column = layout.tokenize([text])[0], int(np.flatnonzero(chunk == label)[0])
 
-    def logits(steps):
+    def run(steps):
+        """Logits at points on the way, and the embeddings there."""
         inputs = layout.batch([tokens] * len(steps), [chunk] * len(steps))
-        return _run(model, inputs).logits[:, column]
+        with _on_the_way(model, inputs["input_ids"], where, steps) as way:
+            return _run(model, inputs).logits[:, column], way
 
     # cuDNN's LSTM has no backward pass outside of training.
     with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
         steps = (torch.arange(n_steps) + 0.5) / n_steps
         values = torch.zeros(len(spans), dtype=torch.float64)
         for part in steps.split(max(1, TOKENS_AT_ONCE // max(1, where.stop))):
-            with _between(model, where, part) as seen:
-                total = logits(part).sum()
-                (gradient,) = torch.autograd.grad(total, seen["point"])  # (steps, length, hidden)
-            values += (gradient * seen["difference"])[:, where].sum(dim=(0, 2)).double().cpu() / n_steps
-    ends = torch.tensor([0.0, 1.0])
-    with torch.no_grad(), _between(model, where, ends):
-        baseline, logit = logits(ends).tolist()
+            logits, way = run(part)
+            (gradient,) = torch.autograd.grad(logits.sum(), way["point"])  # (steps, length, hidden)
+            values += (gradient * way["whole"])[:, where].sum(dim=(0, 2)).double().cpu() / n_steps
+    with torch.no_grad():
+        baseline, logit = run(torch.tensor([0.0, 1.0]))[0].tolist()
     return Attribution(spans, values.numpy(), logit, baseline)
 
 
 @contextmanager
-def _between(model: GLiClassModel, where: slice, steps: torch.Tensor):
+def _on_the_way(model: GLiClassModel, input_ids: np.ndarray, where: slice, steps: torch.Tensor):
     """Row i of the batch has its text's embeddings ``steps[i]`` of the way from the mean token to the token.
 
-    Yields a dict that holds these embeddings as `point` and the whole way as `difference`, once the model ran.
+    Yields a dict that holds these embeddings as `point` and the whole way as `whole`, once the model ran.
     """
-    seen = {}
+    way = {}
 
     def move(module, arguments, output):
-        if seen:  # a decoder that shares the embeddings comes second
-            return output
+        ids = arguments[0]
+        if ids.shape != input_ids.shape or not np.array_equal(ids.cpu().numpy(), input_ids):
+            return output  # labels in a shared encoder, or in a decoder that shares the embeddings
         mean = module.weight.mean(dim=0) * getattr(module, "embed_scale", 1.0)
-        difference = torch.zeros_like(output)
-        difference[:, where] = output.detach()[:, where] - mean.detach()
+        whole = torch.zeros_like(output)
+        whole[:, where] = output.detach()[:, where] - mean.detach()
         back = (1.0 - steps).to(output).view(-1, 1, 1)
-        seen.update(difference=difference, point=(output.detach() - back * difference).requires_grad_())
-        return seen["point"]
+        way.update(whole=whole, point=(output.detach() - back * whole).requires_grad_())
+        return way["point"]
 
     encoder = model.encoder
     weight = encoder.get_input_embeddings().weight
@@ -148,7 +149,7 @@ def _between(model: GLiClassModel, where: slice, steps: torch.Tensor):
     modules = [module for module in encoder.modules() if getattr(module, "weight", None) is weight]
     handles = [module.register_forward_hook(move) for module in modules]
     try:
-        yield seen
+        yield way
     finally:
         for handle in handles:
             handle.remove()

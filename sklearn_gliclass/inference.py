@@ -78,7 +78,7 @@ class InferenceEngine:
         shared = [self._shared_inputs(chunk) for chunk in chunks]
         hidden = not self.progress or len(unique) < PROGRESS_FROM
         cut = np.zeros(len(unique), bool)
-        with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", disable=hidden) as bar:
+        with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", leave=False, disable=hidden) as bar:
             for first in range(0, len(unique), TEXTS_AT_ONCE):
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])

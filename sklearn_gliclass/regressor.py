@@ -155,7 +155,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
         depend on (a backward pass for each of 256 rows). Useful values differ with the data: try powers of 10.
     verbose : int, default=0
-        1: progress bars.
+        1: progress bars while fits and long predictions run.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights, the order of the data and dropout.
 

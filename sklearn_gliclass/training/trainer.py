@@ -21,7 +21,7 @@ AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
 
 
 class ProgressBar(Callback):
-    """One bar over all optimiser steps of a fit."""
+    """One bar over all optimiser steps of a fit; it goes when the fit is done, as a search has many of them."""
 
     def initialize(self):
         self.bar_ = None
@@ -29,7 +29,7 @@ class ProgressBar(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         if self.bar_ is None:  # the number of steps is known by now
-            self.bar_ = tqdm(total=net.n_steps_, desc="fit", unit="step", dynamic_ncols=True)
+            self.bar_ = tqdm(total=net.n_steps_, desc="fit", unit="step", leave=False, dynamic_ncols=True)
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
         if training and batch[0].last_of_step:
@@ -40,7 +40,7 @@ class ProgressBar(Callback):
         losses = {name: f"{row[name]:.4f}" for name in ("train_loss", "valid_loss") if name in row}
         self.bar_.set_postfix(epoch=len(net.history), **losses)
 
-    def on_train_end(self, net, **kwargs):
+    def close(self):
         if self.bar_ is not None:
             self.bar_.close()
             self.bar_ = None
@@ -134,7 +134,12 @@ class Trainer(skorch.NeuralNet):
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
         self.n_labels_ = X.n_labels
         self.rng_ = np.random.RandomState(self.seed)
-        return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        try:
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        finally:  # an error must not leave a bar that the next one stands below
+            for _, callback in self.callbacks_:
+                if isinstance(callback, ProgressBar):
+                    callback.close()
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """The data as given, and the validation data."""

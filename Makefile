@@ -4,7 +4,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format test-lowest clean
+.PHONY: demo test lint format readme notebooks test-lowest clean
 
 demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
@@ -19,6 +19,14 @@ lint: $(VENV)/.test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Write the README's table of hyperparameters from the docstrings.
+readme: $(VENV)/.test
+	$(BIN)/python tools/hyperparameter_table.py
+
+# Run the notebooks and save them with their outputs.
+notebooks: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/run_notebooks.py
 
 # The same tests on the oldest supported versions.
 test-lowest:

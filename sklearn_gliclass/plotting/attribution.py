@@ -21,7 +21,7 @@ class TokenAttributionDisplay:
 
     The values are gradient times input of each token's embedding, averaged on the way from the mean token of the
     vocabulary (integrated gradients): they sum to the logit of the text minus the logit of a text of mean tokens.
-    In a notebook the display shows as coloured text: blue speaks for the label, red against it.
+    In a notebook the display shows as coloured text: blue speaks for the label, orange against it.
 
     Parameters
     ----------
@@ -209,6 +209,9 @@ class TokenAttributionDisplay:
         if done < len(self.text):
             pieces.append((self.text[done:], 0.0))
         return pieces
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._title()!r})"
 
     def _repr_html_(self) -> str:
         """The text, coloured; the values show when the mouse is over a token."""

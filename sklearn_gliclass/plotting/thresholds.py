@@ -167,6 +167,8 @@ class ThresholdCurveDisplay:
         }
         axes.set_title(f"{_short(self.class_names[index])} ({self.n_positive[index]})", fontsize="small")
         axes.set(xlim=(0, 1), ylim=(0, 1.05))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])  # short, so that neighbouring panels' don't meet
         axes.grid(alpha=0.3)
         best = self.best_thresholds[index]
         if self.f1[index].max() > 0:

@@ -79,6 +79,7 @@ def test_the_pieces_are_the_whole_text():
 
 
 def test_html():
+    assert repr(display_of("a", [(0, 1)], [1.0])) == "TokenAttributionDisplay('label: 1.00; without the words 0.00')"
     source = display_of("a <b>", [(0, 1), (2, 5)], [1.0, -2.0])._repr_html_()
     assert "&lt;b&gt;" in source
     assert "<b>label: 1.00; without the words 0.00</b>" in source

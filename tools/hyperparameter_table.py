@@ -1,0 +1,160 @@
+"""The README's table of hyperparameters: names, defaults and meanings from the docstrings, and when to touch them.
+
+``make readme`` (or ``python tools/hyperparameter_table.py``) writes it; ``tests/test_readme.py`` checks it.
+"""
+
+import inspect
+import re
+from pathlib import Path
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.parameters import MODEL_ORIGIN, MODEL_PARAMETERS
+from sklearn_gliclass.training import arguments
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- hyperparameters: written by `make readme` -->"
+END = "<!-- end of hyperparameters -->"
+
+GROUPS = {
+    "Where `fit` starts": MODEL_ORIGIN,
+    "The model": MODEL_PARAMETERS,
+    "Training": arguments.FIELDS,
+    "Texts, labels and the rest": None,  # what is in none of the others
+}
+
+# Entry of the docstring -> when to touch it.
+ADVICE = {
+    "pretrained": "you have a GLiClass checkpoint, for zero-shot work or as a start",
+    "encoder_model": "texts are not English, very long, or quality matters more than time",
+    "encoder_config": "tests and experiments without a download",
+    "label_model_name, label_model_config": "labels and texts differ in kind, such as codes and prose",
+    "class_token_index, text_token_index": "never; they make checkpoints' configurations complete",
+    "ignore_index": "your unknown labels are marked otherwise",
+    "hidden_size": 'with `projector_init="normal"`: smaller heads for little data',
+    "projector_hidden_act": "to rebuild a published configuration",
+    "vocab_size": "never; it makes checkpoints' configurations complete",
+    "problem_type": "zero-shot multi-label: `fit(None, labels)` sees no y",
+    "max_num_classes": "many classes: lower saves memory, higher shows more rivals at once",
+    "use_lstm": "word order matters and there are thousands of examples",
+    "initializer_range": 'with `projector_init="normal"`, if training does not start',
+    "scorer_type": 'in a grid search; the others need more data than "simple"',
+    "scorer_num_heads": 'with "cross-attn"',
+    "scorer_mlp_hidden_size": 'with "mlp", "hopfield" and "cross-attn": smaller for little data',
+    "scorer_attn_dropout": 'with "cross-attn", if it overfits',
+    "pooling_strategy": 'another encoder: "first" for those trained by their first token',
+    "class_token_pooling": "in a grid search with prompts of long labels",
+    "focal_loss_alpha, focal_loss_gamma": "multi-label with rare labels: a higher alpha favours recall",
+    "focal_loss_reduction": "to rebuild a published training",
+    "logit_scale_init_value": "probabilities are far too sure, or never sure, from the start",
+    "normalize_features": "checkpoints without it",
+    "extract_text_features": "long prompts beside short texts",
+    "contrastive_loss_coef": "labels that are confused with each other; look at `LabelSimilarityDisplay`",
+    "text_contrastive_loss_coef": "in a grid search; 0 saves a little time",
+    "architecture_type": 'with GLiClass checkpoints; "uni-encoder" lets labels see the text',
+    "prompt_first": "checkpoints trained so",
+    "squeeze_layers": "a frozen or large encoder: lower layers know things too",
+    "layer_wise": "you will cut the encoder short afterwards",
+    "encoder_layer_id": "a shorter encoder is good enough",
+    "embed_class_token": "checkpoints trained so",
+    "dropout": "overfitting: higher; many examples: lower",
+    "tie_encoders": "False: labels and texts differ in kind",
+    "projector_init": 'with GLiClass pretraining of your own: "normal"',
+    "lr": "the first one to search, between 2e-5 and 2e-4; with large encoders lower",
+    "others_lr": "scorers that start at random: higher",
+    "weight_decay, others_weight_decay": "seldom",
+    "optim": 'little memory: "adafactor", "sgd"',
+    "max_epochs": "first of all: less for speed, 0 for zero-shot evaluation",
+    "batch_size": "memory and GPUs; larger batches want a higher `lr`",
+    "gradient_accumulation_steps": "a larger batch than memory holds",
+    "lr_scheduler_type": 'single epochs on a stream: "constant"',
+    "warmup_ratio": "the loss jumps at the start: higher",
+    "max_grad_norm": "the loss jumps: lower",
+    "cache_dir": "the Hugging Face cache has no room",
+    "max_length": "long texts: higher reads more, lower is faster",
+    "label_names": "whenever the classes are codes or numbers: the model reads these names",
+    "text_template": "tables: to choose columns and their wording",
+    "shuffle_labels": "False: the order of labels in a prompt carries meaning",
+    "early_stopping": "many epochs and enough rows to hold some back",
+    "validation_fraction": "with `early_stopping` and few rows: higher",
+    "n_iter_no_change": "with `early_stopping` and a noisy validation loss: higher",
+    "warm_start": "more rows of the same kind arrive",
+    "callbacks": "to watch, stop or store a training in skorch's way",
+    "device": "to keep a GPU free",
+    "dtype": '"bfloat16" on GPUs and CPUs that have it: faster; "float64" for comparisons',
+    "max_batch_tokens": "GPUs: higher; little memory: lower",
+    "verbose": "in notebooks",
+    "random_state": "always, for results that can be repeated",
+    "class_weight": "rare classes that matter",
+    "threshold": "multi-label; choose with `ThresholdCurveDisplay`",
+}
+
+
+def docstring_entries(estimator) -> dict[str, str]:
+    """The section Parameters: names of each entry and its text in one line."""
+    section = inspect.getdoc(estimator).split("Parameters\n----------\n")[1].split("\n\nAttributes\n")[0]
+    entries, names = {}, ""
+    for line in section.splitlines():
+        if not line.startswith(" "):
+            names = line.split(" : ")[0]
+            entries[names] = []
+        else:
+            entries[names].append(line.strip())
+    return {names: " ".join(lines) for names, lines in entries.items()}
+
+
+def table() -> str:
+    """The README's part between the markers."""
+    entries = docstring_entries(GLiClassClassifier)
+    missing, extra = sorted(set(entries) - set(ADVICE)), sorted(set(ADVICE) - set(entries))
+    if missing or extra:
+        raise SystemExit(
+            f"ADVICE in tools/hyperparameter_table.py has no line for {missing} and a needless one for {extra}; say "
+            "there when to touch each entry of the docstring."
+        )
+    lines = []
+    for title, members in GROUPS.items():
+        lines += [f"**{title}**", "", "| name | default | meaning | touch it when |", "| --- | --- | --- | --- |"]
+        lines += [row(names, text) for names, text in entries.items() if group_of(names) == (title, members)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def group_of(names: str):
+    first = names.split(", ")[0]
+    return next((title, members) for title, members in GROUPS.items() if members is None or first in members)
+
+
+def row(names: str, text: str) -> str:
+    parameters = inspect.signature(GLiClassClassifier).parameters
+    regressor = inspect.signature(GLiClassRegressor).parameters
+    defaults = dict.fromkeys(f"`{parameters[name].default!r}`" for name in names.split(", "))
+    note = "" if names.split(", ")[0] in regressor else " (classifier only)"
+    cells = (
+        ", ".join(f"`{name}`" for name in names.split(", ")) + note, ", ".join(defaults), markdown(text), ADVICE[names]
+    )  # fmt: skip
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def markdown(text: str) -> str:
+    """reStructuredText of a docstring as Markdown.
+
+    Examples
+    --------
+    >>> markdown("See :class:`RLTrainer` and ``a < b``.")
+    'See `RLTrainer` and `a < b`.'
+    """
+    return re.sub(r":\w+:(?=`)", "", text).replace("``", "`").replace("`~", "`")
+
+
+def with_table(readme: str) -> str:
+    """The README with the table as it should be."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table()}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,20 @@
 """What a trained model can tell about itself: where its labels lie, and which tokens of a text moved a logit."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from .data.batching import to_device
 from .data.prompt import Layout
-from .model import GLiClassModel
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel
 
 TEXTS_AT_ONCE = 16
 TOKENS_AT_ONCE = 2048

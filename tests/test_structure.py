@@ -14,13 +14,8 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 LAYERS = [
     ["model"],
     ["data"],
-<<<<<<< HEAD
-    ["inputs", "targets", "inference", "training", "persistence"],
-    ["parameters", "building", "configuration"],
-=======
     ["inputs", "targets", "inference", "explain", "training", "persistence"],
-    ["parameters", "building", "plotting"],
->>>>>>> c43e52f (Pictures: training history, label similarity, threshold curves, token attributions)
+    ["parameters", "building", "configuration", "plotting"],
     ["base"],
     ["classifier", "regressor"],
     ["testing", "_version", "__init__"],
@@ -73,12 +68,9 @@ def test_public_names():
         "GLiClassModelConfig",
         "TrainingArguments",
         "Trainer",
-<<<<<<< HEAD
         "RLTrainer",
         "RLTrainerConfig",
-=======
         "TrainingHistoryDisplay",
->>>>>>> c43e52f (Pictures: training history, label similarity, threshold curves, token attributions)
     }
     assert set(sklearn_gliclass.__all__) - {"__version__"} == public
 

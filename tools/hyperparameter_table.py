@@ -69,6 +69,7 @@ ADVICE = {
     "lr_scheduler_type": 'single epochs on a stream: "constant"',
     "warmup_ratio": "the loss jumps at the start: higher",
     "max_grad_norm": "the loss jumps: lower",
+    "ewc_lambda": "`partial_fit` on data that differ from the earlier ones, which it should not forget",
     "cache_dir": "the Hugging Face cache has no room",
     "max_length": "long texts: higher reads more, lower is faster",
     "label_names": "whenever the classes are codes or numbers: the model reads these names",
@@ -86,6 +87,10 @@ ADVICE = {
     "random_state": "always, for results that can be repeated",
     "class_weight": "rare classes that matter",
     "threshold": "multi-label; choose with `ThresholdCurveDisplay`",
+    "rl": "multi-label: a score such as F1 matters more than probabilities",
+    "reward_components": "with `rl`: what you want is not F1",
+    "value_model": "with `rl`, if rewards differ much from text to text",
+    "reference_model": "with `rl` and few texts: not to stray from a model that is good",
 }
 
 

@@ -116,7 +116,7 @@ def token_attributions(
         with _on_the_way(model, inputs["input_ids"], where, steps) as way:
             return _run(model, inputs).logits[:, column], way
 
-    # cuDNN's LSTM has no backward pass outside of training.
+    # cuDNN's LSTM has no backward pass outside of training; encoders without gradients may work on packed tokens.
     with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
         steps = (torch.arange(n_steps) + 0.5) / n_steps
         values = torch.zeros(len(spans), dtype=torch.float64)
@@ -124,7 +124,6 @@ def token_attributions(
             logits, way = run(part)
             (gradient,) = torch.autograd.grad(logits.sum(), way["point"])  # (steps, length, hidden)
             values += (gradient * way["whole"])[:, where].sum(dim=(0, 2)).double().cpu() / n_steps
-    with torch.no_grad():
         baseline, logit = run(torch.tensor([0.0, 1.0]))[0].tolist()
     return Attribution(spans, values.numpy(), logit, baseline)
 

@@ -1,5 +1,6 @@
 """What both estimators share: hyperparameters, the way from texts to a trained model and to predictions."""
 
+import functools
 import warnings
 from contextlib import nullcontext
 
@@ -17,8 +18,11 @@ from .configuration import hyperparameters_of
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
 from .data.tokenizer import PieceTokenizer
+from .frozen import StateEngine
 from .inference import InferenceEngine
 from .inputs import read_texts
+from .memory import find_location
+from .model.freezing import freeze, is_whole
 from .model.loading import resolve_max_length
 from .model.lookup import find_checkpoint
 from .model.precision import find_device, weight_dtype
@@ -90,6 +94,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         label_names=None,
         text_template=None,
         shuffle_labels=True,
+        freeze_encoder=False,
+        memory=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=3,
@@ -156,6 +162,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.label_names = label_names
         self.text_template = text_template
         self.shuffle_labels = shuffle_labels
+        self.freeze_encoder = freeze_encoder
+        self.memory = memory
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -295,6 +303,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             int(layout.is_cut(train.tokens.lengths, train.all_labels[: train.max_labels]).sum()), len(train)
         )
         valid = None if valid_rows is None else dataset(valid_rows)
+        freeze(self.model_, self.freeze_encoder)
+        if is_whole(self.freeze_encoder):
+            engine = self._engine(states=True)
+            train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
             self.net_ = self._make_net(seed, valid)
             self.net_.initialize()
@@ -373,8 +385,11 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     # -- predict ---------------------------------------------------------------------------------------------
 
-    def _engine(self) -> InferenceEngine:
-        return InferenceEngine(
+    def _engine(self, states=False) -> InferenceEngine:
+        """Runs the model over texts; with `memory`, or where `states` are asked for, encoders and heads apart."""
+        location = find_location(self.memory)
+        kind = functools.partial(StateEngine, location=location) if states or location else InferenceEngine
+        return kind(
             self.model_,
             self._layout(self.label_names_),
             self._labels_per_prompt(),

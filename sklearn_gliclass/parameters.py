@@ -1,8 +1,9 @@
 """The hyperparameters that both estimators share: which are the model's, what they may be, and who reads them."""
 
 from numbers import Integral, Real
+from os import PathLike
 
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROBLEM_TYPES, PROJECTOR_INITS
 from .model.losses import REDUCTIONS
@@ -65,6 +66,8 @@ CONSTRAINTS = {
     "label_names": [dict, "array-like", None],
     "text_template": [str, callable, None],
     "shuffle_labels": ["boolean"],
+    "freeze_encoder": ["boolean", StrOptions({"embeddings"}), _positive],
+    "memory": [str, PathLike, HasMethods("cache"), None],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [_positive],

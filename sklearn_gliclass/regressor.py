@@ -133,6 +133,19 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Default: ``"column: value"`` for each cell that is not missing.
     shuffle_labels : bool, default=True
         Put the labels of a training prompt in random order.
+    freeze_encoder : bool, "embeddings" or int, default=False
+        True: the encoders stay as they are. They run once over the texts of `fit`, and the heads (projectors,
+        scorer, LSTM, layer attention, logit scale) train on the stored states, in seconds. Where texts and
+        labels share a sequence or a decoder, the labels then stand in their order, `max_num_classes` in a
+        prompt and all of them in each step; in "bi-encoder-fused" the label projectors stay as they are too,
+        for they stand before the encoder. "embeddings" freezes the encoders' embeddings alone, n these and
+        the first n layers: what is left is trained as usual.
+    memory : str, Path or joblib.Memory, optional
+        Folder in which encoder states are kept, for `predict`, `transform` and, with ``freeze_encoder=True``,
+        `fit`: a text is encoded once, whatever the number of folds, candidates and processes. An encoder that
+        `fit` trains has new weights afterwards, so its states serve further predictions of that model alone.
+        About 1.5 MB for 1,000 texts with all-MiniLM-L6-v2; with `use_lstm` or "cross-attn" as much for each
+        token. Deleting the folder is always safe.
     early_stopping : bool, default=False
         Hold rows back, stop when their loss does not fall, and restore the best weights.
     validation_fraction : float, default=0.1

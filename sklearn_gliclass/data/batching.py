@@ -103,8 +103,8 @@ class Batch:
         return len(self.rows)
 
 
-def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+def _tensors(arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
 def to_device(tensors: dict[str, torch.Tensor], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -54,9 +54,8 @@ class TextDataset:
         step = self.max_labels
         chunks = [self.all_labels[first : first + step] for first in range(0, self.n_labels, step)]
         for rows in bucketed_batches(self.tokens.lengths, batch_size, None):
-            texts = [self.tokens[row] for row in rows]
             targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
-            yield Batch(targets, rows, chunks=[self.layout.batch(texts, [chunk] * len(rows)) for chunk in chunks])
+            yield Batch(targets, rows, chunks=[self._model_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
 
     def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
         """Yield the batches of one epoch of training, in random order; without `rng` in a fixed one."""
@@ -105,7 +104,7 @@ class TextDataset:
         return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
 
     def _inputs(self, rows: np.ndarray, orders) -> dict[str, np.ndarray]:
-        inputs = self.layout.batch([self.tokens[row] for row in rows], orders)
+        inputs = self._model_inputs(rows, orders)
         orders = np.stack(orders)  # within a data set every sample has the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
         if weight.ndim == 2:
@@ -115,6 +114,9 @@ class TextDataset:
             return {**inputs, "labels": labels, "sample_weight": weight, "class_ids": targets}
         labels = np.take_along_axis(targets, orders, axis=1)
         return {**inputs, "labels": labels, "sample_weight": weight}
+
+    def _model_inputs(self, rows: np.ndarray, orders):
+        return self.layout.batch([self.tokens[row] for row in rows], orders)
 
 
 class Epochs:

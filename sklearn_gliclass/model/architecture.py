@@ -56,6 +56,10 @@ class Architecture(nn.Module):
     def encoder_modules(self) -> list[nn.Module]:
         return [self.backbone]
 
+    def state_modules(self) -> list[nn.Module]:
+        """What the encoder states of a text depend on: its encoder, and whatever stands before it."""
+        return [self.backbone]
+
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
         """Tied weights of the encoders, named from here; transformers collects them level by level."""
@@ -100,6 +104,10 @@ class Architecture(nn.Module):
 
     def project_classes(self, classes: Tensor) -> Tensor:
         return self._normalize(self.classes_projector(classes))
+
+    def project_class_states(self, classes: Tensor) -> Tensor:
+        """From what an encoder gives for the labels to what the scorer takes."""
+        return self.project_classes(classes)
 
     def _normalize(self, features: Tensor) -> Tensor:
         if not self.config.normalize_features:

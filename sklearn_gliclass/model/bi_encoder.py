@@ -35,9 +35,15 @@ class BiEncoder(Architecture):
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
         """Label states (labels, hidden) of the text encoder's width, before the projection."""
+        return self.biencoder_projector(self.label_states(class_input_ids, class_attention_mask))
+
+    def label_states(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
+        """Pooled states (labels, hidden of the label encoder)."""
         outputs = run_encoder(self.label_encoder, class_attention_mask, input_ids=class_input_ids)
-        pooled = POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
-        return self.biencoder_projector(pooled)
+        return POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
+
+    def project_class_states(self, classes):
+        return self.project_classes(self.biencoder_projector(classes))
 
     def encode_labels(
         self,
@@ -52,6 +58,8 @@ class BiEncoder(Architecture):
         Labels are shared (labels, length), with ``class_index`` to choose a sample's own, or given per sample
         (batch, labels, length). ``class_states`` (labels, hidden): what :meth:`pool_labels` gave before.
         """
+        if class_states is None and class_input_ids is None:  # encoder states of a text alone
+            return None, None
         if class_states is not None or class_input_ids.dim() == 2:
             states = self.pool_labels(class_input_ids, class_attention_mask) if class_states is None else class_states
             if class_index is not None:
@@ -85,6 +93,12 @@ class FusedBiEncoder(BiEncoder):
     """Label embeddings stand in for the ``<<LABEL>>`` tokens of the text's sequence, and are read back there."""
 
     projects_classes_when_read = False
+
+    def state_modules(self):
+        return [*self.encoder_modules(), self.biencoder_projector, self.classes_projector]
+
+    def project_class_states(self, classes):
+        return classes
 
     def encode(self, input_ids, attention_mask, every_layer, **labels):
         classes, class_mask = self.encode_labels(**labels)

@@ -79,9 +79,16 @@ class LayerwiseAttention(nn.Module):
         self.output_projection = nn.Linear(width, width)
 
     def forward(self, layers: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        stacked = torch.stack(layers, dim=1)  # (B, K, L, D)
-        squeezed = self.squeeze(stacked).squeeze(-1)  # (B, K, L)
-        mask = mask.to(squeezed.dtype).unsqueeze(1)
-        squeezed = (squeezed * mask).sum(-1) / mask.sum(-1)  # (B, K), padding left out
-        weights = self.W2(F.relu(self.W1(squeezed))).sigmoid()  # (B, K)
-        return self.output_projection(torch.einsum("bk,bkld->bld", weights, stacked))
+        stacked = torch.stack(layers, dim=2)  # (B, L, K, D)
+        squeezed = self.squeeze(stacked).squeeze(-1)  # (B, L, K)
+        mask = mask.to(squeezed.dtype).unsqueeze(2)
+        squeezed = (squeezed * mask).sum(1) / mask.sum(1)  # (B, K), padding left out
+        return self.mix(self.layer_weights(squeezed), stacked)
+
+    def layer_weights(self, squeezed: Tensor) -> Tensor:
+        """A weight (batch, layers) for each layer from its squeezed mean (batch, layers)."""
+        return self.W2(F.relu(self.W1(squeezed))).sigmoid()
+
+    def mix(self, weights: Tensor, stacked: Tensor) -> Tensor:
+        """(batch, length, hidden) from layers (batch, length, layers, hidden)."""
+        return self.output_projection(torch.einsum("bk,blkd->bld", weights, stacked))

@@ -1,13 +1,14 @@
 """Encoders with their weights, read once per process and copied for each model."""
 
 import contextlib
-import copy
 import functools
 from pathlib import Path
 
 import transformers
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
+
+from .fingerprint import copy_with_fingerprint
 
 FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
 _NO_LIMIT = 1_000_000  # tokenizers without a limit report a huge number
@@ -60,7 +61,7 @@ def quiet_transformers():
 
 def load_encoder(folder: Path, whole: bool = False):
     """A copy of the encoder in a folder; `whole`: with the decoder of an encoder-decoder."""
-    return copy.deepcopy(_read_encoder(folder, whole, (folder / "config.json").stat().st_mtime_ns))
+    return copy_with_fingerprint(_read_encoder(folder, whole, (folder / "config.json").stat().st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=2)

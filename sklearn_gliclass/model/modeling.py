@@ -12,6 +12,7 @@ from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
 from .options import resolve
+from .states import score_states
 from .uni_encoder import UniEncoder
 
 
@@ -157,12 +158,15 @@ class GLiClassModel(PreTrainedModel):
             shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
             in the encoder-decoder. ``labels_mask`` (batch, labels): true for real labels. ``class_index``
             (batch, labels): which of the shared labels are a sample's own, -1 for none. ``labels_at_once``:
-            score at most so many labels together.
+            score at most so many labels together. In place of token ids: ``text_states``, ``label_states`` and
+            so on, see ``states.py``.
 
         Returns
         -------
         GLiClassOutput
         """
+        if "text_states" in inputs:
+            return score_states(self.model, labels=labels, sample_weight=sample_weight, **inputs)
         return self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

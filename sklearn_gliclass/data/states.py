@@ -1,0 +1,147 @@
+"""Encoder states of many texts, and the training data that carry them in place of token ids."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import TextDataset
+
+TEXT, LABELS, MEANS = "text_states", "label_states", "layer_means"
+
+
+class States:
+    """States of n texts under one label prompt, without padding.
+
+    Parameters
+    ----------
+    arrays : dict of str to Tensor
+        As :func:`~sklearn_gliclass.model.states.text_states` gives them, the first axis n long; the text's token
+        states in one array (tokens of all texts, layers, hidden).
+    offsets : ndarray of shape (n + 1,), optional
+        Where each text's tokens begin.
+
+    Examples
+    --------
+    >>> states = States({"text_states": torch.arange(3.0).reshape(3, 1, 1)}, np.array([0, 2, 3]))
+    >>> batch = states.batch(np.array([1, 0]))
+    >>> batch["text_states"].squeeze().tolist(), batch["text_mask"].tolist()
+    ([[2.0, 0.0], [0.0, 1.0]], [[True, False], [True, True]])
+    """
+
+    def __init__(self, arrays: dict[str, Tensor], offsets: np.ndarray | None = None):
+        self.arrays = arrays
+        self.offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self.arrays[TEXT]) if self.offsets is None else len(self.offsets) - 1
+
+    @classmethod
+    def pack(cls, batch: dict[str, Tensor]) -> "States":
+        """From a batch of the model, on the CPU."""
+        arrays = {name: tensor.cpu() for name, tensor in batch.items()}
+        mask = arrays.pop("text_mask", None)
+        if mask is None:
+            return cls(arrays)
+        lengths = mask.sum(dim=1).numpy()
+        return cls({**arrays, TEXT: arrays[TEXT][mask]}, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def take(self, rows: np.ndarray) -> "States":
+        """The states of some texts."""
+        index = torch.from_numpy(np.asarray(rows, np.int64))
+        arrays = {name: tensor[index] for name, tensor in self.arrays.items() if self._is_fixed(name)}
+        if self.offsets is None:
+            return States(arrays)
+        first, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
+        return States({**arrays, TEXT: self.arrays[TEXT][torch.from_numpy(tokens)]}, offsets)
+
+    def _is_fixed(self, name: str) -> bool:
+        return self.offsets is None or name != TEXT
+
+    @staticmethod
+    def concatenate(parts: Sequence["States"]) -> "States":
+        """One after the other."""
+        arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+        if parts[0].offsets is None:
+            return States(arrays)
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return States(arrays, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """The states of some texts, tokens padded to the longest."""
+        index = torch.from_numpy(np.asarray(rows, np.int64))
+        batch = {name: tensor[index] for name, tensor in self.arrays.items() if self._is_fixed(name)}
+        if self.offsets is None:
+            return batch
+        first, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
+        steps = np.arange(max(1, lengths.max()))
+        mask = torch.from_numpy(steps < lengths[:, None])
+        places = torch.from_numpy(np.where(mask, first[:, None] + steps, 0))
+        padding = (~mask)[:, :, None, None]
+        return {**batch, TEXT: self.arrays[TEXT][places].masked_fill(padding, 0.0), "text_mask": mask}
+
+
+class StateDataset(TextDataset):
+    """Training data with the states of frozen encoders in place of token ids.
+
+    Where the labels stand beside the text, each text is scored under the same label prompts as in prediction:
+    all labels in their order, `max_num_classes` in a prompt.
+
+    Parameters
+    ----------
+    texts : TextDataset
+        What the states are of.
+    prompts : list of States
+        States of the distinct texts, under one label prompt after the other.
+    index : ndarray of shape (n,)
+        Where each text's states are.
+    label_states : Tensor of shape (labels, hidden), optional
+        Of the label encoder, where the labels stand apart.
+    """
+
+    def __init__(self, texts: TextDataset, prompts: list[States], index: np.ndarray, label_states=None):
+        super().__init__(
+            texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
+            texts.shuffle_labels,
+        )  # fmt: skip
+        self.prompts = prompts
+        self.index = index
+        self.label_states = label_states
+
+    def _orders(self, rows, rng):
+        if self.label_states is not None:
+            return super()._orders(rows, rng)
+        return [self.all_labels] * len(rows)
+
+    def _model_inputs(self, rows, orders):
+        return state_inputs(self.prompts, self.index[rows], orders[0], self.max_labels, self.label_states)
+
+
+def state_inputs(prompts: list[States], rows, order: np.ndarray, max_labels: int, label_states=None):
+    """The model's inputs for some rows of the states and the labels in `order`, which are those of whole prompts."""
+    if label_states is not None:
+        shared = label_states if len(order) == len(label_states) else label_states[torch.from_numpy(order)]
+        batch = _add_prompt_axis(prompts[0].batch(rows))
+        return {**batch, LABELS: shared[None, None, :, None], "label_mask": torch.ones(1, 1, len(order), dtype=bool)}
+    chosen = prompts[order[0] // max_labels : order[-1] // max_labels + 1]
+    label_mask = torch.arange(len(chosen) * max_labels).reshape(1, len(chosen), -1) < len(order)
+    if len(chosen) == 1:
+        return {**_add_prompt_axis(chosen[0].batch(rows)), "label_mask": label_mask[..., : len(order)]}
+    return {**_stack([states.batch(rows) for states in chosen]), "label_mask": label_mask}
+
+
+def _add_prompt_axis(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.unsqueeze(1) for name, tensor in batch.items()}
+
+
+def _stack(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Prompts side by side: (batch, prompts, ...); fewer tokens and fewer labels are filled up with zeros."""
+    return {name: torch.stack(_same_length([batch[name] for batch in batches]), dim=1) for name in batches[0]}
+
+
+def _same_length(tensors: list[Tensor]) -> list[Tensor]:
+    longest = max(tensor.shape[1] for tensor in tensors)
+    return [torch.cat([t, t.new_zeros(len(t), longest - t.shape[1], *t.shape[2:])], dim=1) for t in tensors]

@@ -133,6 +133,8 @@ class Trainer(skorch.NeuralNet):
         own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
         self.n_labels_ = X.n_labels
+        # Walking through all modules in each step would show.
+        self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
         self.rng_ = np.random.RandomState(self.seed)
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
@@ -197,7 +199,8 @@ class Trainer(skorch.NeuralNet):
                 part.train()
 
     def _set_training(self, training=True):
-        super()._set_training(training)
+        if self.module_.training != training:  # walking through all modules in each step would show
+            super()._set_training(training)
         # Schedule-free optimisers train with other weights than they predict with.
         switch = getattr(self.optimizer_, "train" if training else "eval", None)
         if switch is not None:
@@ -213,11 +216,9 @@ class Trainer(skorch.NeuralNet):
         return config.problem_type == "multi_label_classification" and config.focal_loss_reduction == "sum"
 
     def _optimizer_step(self, batch):
-        self.notify(
-            "on_grad_computed", named_parameters=list(self.get_all_learnable_params()), batch=batch, training=True
-        )
+        self.notify("on_grad_computed", named_parameters=self.trained_, batch=batch, training=True)
         if self.args_.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.module_.parameters(), self.args_.max_grad_norm)
+            nn.utils.clip_grad_norm_([parameter for _, parameter in self.trained_], self.args_.max_grad_norm)
         self.optimizer_.step()
         self.optimizer_.zero_grad(set_to_none=True)
         if self.scheduler_ is not None:

@@ -38,9 +38,9 @@ class States:
         return len(self.arrays[TEXT]) if self.offsets is None else len(self.offsets) - 1
 
     @classmethod
-    def pack(cls, batch: dict[str, Tensor]) -> "States":
-        """From a batch of the model, on the CPU."""
-        arrays = {name: tensor.cpu() for name, tensor in batch.items()}
+    def pack(cls, batch: dict[str, Tensor], dtype: torch.dtype) -> "States":
+        """From a batch of the model; on the CPU, as numbers of `dtype`."""
+        arrays = {name: t.to("cpu", dtype if t.is_floating_point() else t.dtype) for name, t in batch.items()}
         mask = arrays.pop("text_mask", None)
         if mask is None:
             return cls(arrays)

@@ -49,9 +49,7 @@ def _lowest(encoder: nn.Module, n_layers: int) -> list[nn.Parameter]:
         )
     inside = tuple(f"{name}." for name in lists)
     embeddings = [
-        parameter
-        for name, parameter in encoder.named_parameters()
-        if "embed" in name and not name.startswith(inside)
+        parameter for name, parameter in encoder.named_parameters() if "embed" in name and not name.startswith(inside)
     ]
     tokens = list(encoder.get_input_embeddings().parameters())
     return [*tokens, *embeddings, *(parameter for layer in layers[:n_layers] for parameter in layer.parameters())]

@@ -66,8 +66,10 @@ def score_states(
     layer_means=None,
     labels=None,
     sample_weight=None,
+    class_ids=None,
+    labels_at_once=None,
 ):
-    """Logits (batch, labels of all prompts) and loss; `labels` and `sample_weight` as in the model's forward."""
+    """Logits (batch, labels of all prompts) and loss; the other arguments are those of the model's forward."""
     from .modeling import GLiClassOutput  # modeling imports this module
 
     batch, prompts = text_states.shape[:2]
@@ -84,14 +86,17 @@ def score_states(
             pooled, mask = architecture.pool_text(pooled, mask)
         pooled = architecture.project_text(pooled)
         projected = architecture.project_class_states(classes[..., min(layer, classes.shape[-2] - 1), :])
-        logits = architecture.score(pooled, projected, mask, prompt_mask).unflatten(0, (batch, prompts)).flatten(1)
+        logits = architecture.score(pooled, projected, mask, prompt_mask, labels_at_once)
+        logits = logits.unflatten(0, (batch, prompts)).flatten(1)
         projected = projected.unflatten(0, (-1, prompts)).flatten(1, 2)
+        if prompts > 1:
+            pooled = pooled.unflatten(0, (batch, prompts)).mean(dim=1)
         if labels is not None:
-            losses.append(architecture.loss(logits, projected, class_mask, labels, sample_weight))
+            losses.append(architecture.loss(logits, pooled, projected, class_mask, labels, sample_weight, class_ids))
     return GLiClassOutput(
         loss=torch.stack(losses).sum() if losses else None,
         logits=logits.masked_fill(~class_mask, torch.finfo(logits.dtype).min),
-        text_embeddings=pooled if prompts == 1 else pooled.unflatten(0, (batch, prompts)),
+        text_embeddings=pooled,
         class_embeddings=projected,
         class_mask=class_mask,
     )

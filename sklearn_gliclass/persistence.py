@@ -30,6 +30,8 @@ _FITTED = (
     "classes_", "label_names_", "target_mean_", "target_scale_", "n_features_in_", "feature_names_in_", "_y_kind",
     "_one_dimensional", "_fitted_on_texts",
 )  # fmt: skip
+# Hyperparameters that name folders of this machine.
+_OF_THE_PLACE = ("pretrained", "memory")
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 
 
@@ -45,7 +47,8 @@ def save_estimator(estimator, folder) -> None:
     estimator.tokenizer_.save_pretrained(folder)
     if estimator.label_tokenizer_ is not None:
         estimator.label_tokenizer_.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
-    hyperparameters, left_out = _json_values(estimator.get_params(deep=False))
+    parameters = estimator.get_params(deep=False)
+    hyperparameters, left_out = _json_values({name: parameters[name] for name in parameters if name not in _OF_THE_PLACE})
     if left_out:
         warnings.warn(
             f"The hyperparameter(s) {left_out} are no plain values and were not saved; give them again to "
@@ -103,7 +106,7 @@ def _json_values(parameters: dict) -> tuple[dict, list[str]]:
             left_out.append(name)
         else:
             kept[name] = plain
-    return {name: value for name, value in kept.items() if name != "pretrained"}, left_out
+    return kept, left_out
 
 
 def _plain(value):

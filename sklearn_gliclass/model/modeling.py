@@ -165,16 +165,10 @@ class GLiClassModel(PreTrainedModel):
         -------
         GLiClassOutput
         """
+        inputs |= {"labels": labels, "sample_weight": sample_weight, "class_ids": class_ids}
         if "text_states" in inputs:
-            return score_states(self.model, labels=labels, sample_weight=sample_weight, **inputs)
-        return self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            labels=labels,
-            sample_weight=sample_weight,
-            class_ids=class_ids,
-            **inputs,
-        )
+            return score_states(self.model, **inputs)
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
 
 
 ARCHITECTURES = {

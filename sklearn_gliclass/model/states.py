@@ -77,6 +77,8 @@ def score_states(
     text_mask = None if text_mask is None else text_mask.flatten(0, 1)
     prompt_mask = label_mask.expand(batch if prompts > 1 else 1, -1, -1).flatten(0, 1)
     class_mask = label_mask.flatten(1)
+    n_labels = class_mask.shape[1] if prompts == 1 else int(class_mask.sum())  # the last prompt may have fewer
+    class_mask = class_mask[:, :n_labels]
     if architecture.config.squeeze_layers:
         text, classes = _squeeze(architecture.layer_wise_attention, layer_means.flatten(0, 1), text, classes)
     losses = []
@@ -87,8 +89,8 @@ def score_states(
         pooled = architecture.project_text(pooled)
         projected = architecture.project_class_states(classes[..., min(layer, classes.shape[-2] - 1), :])
         logits = architecture.score(pooled, projected, mask, prompt_mask, labels_at_once)
-        logits = logits.unflatten(0, (batch, prompts)).flatten(1)
-        projected = projected.unflatten(0, (-1, prompts)).flatten(1, 2)
+        logits = logits.unflatten(0, (batch, prompts)).flatten(1)[:, :n_labels]
+        projected = projected.unflatten(0, (-1, prompts)).flatten(1, 2)[:, :n_labels]
         if prompts > 1:
             pooled = pooled.unflatten(0, (batch, prompts)).mean(dim=1)
         if labels is not None:

@@ -22,6 +22,7 @@ from .frozen import StateEngine
 from .inference import InferenceEngine
 from .inputs import read_texts
 from .memory import find_location
+from .model.fingerprint import forget
 from .model.freezing import freeze, is_whole
 from .model.loading import resolve_max_length
 from .model.lookup import find_checkpoint
@@ -304,7 +305,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         valid = None if valid_rows is None else dataset(valid_rows)
         freeze(self.model_, self.freeze_encoder)
-        if is_whole(self.freeze_encoder):
+        if is_whole(self.freeze_encoder) and (epochs or self.max_epochs != 0):
             engine = self._engine(states=True)
             train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
@@ -317,6 +318,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 self._reinforce(train, valid, seed)
         self._remember(train, seed)
         self.model_.eval()
+        for encoder in self.model_.encoder_modules():
+            forget(encoder)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
 

@@ -47,8 +47,8 @@ def save_estimator(estimator, folder) -> None:
     estimator.tokenizer_.save_pretrained(folder)
     if estimator.label_tokenizer_ is not None:
         estimator.label_tokenizer_.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
-    parameters = estimator.get_params(deep=False)
-    hyperparameters, left_out = _json_values({name: parameters[name] for name in parameters if name not in _OF_THE_PLACE})
+    parameters = estimator.get_params(deep=False).items()
+    hyperparameters, left_out = _json_values({name: v for name, v in parameters if name not in _OF_THE_PLACE})
     if left_out:
         warnings.warn(
             f"The hyperparameter(s) {left_out} are no plain values and were not saved; give them again to "

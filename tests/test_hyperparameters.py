@@ -129,6 +129,9 @@ EFFECTS = [
     (BI, {"max_length": 10}),
     (BI, {"label_names": {"sports": "ball games", "politics": "power"}}),
     (UNI, {"shuffle_labels": False}),
+    (BI, {"freeze_encoder": True}),
+    (BI, {"freeze_encoder": "embeddings"}),
+    (BI, {"freeze_encoder": 1}),
     (BI, {"early_stopping": True, "validation_fraction": 0.25}),
     ({"early_stopping": True, "validation_fraction": 0.25}, {"validation_fraction": 0.5}),
     (BI, {"class_weight": {"sports": 5.0, "politics": 1.0}}),
@@ -309,6 +312,13 @@ def test_text_template_and_device_and_dtype():
         GLiClassClassifier(**{**BASE, "max_epochs": 0}).fit(TEXTS, LABELS).decision_function(TEXTS),
         atol=1e-4,
     )
+
+
+def test_memory_is_where_states_are_kept(tmp_path):
+    clf = GLiClassClassifier(**BASE, freeze_encoder=True, memory=tmp_path / "states").fit(TEXTS, LABELS)
+    assert list((tmp_path / "states").rglob("*.safetensors"))
+    plain = GLiClassClassifier(**BASE, freeze_encoder=True).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(clf.decision_function(TEXTS), plain.decision_function(TEXTS))
 
 
 def test_max_batch_tokens_bounds_the_batches():

@@ -14,7 +14,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 LAYERS = [
     ["model"],
     ["data"],
-    ["inputs", "targets", "inference", "explain", "training", "persistence"],
+    ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
     ["parameters", "building", "configuration", "plotting"],
     ["base"],
     ["classifier", "regressor"],

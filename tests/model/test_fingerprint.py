@@ -1,0 +1,89 @@
+"""Fingerprints of weights: equal for equal weights, another after any change."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_gliclass.model import fingerprint as module
+from sklearn_gliclass.model.fingerprint import copy_with_fingerprint, fingerprint
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(40, 130), nn.ReLU(), nn.Linear(130, 3))
+
+
+@pytest.fixture
+def digests(monkeypatch):
+    """How often weights are hashed."""
+    seen = []
+    original = module._digest
+    monkeypatch.setattr(module, "_digest", lambda network: seen.append(network) or original(network))
+    return seen
+
+
+def test_equal_weights_have_equal_fingerprints(digests):
+    first, second = net(), net()
+    assert fingerprint(first) == fingerprint(second) == fingerprint(copy.deepcopy(first))
+    assert len(digests) == 3
+    assert fingerprint(first) == fingerprint(first)
+    assert len(digests) == 3
+
+
+def test_the_same_in_another_process():
+    code = (
+        "import torch; from torch import nn; from sklearn_gliclass.model.fingerprint import fingerprint\n"
+        "torch.manual_seed(0)\n"
+        "import sys; sys.stdout.write(fingerprint(nn.Sequential(nn.Linear(40, 130), nn.ReLU(), nn.Linear(130, 3))))"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert other == fingerprint(net())
+
+
+def test_copies_are_hashed_with_their_origin(digests):
+    origin = net()
+    copies = [copy_with_fingerprint(origin) for _ in range(3)]
+    assert len({fingerprint(each) for each in copies}) == 1
+    assert digests == [origin]
+    with torch.no_grad():
+        copies[0][0].weight.add_(1)
+    assert fingerprint(copies[0]) != fingerprint(copies[1]) == fingerprint(origin)
+    lonely = copy_with_fingerprint(net())  # its origin is gone
+    assert fingerprint(lonely) == fingerprint(origin)
+
+
+CHANGES = {
+    "in place": lambda network: network[0].bias.detach().zero_(),
+    "data": lambda network: network[2].weight.data.mul_(2),
+    "float64": lambda network: network.double(),
+    "loaded": lambda network: network.load_state_dict({n: t + 1 for n, t in network.state_dict().items()}),
+    "replaced": lambda network: setattr(network[2], "bias", nn.Parameter(torch.ones(3))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(change):
+    network = copy_with_fingerprint(net())
+    before = fingerprint(network)
+    CHANGES[change](network)
+    assert fingerprint(network) != before
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda parameters: torch.optim.AdamW(parameters, lr=1e-5, fused=True),  # counts no versions up
+        lambda parameters: torch.optim.SGD(parameters, lr=1e-5),
+    ],
+    ids=["fused AdamW", "SGD"],
+)
+def test_a_step_of_training_is_seen(optimizer):
+    network = copy_with_fingerprint(net())
+    before = fingerprint(network)
+    network(torch.ones(2, 40)).sum().backward()
+    optimizer(network.parameters()).step()
+    assert fingerprint(network) != before

@@ -1,0 +1,385 @@
+"""The feature cache: nothing is computed twice, nothing stale is read, and nothing goes wrong with the folder."""
+
+import copy
+import multiprocessing
+import os
+import shutil
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+
+from sklearn_gliclass import memory as memory_module
+from sklearn_gliclass.data.states import TEXT, States
+from sklearn_gliclass.frozen import StateEngine
+from sklearn_gliclass.memory import Collection, key_of
+from sklearn_gliclass.testing import TINY_BERT
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many texts and labels are encoded, as a growing list."""
+    numbers = []
+    for name in ("_encode", "_encode_labels"):
+        original = getattr(StateEngine, name)
+
+        def note(self, *args, original=original, name=name):
+            numbers.append(len(args[1] if name == "_encode" else args[0]))
+            return original(self, *args)
+
+        monkeypatch.setattr(StateEngine, name, note)
+    return numbers
+
+
+def forget_what_was_read():
+    """As in a new process."""
+    memory_module._collections.clear()
+    memory_module._loaded.__init__()
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cached_and_uncached_agree_exactly(architecture, frozen, tmp_path, encoded):
+    plain = tiny_of(architecture, freeze_encoder=frozen, max_num_classes=2).fit(TEXTS, LABELS)
+    encoded.clear()
+    cached = clone(plain).set_params(memory=str(tmp_path)).fit(TEXTS, LABELS)
+    for name, tensor in plain.model_.state_dict().items():
+        assert torch.equal(tensor, cached.model_.state_dict()[name])
+    expected = plain.predict_proba(TEXTS)
+    for _ in range(2):
+        np.testing.assert_array_equal(cached.predict_proba(TEXTS), expected)
+        np.testing.assert_array_equal(cached.transform(TEXTS), plain.transform(TEXTS))
+        forget_what_was_read()
+    if frozen:
+        assert sum(encoded) == len(set(TEXTS)) + (2 if architecture == "bi-encoder" else 0)
+        encoded.clear()
+        again = clone(cached).fit(TEXTS, LABELS)
+        assert not encoded
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_lstm": True},
+        {"squeeze_layers": True},
+        {"architecture_type": "uni-encoder", "scorer_type": "cross-attn", "pooling_strategy": "pass"},
+    ],
+    ids=str,
+)
+def test_stored_tokens_give_the_same_predictions(options, tmp_path, encoded):
+    cached = tiny(freeze_encoder=True, memory=str(tmp_path), **options).fit(TEXTS, LABELS)
+    first = cached.predict_proba(TEXTS)
+    forget_what_was_read()
+    encoded.clear()
+    np.testing.assert_array_equal(clone(cached).fit(TEXTS, LABELS).predict_proba(TEXTS), first)
+    assert not encoded
+    plain = clone(cached).set_params(memory=None).fit(TEXTS, LABELS)
+    np.testing.assert_allclose(plain.predict_proba(TEXTS), first, atol=1e-5)
+    np.testing.assert_allclose(plain.transform(TEXTS), cached.transform(TEXTS), atol=1e-5)
+
+
+def test_a_search_encodes_each_text_once(tmp_path, encoded):
+    texts, labels = [f"{text} {i}" for i, text in enumerate(TEXTS * 2)], LABELS * 2
+    # Equal weights in each fit: an encoder from scratch depends on the seed, and its tokenizer on the texts.
+    folder = tmp_path / "encoder"
+    start = tiny(max_epochs=0).fit(texts, labels)
+    start.model_.encoder.save_pretrained(folder)
+    start.tokenizer_.save_pretrained(folder)
+    clf = tiny(encoder_config=None, encoder_model=str(folder), freeze_encoder=True, memory=tmp_path / "states")
+    grid = {"scorer_type": ["simple", "mlp", "hopfield"], "others_lr": [1e-3, 1e-4]}
+    search = GridSearchCV(clf, grid, cv=2).fit(texts, labels)
+    assert sum(encoded) == len(texts) + 2
+    encoded.clear()
+    plain = GridSearchCV(clone(clf).set_params(memory=None), grid, cv=2).fit(texts, labels)
+    # Without the folder each of the 13 fits encodes its texts: half of them in the folds.
+    assert sum(encoded) == 13 * 2 + 12 * len(texts) // 2 + len(texts)
+    np.testing.assert_allclose(plain.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], atol=1e-12)
+
+
+def test_transform_in_a_pipeline_uses_it(tmp_path, encoded):
+    embedder = tiny(freeze_encoder=True, memory=joblib.Memory(tmp_path, verbose=0), max_epochs=0)
+    pipeline = make_pipeline(embedder, LogisticRegression()).fit(TEXTS, LABELS)
+    assert sum(encoded) == len(set(TEXTS)) + 2  # and the labels
+    predicted = pipeline.predict(TEXTS)
+    forget_what_was_read()
+    encoded.clear()
+    again = clone(pipeline).fit(TEXTS, LABELS)
+    assert not encoded
+    np.testing.assert_array_equal(again.predict(TEXTS), predicted)
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+OTHERS = [
+    {"pooling_strategy": "max"},
+    {"encoder_layer_id": 1},
+    {"squeeze_layers": True},
+    {"layer_wise": True},
+    {"use_lstm": True},
+    {"dtype": "float64"},
+    {"dtype": "bfloat16"},
+    {"random_state": 1},  # other weights
+    {"max_length": 12},  # other texts
+    {"encoder_config": {**TINY_BERT, "hidden_act": "relu"}},
+    {"architecture_type": "uni-encoder"},
+    {"architecture_type": "bi-encoder-fused"},
+]
+OTHER_PROMPTS = [
+    {"prompt_first": True},
+    {"extract_text_features": True},
+    {"class_token_pooling": "average"},
+    {"embed_class_token": False},
+    {"label_names": {"sports": "ball games", "politics": "power"}},
+    {"max_num_classes": 2},
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*too long for max_length=12")
+@pytest.mark.parametrize(
+    ("common", "changed"),
+    [({}, changed) for changed in OTHERS]
+    + [({"architecture_type": "uni-encoder"}, changed) for changed in OTHER_PROMPTS]
+    + [({"architecture_type": "bi-encoder-fused"}, changed) for changed in ({"projector_init": "normal"},)],
+    ids=str,
+)
+def test_what_changes_the_states_is_in_the_key(common, changed, tmp_path):
+    texts, labels = [f"{text}, and so on and on" for text in TEXTS], [*LABELS[:7], "weather"]
+    options = {"freeze_encoder": True, "max_length": 64, **common}
+    clf = tiny(**options).fit(texts, labels)
+    other = tiny(**{**options, **changed})
+    if "label_names" in changed:
+        labels = LABELS
+    expected = clone(other).fit(texts, labels).predict_proba(texts)
+    clone(clf).set_params(memory=str(tmp_path)).fit(texts, labels)
+    n_files = len(files(tmp_path))
+    cached = other.set_params(memory=str(tmp_path)).fit(texts, labels)
+    np.testing.assert_allclose(cached.predict_proba(texts), expected, atol=1e-5)
+    assert len(files(tmp_path)) > n_files
+
+
+def test_what_changes_the_heads_alone_is_not(tmp_path, encoded):
+    clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
+    encoded.clear()
+    for changed in ({"scorer_type": "mlp"}, {"others_lr": 0.1}, {"normalize_features": False}, {"batch_size": 2}):
+        clone(clf).set_params(**changed).fit(TEXTS, LABELS).predict(TEXTS)
+    assert not encoded
+
+
+def test_training_the_encoder_makes_other_states(tmp_path, encoded):
+    clf = tiny(memory=str(tmp_path), warm_start=True)
+    for _ in range(3):
+        clf.fit(TEXTS, LABELS)
+        encoded.clear()
+        first = clf.predict_proba(TEXTS)
+        assert sum(encoded) == len(set(TEXTS)) + 2
+        np.testing.assert_array_equal(clf.predict_proba(TEXTS), first)
+        assert sum(encoded) == len(set(TEXTS)) + 2
+        np.testing.assert_array_equal(clf.set_params(memory=None).predict_proba(TEXTS), first)
+        clf.set_params(memory=str(tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "uni-encoder"])
+def test_weights_that_someone_sets_make_other_states(architecture, tmp_path):
+    clf = tiny_of(architecture, freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
+    clf.predict(TEXTS)
+    weight = clf.model_.encoder.encoder.layer[0].output.dense.weight
+    weight.data.mul_(1.5)  # not even torch's version counter sees it
+    changed = clf.predict_proba(TEXTS)
+    np.testing.assert_array_equal(changed, clf.set_params(memory=None).predict_proba(TEXTS))
+
+
+def test_pickled_and_copied_estimators_share_it(tmp_path, encoded):
+    clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
+    expected = clf.predict_proba(TEXTS)
+    encoded.clear()
+    np.testing.assert_array_equal(copy.deepcopy(clf).predict_proba(TEXTS), expected)
+    assert not encoded
+
+
+def test_the_folder_is_not_saved_with_the_model(tmp_path):
+    clf = tiny(freeze_encoder=True, memory=joblib.Memory(tmp_path / "states", verbose=0)).fit(TEXTS, LABELS)
+    clf.save_pretrained(tmp_path / "model")
+    loaded = type(clf).from_pretrained(tmp_path / "model")
+    assert loaded.memory is None
+    assert loaded.freeze_encoder is True
+
+
+# -- the folder ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "header", "no file"])
+def test_a_damaged_file_is_computed_again(damage, tmp_path, encoded):
+    clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
+    expected = clf.predict_proba(TEXTS)
+    for path in files(tmp_path):
+        content = bytearray(path.read_bytes())
+        if damage == "truncated":
+            content = content[: len(content) // 2]
+        elif damage == "empty":
+            content = b""
+        elif damage == "flipped":
+            content[-10] ^= 64
+        elif damage == "header":
+            content[:8] = b"\xff" * 8
+        path.write_bytes(content)
+        if damage == "no file":
+            path.unlink()
+    forget_what_was_read()
+    encoded.clear()
+    again = clone(clf).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+    assert sum(encoded) == len(set(TEXTS)) + 2
+    encoded.clear()
+    forget_what_was_read()
+    clone(clf).fit(TEXTS, LABELS)  # the damaged files have been replaced
+    assert not encoded
+
+
+def test_a_folder_deleted_in_the_middle(tmp_path, encoded):
+    folder = tmp_path / "states"
+    clf = tiny(freeze_encoder=True, memory=str(folder)).fit(TEXTS, LABELS)
+    expected = clf.predict_proba(TEXTS)
+    shutil.rmtree(folder)
+    encoded.clear()
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected)
+    assert not encoded  # what the process has read it keeps
+    memory_module._loaded.__init__()
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected)
+    assert sum(encoded) == len(set(TEXTS)) + 2
+    assert files(folder)  # and the folder is there again
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    clf = tiny(freeze_encoder=True)
+    expected = clone(clf).fit(TEXTS, LABELS).predict_proba(TEXTS)
+    clf.set_params(memory=str(tmp_path / "file" / "states"))
+    with pytest.warns(UserWarning, match=r"The folder memory='.*states' can't be .*: encoder states are computed"):
+        clf.fit(TEXTS, LABELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # once is enough
+        np.testing.assert_array_equal(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), expected)
+
+
+def test_a_read_only_folder_is_read(tmp_path, encoded, monkeypatch):
+    clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS[:4], ["a", "b"] * 2)
+    forget_what_was_read()
+
+    def refuse(self, data):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)  # root may write wherever it wants
+    encoded.clear()
+    with pytest.warns(UserWarning, match="can't be written to .*Permission denied"):
+        clf.predict([*TEXTS[:4], "something new"])
+    assert encoded == [1]
+
+
+def _fit_in_a_process(folder, results, number):
+    torch.set_num_threads(1)
+    texts = [f"{text} {i % 5}" for i, text in enumerate(TEXTS * 4)]
+    clf = tiny(freeze_encoder=True, memory=folder).fit(texts, LABELS * 4)
+    results[number] = clf.predict_proba(texts).tolist()
+
+
+def test_processes_write_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        results = manager.dict()
+        processes = [
+            context.Process(target=_fit_in_a_process, args=(str(tmp_path), results, number)) for number in range(3)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        results = dict(results)
+    assert len(results) == 3
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    assert not [path for path in files(tmp_path) if path.name.startswith("writing-")]
+
+
+def test_wrong_memory():
+    with pytest.raises(ValueError, match="'memory' parameter of GLiClassClassifier"):
+        tiny(memory=3).fit(TEXTS, LABELS)
+
+
+# -- collections ---------------------------------------------------------------------------------------------
+
+
+def states_of(lengths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    arrays = {
+        TEXT: torch.randn(int(offsets[-1]), 1, 3, generator=generator),
+        "label_states": torch.randn(len(lengths), 2, 1, 3, generator=generator),
+    }
+    return States(arrays, offsets)
+
+
+def test_states_without_padding():
+    lengths = [3, 0, 1, 4]
+    states = states_of(lengths)
+    rows = np.array([3, 1, 0, 3])
+    batch = states.batch(rows)
+    taken = States.concatenate([states.take(rows[:2]), states.take(rows[2:])])
+    assert len(taken) == 4
+    for number, row in enumerate(rows):
+        own = states.arrays[TEXT][states.offsets[row] : states.offsets[row + 1]]
+        assert torch.equal(batch[TEXT][number][batch["text_mask"][number]], own)
+        assert torch.equal(taken.arrays[TEXT][taken.offsets[number] : taken.offsets[number + 1]], own)
+        assert torch.equal(batch["label_states"][number], states.arrays["label_states"][row])
+    assert batch["text_mask"].sum(dim=1).tolist() == [4, 0, 3, 4]
+    assert batch[TEXT][~batch["text_mask"]].abs().sum() == 0
+
+
+def test_a_collection_gives_back_what_it_got(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_module, "FILE_BYTES", 200)  # several files
+    lengths = [3, 1, 2, 5, 4]
+    states, keys = states_of(lengths), [key_of(bytes([i])) for i in range(5)]
+    Collection(tmp_path).write(keys, states)
+    assert len(files(tmp_path)) > 1
+    forget_what_was_read()
+    asked = [keys[4], key_of(b"other"), keys[0], keys[4], keys[2]]
+    found, read = Collection(tmp_path).read(asked)
+    assert found.tolist() == [True, False, True, True, True]
+    expected = states.take(np.array([4, 0, 4, 2]))
+    assert torch.equal(read.arrays[TEXT], expected.arrays[TEXT])
+    assert torch.equal(read.arrays["label_states"], expected.arrays["label_states"])
+    assert read.offsets.tolist() == expected.offsets.tolist()
+
+
+def test_memory_in_the_process_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_module, "LOADED_BYTES", 500)
+    forget_what_was_read()
+    collection = Collection(tmp_path)
+    for number in range(5):
+        collection.write([key_of(bytes([number]))], states_of([10], seed=number))
+        assert memory_module._loaded.n_bytes <= 500
+    for number in range(5):
+        found, read = collection.read([key_of(bytes([number]))])
+        assert found.all()
+        assert torch.equal(read.arrays[TEXT], states_of([10], seed=number).arrays[TEXT])
+
+
+def test_files_can_be_read_by_others(tmp_path):
+    old = os.umask(0o022)
+    try:
+        Collection(tmp_path).write([key_of(b"a")], states_of([2]))
+    finally:
+        os.umask(old)
+    assert files(tmp_path)[0].stat().st_mode & 0o777 == 0o644

@@ -305,7 +305,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         valid = None if valid_rows is None else dataset(valid_rows)
         freeze(self.model_, self.freeze_encoder)
-        if is_whole(self.freeze_encoder) and (epochs or self.max_epochs != 0):
+        frozen = is_whole(self.freeze_encoder)
+        if frozen and (epochs or self.max_epochs != 0):
             engine = self._engine(states=True)
             train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
@@ -318,8 +319,9 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 self._reinforce(train, valid, seed)
         self._remember(train, seed)
         self.model_.eval()
-        for encoder in self.model_.encoder_modules():
-            forget(encoder)
+        if not frozen:
+            for encoder in self.model_.encoder_modules():
+                forget(encoder)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
 

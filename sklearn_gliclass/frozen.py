@@ -42,6 +42,7 @@ class StateEngine(InferenceEngine):
     def __init__(self, *args, location=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.location = location
+        self._fingerprints = {}  # an engine lives for one call, in which the weights stay as they are
         self.labels_apart = self.model.config.architecture_type == "bi-encoder"
 
     # -- prediction ------------------------------------------------------------------------------------------
@@ -175,8 +176,11 @@ class StateEngine(InferenceEngine):
 
     def _describe(self, encoder_config, modules) -> dict:
         encoder = {name: value for name, value in encoder_config.to_dict().items() if name not in _ORIGIN}
+        for module in modules:
+            if module not in self._fingerprints:
+                self._fingerprints[module] = fingerprint(module)
         return {
-            "weights": [fingerprint(module) for module in modules],
+            "weights": [self._fingerprints[module] for module in modules],
             "encoder": encoder,
             "dtype": self.dtype,
             "device": self.model.device.type,

@@ -136,10 +136,7 @@ class PieceTokenizer:
         self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
         self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
         self.pad_id = tokenizer.pad_token_id
-        state = _without_special_tokens(json.loads(tokenizer.backend_tokenizer.to_str()))
-        self._starting = self._inner = _backend(state)
-        if _drop_leading_space(state):
-            self._inner = _backend(state)
+        self._starting, self._inner = _backends(tokenizer.backend_tokenizer.to_str())
         self.prefix, self.suffix = self._frame()
 
     def _frame(self) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +166,14 @@ class PieceTokenizer:
         """Join pieces into a whole sequence with the tokenizer's prefix and suffix; it has one token at least."""
         sequence = np.concatenate([self.prefix, *pieces, self.suffix])
         return sequence if len(sequence) else np.array([self.pad_id], np.int32)
+
+
+@functools.lru_cache(maxsize=4)
+def _backends(description: str) -> tuple[Tokenizer, Tokenizer]:
+    """For the first piece of a sequence and for inner ones; in a search each fit asks for the same."""
+    state = _without_special_tokens(json.loads(description))
+    starting = _backend(state)
+    return starting, _backend(state) if _drop_leading_space(state) else starting
 
 
 def _backend(state: dict) -> Tokenizer:

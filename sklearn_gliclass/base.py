@@ -306,7 +306,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         valid = None if valid_rows is None else dataset(valid_rows)
         freeze(self.model_, self.freeze_encoder)
         frozen = is_whole(self.freeze_encoder)
-        if frozen and (epochs or self.max_epochs != 0):
+        if frozen and (epochs or self.max_epochs != 0 or self._reinforces()):
             engine = self._engine(states=True)
             train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
@@ -324,6 +324,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 forget(encoder)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
+
+    def _reinforces(self) -> bool:
+        """Whether `fit` trains on after the supervised epochs."""
+        return False
 
     def _reinforce(self, train: TextDataset, valid: TextDataset | None, seed: int) -> None:
         """What `fit` does after the supervised epochs: nothing, but for the classifier."""

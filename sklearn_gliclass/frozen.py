@@ -91,7 +91,11 @@ class StateEngine(InferenceEngine):
             place = np.empty(len(tokens), np.int64)
             place[np.concatenate(rows)] = np.arange(len(first))
             prompts.append(States.concatenate(states).take(place[first]))
-        return StateDataset(dataset, prompts, index, self.label_states() if self.labels_apart else None)
+        if not self.labels_apart:
+            return StateDataset(dataset, prompts, index)
+        # A dot product with all labels costs next to nothing, and is better; other scorers work on each pair.
+        samples_labels = self.model.config.scorer_type != "simple"
+        return StateDataset(dataset, prompts, index, self.label_states(), samples_labels)
 
     # -- states ----------------------------------------------------------------------------------------------
 

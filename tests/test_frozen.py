@@ -8,13 +8,14 @@ from sklearn.base import clone
 from skorch.callbacks import EpochScoring
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
-from sklearn_gliclass import GLiClassRegressor, Trainer
+from sklearn_gliclass import GLiClassRegressor, RLTrainerConfig, Trainer
 from sklearn_gliclass.data.states import StateDataset
 from sklearn_gliclass.frozen import StateEngine
 from sklearn_gliclass.testing import TINY
 
 # Plain steps: Adam would make much of rounding where a gradient is zero.
 EXACT = {"dtype": "float64", "shuffle_labels": False, "optim": "sgd", "others_lr": 0.05}
+EXACT_BUT_FOR_RATES = {"dtype": "float64", "shuffle_labels": False}
 MULTI = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]] * 2)
 # What the heads read in each case: pooled texts, their tokens, all layers.
 HEADS = [
@@ -93,8 +94,16 @@ def test_equal_for_each_kind_of_y(architecture, y, options, monkeypatch):
 
 def test_equal_with_sampled_labels(monkeypatch):
     labels = [f"topic {i}" for i in range(8)]
-    clf = tiny(freeze_encoder=True, max_num_classes=4, batch_size=2, **EXACT)
+    clf = tiny(freeze_encoder=True, max_num_classes=4, batch_size=2, scorer_type="mlp", **EXACT)
     assert_same_weights(clone(clf).fit(TEXTS, labels), on_texts(monkeypatch, clf, labels), rtol=1e-7, atol=1e-9)
+
+
+def test_a_dot_product_sees_all_labels(monkeypatch):
+    labels = [f"topic {i}" for i in range(8)]
+    few, all_of_them = (
+        tiny(freeze_encoder=True, max_num_classes=n, batch_size=2, **EXACT).fit(TEXTS, labels) for n in (4, 8)
+    )
+    assert_same_weights(few, all_of_them, rtol=0, atol=0)
 
 
 def test_equal_for_regression():
@@ -210,6 +219,24 @@ def test_callbacks_history_and_the_rest_of_the_trainer_are_there():
     assert clf.history_[:, "lr"] == [0.0] * 4
     valid = clf.net_.valid
     assert (clf.net_.predict(valid) == valid.targets).mean() == clf.history_[-1, "accuracy"]
+
+
+def test_reinforcement_on_stored_states(monkeypatch):
+    rl = RLTrainerConfig(max_epochs=3, others_lr=0.01, optim="sgd")
+    clf = tiny(freeze_encoder=True, max_epochs=0, rl=rl, **EXACT_BUT_FOR_RATES)
+    frozen = clone(clf).fit(TEXTS, MULTI)
+    assert_same_weights(frozen, on_texts(monkeypatch, clf, MULTI), rtol=1e-7, atol=1e-9)
+    start = clone(clf).set_params(rl=None).fit(TEXTS, MULTI)
+    assert not torch.equal(frozen.model_.model.text_projector.linear_2.weight,
+                           start.model_.model.text_projector.linear_2.weight)  # fmt: skip
+    with pytest.raises(ValueError, match="value_model is a torch module, which reads token ids"):
+        clone(clf).set_params(value_model=torch.nn.Linear(1, 1)).fit(TEXTS, MULTI)
+
+
+def test_elastic_weights_on_stored_states():
+    clf = tiny(freeze_encoder=True, ewc_lambda=1.0).partial_fit(TEXTS, LABELS).partial_fit(TEXTS, LABELS)
+    assert not any("encoder_model" in name for name in clf.ewc_["fisher"])
+    assert clf.history_[-1, "ewc_penalty"] >= 0
 
 
 def test_partial_fit_goes_on():

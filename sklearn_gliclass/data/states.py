@@ -100,19 +100,22 @@ class StateDataset(TextDataset):
         Where each text's states are.
     label_states : Tensor of shape (labels, hidden), optional
         Of the label encoder, where the labels stand apart.
+    samples_labels : bool, default=False
+        Where the labels stand apart: a step sees `max_num_classes` of them, as it does on texts, instead of all.
     """
 
-    def __init__(self, texts: TextDataset, prompts: list[States], index: np.ndarray, label_states=None):
+    def __init__(self, texts: TextDataset, prompts: list[States], index, label_states=None, samples_labels=False):
         super().__init__(
             texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
-            texts.shuffle_labels,
+            texts.shuffle_labels, texts.texts,
         )  # fmt: skip
+        self.samples_labels = samples_labels
         self.prompts = prompts
         self.index = index
         self.label_states = label_states
 
     def _orders(self, rows, rng):
-        if self.label_states is not None:
+        if self.samples_labels:
             return super()._orders(rows, rng)
         return [self.all_labels] * len(rows)
 

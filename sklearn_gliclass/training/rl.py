@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data.batching import Batch, to_device
 from ..data.dataset import Epochs
+from ..data.states import StateDataset
 from ..model.precision import autocast, weight_dtype
 from .advisers import fixed_values, reference_probabilities
 from .arguments import RLTrainerConfig
@@ -187,6 +188,12 @@ class RLTrainer(Trainer):
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train on a :class:`TextDataset` as `args` says, or for `epochs` more at constant rates."""
         X = self.get_dataset(X)
+        if isinstance(self.value_model, nn.Module) and isinstance(X, StateDataset):
+            raise ValueError(
+                "value_model is a torch module, which reads token ids, and with freeze_encoder=True the training reads "
+                "encoder states; give a fitted regressor or a function of texts as value_model, or set "
+                "freeze_encoder=False."
+            )
         self.noted_ = []
         self.generator_ = torch.Generator(self.device).manual_seed(self.seed)
         labels = X.layout.label_texts

@@ -75,6 +75,8 @@ ADVICE = {
     "label_names": "whenever the classes are codes or numbers: the model reads these names",
     "text_template": "tables: to choose columns and their wording",
     "shuffle_labels": "False: the order of labels in a prompt carries meaning",
+    "freeze_encoder": "grid search over heads in seconds; laptops; the encoder knows the domain already",
+    "memory": "you fit or predict the same texts again, in a search or on another day",
     "early_stopping": "many epochs and enough rows to hold some back",
     "validation_fraction": "with `early_stopping` and few rows: higher",
     "n_iter_no_change": "with `early_stopping` and a noisy validation loss: higher",

@@ -7,7 +7,6 @@ import numpy as np
 from ..data.prompt import LAYOUTS
 from ..data.tokenizer import PieceTokenizer
 from ..inference import InferenceEngine
-from ..model import GLiClassModel
 from ..model.loading import resolve_max_length
 from ..targets import MULTI, PROBLEM_TYPES, SINGLE, logits_to_probabilities
 
@@ -26,6 +25,8 @@ def reference_probabilities(reference, texts: Sequence[str] | None, labels: Sequ
     problem_type : str
         Of the model that is trained.
     """
+    from ..model import GLiClassModel  # late: takes transformers' models with it
+
     texts = _check_texts(texts, "reference_model")
     if isinstance(reference, (tuple, list)):
         probabilities = logits_to_probabilities(_pair_logits(*reference, texts, labels), _KINDS[problem_type])

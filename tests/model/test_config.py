@@ -6,6 +6,8 @@ from tiny_models import LABEL_ID, TEXT_ID, make_batch, random_ids, randomize, ti
 
 from sklearn_gliclass.model import GLiClassModel, GLiClassModelConfig
 from sklearn_gliclass.model.config import ARCHITECTURE_TYPES
+from sklearn_gliclass.model.poolings import POOLINGS
+from sklearn_gliclass.model.scorers import SCORERS
 
 FIELDS = set(inspect.signature(GLiClassModelConfig.__init__).parameters) - {"self", "kwargs"}
 
@@ -161,8 +163,8 @@ def test_label_config_is_a_copy_of_the_text_encoder_s():
 
 UNKNOWN_NAMES = {
     "architecture_type": "'bi-encoder', 'bi-encoder-fused', 'encoder-decoder', 'uni-encoder'",
-    "scorer_type": "'cross-attn', 'hopfield', 'mlp', 'simple', 'weighted-dot'",
-    "pooling_strategy": "'abs_avg', 'abs_max', 'avg', 'first', 'last', 'max', 'pass', 'rms', 'sum'",
+    "scorer_type": ", ".join(map(repr, sorted(SCORERS))),
+    "pooling_strategy": ", ".join(map(repr, sorted([*POOLINGS, "pass"]))),
     "class_token_pooling": "'average', 'first'",
     "projector_init": "'identity', 'normal'",
     "problem_type": "'multi_label_classification', 'regression', 'single_label_classification'",

@@ -8,11 +8,12 @@ from tiny_models import LABEL_ID, TEXT_ID, make_batch, random_ids, randomize, ti
 
 from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel, GLiClassModelConfig
 from sklearn_gliclass.model.config import BI_ENCODERS
-from sklearn_gliclass.model.poolings import POOLINGS
+from sklearn_gliclass.model.poolings import POOLINGS as OUR_POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
 gliclass = pytest.importorskip("gliclass")
 POOLING2OBJECT = pytest.importorskip("gliclass.poolings").POOLING2OBJECT
+SCORER2OBJECT = pytest.importorskip("gliclass.scorers").SCORER2OBJECT
 
 TEXTS = random_ids(2, 5)
 LABELS = [random_ids(3, 2), random_ids(3, 2, seed=1)]
@@ -20,7 +21,9 @@ TOLERANCE = 1e-5
 
 # -- the grid ------------------------------------------------------------------------------------------------
 
-POOLED_SCORERS = [name for name in SCORERS if name not in TOKEN_SCORERS]
+# What both have: either may grow.
+POOLINGS = [name for name in OUR_POOLINGS if name in POOLING2OBJECT]
+POOLED_SCORERS = [name for name in SCORERS if name in SCORER2OBJECT and name not in TOKEN_SCORERS]
 # gliclass moves the text's states to the front and fills up with zeros that its poolings count.
 BLIND_TO_ZEROS = ("first", "sum", "abs_max")
 

@@ -89,7 +89,7 @@ ADVICE = {
     "random_state": "always, for results that can be repeated",
     "class_weight": "rare classes that matter",
     "threshold": "multi-label; choose with `ThresholdCurveDisplay`",
-    "rl": "multi-label: a score such as F1 matters more than probabilities",
+    "rl": "a goal that no loss expresses: precision before recall; F1 did not rise in `benchmarks/rl.py`",
     "reward_components": "with `rl`: what you want is not F1",
     "value_model": "with `rl`, if rewards differ much from text to text",
     "reference_model": "with `rl` and few texts: not to stray from a model that is good",

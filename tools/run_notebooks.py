@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
-SECONDS_PER_CELL = 300
+SECONDS_PER_CELL = 600
 # As on a small machine: no network, 2 cores (or what the caller says); and the package that lies here.
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 

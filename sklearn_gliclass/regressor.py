@@ -24,7 +24,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Build the encoder from scratch instead: a transformers configuration with its "model_type". A
         tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.
     label_model_name, label_model_config : str, dict, optional
-        The label encoder of the bi-encoders, in the same two ways. Default: a copy of the text encoder.
+        The label encoder of the bi-encoders, in the same two ways. Default: the text
+        encoder, see `tie_encoders`.
     class_token_index, text_token_index : int, default=-1
         Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them.
     ignore_index : int, default=-100

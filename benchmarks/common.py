@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))  # the package of this checkout, wherever the prog
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
+DATA = ROOT.parent / "shared" / "data"
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 VERSIONS = ("torch", "transformers", "tokenizers", "scikit-learn", "skorch", "gliclass")
 
@@ -24,7 +25,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     parser.add_argument("--repeats", type=int, help="timed rounds (default: 3, with --quick 1)")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="'process' counts processor time: for busy machines, 1 thread"
     )

@@ -8,24 +8,19 @@ Seconds are wall time, beside them processor time of this process: on a busy mac
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the package of this checkout
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, ParameterGrid
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import torch  # noqa: E402
-from sklearn.linear_model import LogisticRegression  # noqa: E402
-from sklearn.model_selection import GridSearchCV, ParameterGrid  # noqa: E402
-
-from sklearn_gliclass import GLiClassClassifier  # noqa: E402
+import common
+from sklearn_gliclass import GLiClassClassifier
 
 SETS = ("trec6", "snips", "sms_spam", "subjectivity", "banking77", "clinc150", "movie_reviews")
 GRID = {
@@ -51,16 +46,15 @@ class Timer:
         return f"{self.wall:7.1f} s ({self.cpu:.1f} s of the processor)"
 
 
-def read(folder: Path, name: str, n_train: int, n_test: int = 1):
-    parts = (pd.read_csv(folder / f"{name}.{part}.csv.gz", keep_default_na=False) for part in ("train", "test"))
-    return [part.head(n) for part, n in zip(parts, (n_train, n_test), strict=True)]
+def read(options, name: str, n_train: int, n_test: int = 1):
+    return common.read(options, name, "train").head(n_train), common.read(options, name).head(n_test)
 
 
 # -- samples per second --------------------------------------------------------------------------------------
 
 
-def speed(folder: Path) -> None:
-    train, _ = read(folder, "banking77", N_SPEED)
+def speed(options) -> None:
+    train, _ = read(options, "banking77", N_SPEED)
     print(f"\nTraining on {N_SPEED} rows of banking77, batches of 16, encoder pass included, as if for {EPOCHS} epochs")
     clf = GLiClassClassifier(max_epochs=EPOCHS, random_state=0)
     clf.fit(train.text[:32], ["a", "b"] * 16)  # what is loaded once
@@ -78,14 +72,14 @@ def speed(folder: Path) -> None:
 # -- the grid ------------------------------------------------------------------------------------------------
 
 
-def grid(folder: Path, n_jobs_list=(1, 2)) -> None:
+def grid(options, n_jobs_list=(1, 2)) -> None:
     n_fits = 3 * len(ParameterGrid(GRID)) + 1
     print(f"\nGridSearchCV on {N_GRID} rows of banking77: {len(ParameterGrid(GRID))} candidates x 3 folds and a refit")
     seconds = {}
     for n_jobs in n_jobs_list:
         with tempfile.TemporaryDirectory() as memory:
-            command = [sys.executable, __file__, "--one-search", memory, "--data", str(folder), "--n-jobs", str(n_jobs)]
-            command += ["--threads", str(max(1, torch.get_num_threads() // n_jobs))]
+            command = [sys.executable, __file__, "--one-search", memory, "--data", str(options.data)]
+            command += ["--n-jobs", str(n_jobs), "--threads", str(max(1, torch.get_num_threads() // n_jobs))]
             result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             size = sum(path.stat().st_size for path in Path(memory).rglob("*") if path.is_file())
         seconds[n_jobs] = result["wall"]
@@ -94,7 +88,7 @@ def grid(folder: Path, n_jobs_list=(1, 2)) -> None:
             f"{size / 3 / N_GRID * 1000 / 1e6:.2f} MB for 1,000 texts and a pooling"
         )
     print(f"  n_jobs=2 / n_jobs=1: {seconds[2] / seconds[1]:.2f}")
-    train, _ = read(folder, "banking77", N_GRID)
+    train, _ = read(options, "banking77", N_GRID)
     rows = N_GRID * 2 // 3
     measured = []
     for scorer in WITHOUT:
@@ -112,25 +106,25 @@ def grid(folder: Path, n_jobs_list=(1, 2)) -> None:
     print(f"  one fold of simple frozen without memory: {timer}; with memory, mean of all: {seconds[1] / n_fits:.2f} s")
 
 
-def one_search(memory: str, folder: Path, n_jobs: int) -> None:
-    train, _ = read(folder, "banking77", N_GRID)
-    clf = GLiClassClassifier(freeze_encoder=True, memory=memory, random_state=0)
+def one_search(options) -> None:
+    train, _ = read(options, "banking77", N_GRID)
+    clf = GLiClassClassifier(freeze_encoder=True, memory=options.one_search, random_state=0)
     with Timer() as timer:
-        search = GridSearchCV(clf, GRID, cv=3, n_jobs=n_jobs).fit(train.text, train.label)
+        search = GridSearchCV(clf, GRID, cv=3, n_jobs=options.n_jobs).fit(train.text, train.label)
     print(json.dumps({"wall": timer.wall, "cpu": timer.cpu, "score": search.best_score_, "best": search.best_params_}))
 
 
 # -- accuracy ------------------------------------------------------------------------------------------------
 
 
-def accuracy(folder: Path, n_train: int = 2000, n_test: int = 2000) -> None:
+def accuracy(options, n_train: int = 2000, n_test: int = 2000) -> None:
     print(f"\nAccuracy, up to {n_train} rows to learn from and {n_test} to judge by; frozen: mean of 3 seeds")
     print("| data | LogisticRegression | its C chosen in 3 folds | frozen | seconds of fit | with memory |")
     print("|---|---|---|---|---|---|")
     rows = []
     with tempfile.TemporaryDirectory() as memory:
         for name in SETS:
-            train, test = read(folder, name, n_train, n_test)
+            train, test = read(options, name, n_train, n_test)
             clf = GLiClassClassifier(freeze_encoder=True, memory=memory)
             scores, timers = [], []
             for seed in range(3):
@@ -156,18 +150,18 @@ PARTS = {"speed": speed, "grid": grid, "accuracy": accuracy}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="what to run; default: all")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the data sets")
+    parser.add_argument("--data", type=Path, default=common.DATA, help="folder of the data sets")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--one-search", help=argparse.SUPPRESS)
     parser.add_argument("--n-jobs", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.one_search:
-        one_search(options.one_search, options.data, options.n_jobs)
+        one_search(options)
         return
     print(f"torch {torch.__version__}, {options.threads} threads")
     for part in options.parts or PARTS:
-        PARTS[part](options.data)
+        PARTS[part](options)
 
 
 if __name__ == "__main__":

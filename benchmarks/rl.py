@@ -16,17 +16,14 @@ import pandas as pd
 from sklearn.metrics import f1_score, precision_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+import common
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
 from sklearn_gliclass.training.rewards import precision, recall
 
-ROOT = Path(__file__).parent.parent
 
-
-def read(folder: Path, rows: int):
-    train, test = (
-        pd.read_csv(folder / f"nlupp_intents.{part}.csv.gz", keep_default_na=False) for part in ("train", "test")
-    )
-    train = train.head(rows)
+def read(args):
+    train, test = (common.read(args, "nlupp_intents", part) for part in ("train", "test"))
+    train = train.head(args.rows)
     labels = [text.split("|") if text else [] for text in train["labels"]]
     binarizer = MultiLabelBinarizer().fit(labels)
     columns = [str(name).replace("_", " ") for name in binarizer.classes_]
@@ -77,7 +74,7 @@ def run(seed: int, data, args) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of nlupp_intents.*.csv.gz")
+    parser.add_argument("--data", type=Path, default=common.DATA, help="folder of nlupp_intents.*.csv.gz")
     parser.add_argument("--rows", type=int, default=200, help="training rows")
     parser.add_argument("--epochs", type=int, default=8, help="supervised epochs before")
     parser.add_argument("--more", type=int, default=3, help="epochs after, of each kind")
@@ -85,7 +82,7 @@ def main() -> None:
     parser.add_argument("--others-lr", type=float, default=RLTrainerConfig.others_lr, help="of the heads in RL")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    data = read(args.data, args.rows)
+    data = read(args)
     rows = [row for seed in range(args.seeds) for row in run(seed, data, args)]
     table = pd.DataFrame(rows)
     means, spread = (getattr(table.groupby("model", sort=False), name)().round(3) for name in ("mean", "std"))

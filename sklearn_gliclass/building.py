@@ -49,7 +49,7 @@ def build(estimator, texts, problem_type: str) -> Start:
         return _from_checkpoint(estimator, problem_type)
     encoder, tokenizer = _text_encoder(estimator, texts)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
-    config = _model_config(estimator, encoder.config, label_encoder, tokenizer, problem_type)
+    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type)
     model = GLiClassModel(config, encoder, label_encoder)
     needed = max(config.class_token_index, config.text_token_index) + 1
     # The plain bi-encoder's sequences hold no control tokens.
@@ -104,12 +104,13 @@ def _label_encoder(estimator, encoder, tokenizer):
         return None, None
     if name is not None and options is not None:
         raise ValueError("label_model_name and label_model_config exclude each other; set one to None.")
+    tied = _ties_encoders(estimator)
     if name is not None:
         folder = find_checkpoint(name, estimator.cache_dir)
         return load_encoder(folder), load_tokenizer(folder)
     if options is not None:
         return _new_for(options, tokenizer), tokenizer
-    return (encoder if _ties_encoders(estimator) else copy.deepcopy(encoder)), tokenizer
+    return (encoder if tied else copy.deepcopy(encoder)), tokenizer
 
 
 def _ties_encoders(estimator) -> bool:
@@ -123,14 +124,14 @@ def _ties_encoders(estimator) -> bool:
     return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
 
-def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_type) -> GLiClassModelConfig:
+def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type) -> GLiClassModelConfig:
     fields = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
-    text_config = encoder_config.get_text_config()
+    text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
-    fields["tie_encoders"] = estimator.architecture_type in BI_ENCODERS and _ties_encoders(estimator)
+    fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
         raise ValueError(
@@ -138,7 +139,7 @@ def _model_config(estimator, encoder_config, label_encoder, tokenizer, problem_t
             "vocab_size in encoder_config to bound a trained tokenizer."
         )
     config = GLiClassModelConfig(
-        encoder_config=encoder_config,
+        encoder_config=encoder.config,
         encoder_model=estimator.encoder_model or (DEFAULT_ENCODER if estimator.encoder_config is None else None),
         label_model_config=None if label_encoder is None else label_encoder.config,
         label_model_name=estimator.label_model_name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .data.batching import to_device
+from .data.batching import label_chunks, tensors, to_device
 from .data.prompt import Layout
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def label_embeddings(model: GLiClassModel, layout: Layout, texts: Sequence[str] 
     """
     tokens = layout.tokenize(list(texts))
     means = []
-    for chunk in _chunks(len(layout.label_texts), max_num_classes):
+    for chunk in label_chunks(len(layout.label_texts), max_num_classes):
         total = 0.0
         for first in range(0, len(tokens), TEXTS_AT_ONCE):
             rows = range(first, min(first + TEXTS_AT_ONCE, len(tokens)))
@@ -106,7 +106,7 @@ def token_attributions(
     Attribution
         Tokens that were cut off have no value.
     """
-    chunk = next(chunk for chunk in _chunks(len(layout.label_texts), max_num_classes) if label in chunk)
+    chunk = next(chunk for chunk in label_chunks(len(layout.label_texts), max_num_classes) if label in chunk)
     where, spans = layout.locate(text, chunk)
     tokens, column = layout.tokenize([text])[0], int(np.flatnonzero(chunk == label)[0])
 
@@ -159,13 +159,6 @@ def _on_the_way(model: GLiClassModel, input_ids: np.ndarray, where: slice, steps
             handle.remove()
 
 
-def _chunks(n_labels: int, size: int | None) -> list[np.ndarray]:
-    """The labels in the groups that share a prompt in prediction."""
-    size = size or n_labels
-    return [np.arange(first, min(first + size, n_labels)) for first in range(0, n_labels, size)]
-
-
 def _run(model: GLiClassModel, arrays):
     model.eval()
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return model(**to_device(tensors, model.device, model.dtype))
+    return model(**to_device(tensors(arrays), model.device, model.dtype))

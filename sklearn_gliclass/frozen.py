@@ -17,7 +17,6 @@ from .model.precision import autocast, weight_dtype
 from .model.states import embed_states, heads_read_tokens, text_states
 
 BATCHES_AT_ONCE = 64  # whose states are held in memory in prediction
-LABELS_AT_ONCE = 256
 
 # The options that change what the encoders give or how it is read; the weights and the sequences count besides.
 STATE_OPTIONS = (
@@ -68,9 +67,7 @@ class StateEngine(InferenceEngine):
 
     def _groups(self, tokens, chunk, rows) -> Iterator[tuple[np.ndarray, list[slice]]]:
         """Some batches at a time, the same as those of the plain engine: their rows, and where in these each is."""
-        lengths = self.layout.sequence_lengths(tokens.lengths[rows], chunk)
-        order = np.argsort(lengths, kind="stable")
-        batches = list(token_budget_batches(lengths[order], self.max_batch_tokens))
+        order, batches = self._plan(tokens.lengths[rows], chunk)
         for first in range(0, len(batches), BATCHES_AT_ONCE):
             group = batches[first : first + BATCHES_AT_ONCE]
             start = group[0].start
@@ -105,12 +102,7 @@ class StateEngine(InferenceEngine):
         return self._read_or_compute(self._collection(self._describe_labels), keys, self._encode_labels).arrays[TEXT]
 
     def _encode_labels(self, labels: np.ndarray) -> States:
-        parts = []
-        for first in range(0, len(labels), LABELS_AT_ONCE):
-            inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
-            with autocast(self.model.device, self.dtype):
-                parts.append(self.model.model.label_states(**inputs))
-        return States.pack({TEXT: torch.cat(parts)}, weight_dtype(self.dtype))
+        return States.pack({TEXT: self._run_labels(labels, self.model.model.label_states)}, weight_dtype(self.dtype))
 
     def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> States:
         """States of some texts beside the labels of a chunk."""

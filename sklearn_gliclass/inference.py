@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .data.batching import token_budget_batches
+from .data.batching import label_chunks, tensors, to_device, token_budget_batches
 from .data.prompt import Layout
 from .model.precision import autocast, weight_dtype
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROGRESS_FROM = 512  # texts; shorter calls show no bar
 TEXTS_AT_ONCE = 50_000  # token ids of so many are in memory
+LABELS_AT_ONCE = 256
 
 
 class InferenceEngine:
@@ -93,31 +94,37 @@ class InferenceEngine:
 
     def _chunks(self) -> list[np.ndarray]:
         """The labels that stand in one prompt; those of the plain bi-encoder stand in none."""
-        labels = np.arange(self.n_labels)
-        if self.layout.shares_labels:
-            return [labels]
-        return [labels[first : first + self.chunk_size] for first in range(0, self.n_labels, self.chunk_size)]
+        return label_chunks(self.n_labels, None if self.layout.shares_labels else self.chunk_size)
 
     def _shared_inputs(self, chunk: np.ndarray) -> dict:
         """What all batches of a chunk have in common: the label states of the bi-encoders."""
         if not hasattr(self.layout, "label_batch"):
             return {}
+        return {"class_states": self._run_labels(chunk, self.model.model.pool_labels)}
+
+    def _run_labels(self, labels: np.ndarray, function) -> torch.Tensor:
+        """What `function` gives for the sequences of some labels, (labels, hidden)."""
         states = []
-        for first in range(0, len(chunk), 256):
-            inputs = self._tensors(self.layout.label_batch(chunk[first : first + 256]))
+        for first in range(0, len(labels), LABELS_AT_ONCE):
+            inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
             with autocast(self.model.device, self.dtype):
-                states.append(self.model.model.pool_labels(**inputs))
-        return {"class_states": torch.cat(states)}
+                states.append(function(**inputs))
+        return torch.cat(states)
+
+    def _plan(self, lengths: np.ndarray, chunk: np.ndarray) -> tuple[np.ndarray, list[slice]]:
+        """Texts by length and then in their order, and which stretches of them are batches."""
+        lengths = self.layout.sequence_lengths(lengths, chunk)
+        order = np.argsort(lengths, kind="stable")
+        return order, list(token_budget_batches(lengths[order], self.max_batch_tokens))
 
     def _batches(self, function, tokens, chunk, shared):
-        """Yield (rows, output) for all rows of `tokens`, by length and then in their order."""
-        lengths = self.layout.sequence_lengths(tokens.lengths, chunk)
-        order = np.argsort(lengths, kind="stable")
-        for batch in token_budget_batches(lengths[order], self.max_batch_tokens):
+        """Yield (rows, output) for all rows of `tokens`."""
+        order, batches = self._plan(tokens.lengths, chunk)
+        for batch in batches:
             yield from self._forward(function, tokens, order[batch], chunk, shared)
 
     def _tensors(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+        return to_device(tensors(arrays), self.model.device, weight_dtype(self.dtype))
 
     def _forward(self, function, tokens, rows, chunk, shared):
         """Yield (rows, output); where the device's memory is too small, in halves."""

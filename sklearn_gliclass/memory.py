@@ -112,8 +112,7 @@ class Collection:
 
     def write(self, keys: list[bytes], states: States) -> None:
         """Add states; where the folder can't be written to, one warning says so and the work goes on without."""
-        size = sum(array.nbytes for array in states.arrays.values())
-        rows = max(1, len(keys) * FILE_BYTES // max(1, size))
+        rows = max(1, len(keys) * FILE_BYTES // max(1, _size(states)))
         for first in range(0, len(keys), rows):
             part = np.arange(first, min(first + rows, len(keys)))
             try:

@@ -59,6 +59,18 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Random
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:
+    """The labels in the groups that share a prompt in prediction; `size` None: all in one.
+
+    Examples
+    --------
+    >>> [chunk.tolist() for chunk in label_chunks(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    labels = np.arange(n_labels)
+    return [labels[first : first + (size or n_labels)] for first in range(0, n_labels, size or n_labels)]
+
+
 def choose_labels(own: np.ndarray, n_labels: int, max_labels: int, rng: np.random.RandomState) -> np.ndarray:
     """A sample's labels in training: its own and random others, `max_labels` in all, in random order.
 
@@ -92,24 +104,25 @@ class Batch:
 
     def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=(),
                  orders=None):  # fmt: skip
-        self.inputs = _tensors(inputs)
+        self.inputs = tensors(inputs)
         self.rows = rows
         self.share = share
         self.last_of_step = last_of_step
         self.orders = orders
-        self.chunks = [_tensors(chunk) for chunk in chunks]
+        self.chunks = [tensors(chunk) for chunk in chunks]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def _tensors(arrays) -> dict[str, torch.Tensor]:
+def tensors(arrays) -> dict[str, torch.Tensor]:
+    """Inputs of the model as tensors."""
     return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
-def to_device(tensors: dict[str, torch.Tensor], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def to_device(inputs: dict[str, torch.Tensor], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The tensors on a device, floating ones in `dtype`."""
     return {
         name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
-        for name, tensor in tensors.items()
+        for name, tensor in inputs.items()
     }

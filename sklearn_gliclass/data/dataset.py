@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .batching import Batch, bucketed_batches, choose_labels
+from .batching import Batch, bucketed_batches, choose_labels, label_chunks
 from .prompt import Layout
 from .tokenizer import TokenizedTexts
 
@@ -51,8 +51,7 @@ class TextDataset:
 
     def evaluation_batches(self, batch_size: int):
         """Yield batches by length, with all labels in their order, in chunks that fit a prompt."""
-        step = self.max_labels
-        chunks = [self.all_labels[first : first + step] for first in range(0, self.n_labels, step)]
+        chunks = label_chunks(self.n_labels, self.max_labels)
         for rows in bucketed_batches(self.tokens.lengths, batch_size, None):
             targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
             yield Batch(targets, rows, chunks=[self._model_inputs(rows, [chunk] * len(rows)) for chunk in chunks])

@@ -310,11 +310,10 @@ class RLTrainer(Trainer):
             for name, value in {**terms, "loss": loss, "clip_fraction": clip_fraction}.items():
                 value = value.item() if isinstance(value, Tensor) else value
                 sums[name] = sums.get(name, 0.0) + value
-        self.notify("on_grad_computed", named_parameters=list(self.module_.named_parameters()), batch=step,
-                    training=True)  # fmt: skip
-        self._take_step(self.module_, self.optimizer_)
+        self.notify("on_grad_computed", named_parameters=self.trained_, batch=step, training=True)
+        self._take_step([parameter for _, parameter in self.trained_], self.optimizer_)
         if isinstance(self.value_model, nn.Module):
-            self._take_step(self.value_model_, self.value_optimizer_)
+            self._take_step(self.value_model_.parameters(), self.value_optimizer_)
         return sums
 
     def _terms(self, rollout: Rollout) -> tuple[dict[str, Tensor], int]:
@@ -345,12 +344,6 @@ class RLTrainer(Trainer):
         if args.entropy_beta > 0:
             loss = loss - args.entropy_beta * terms["entropy"]
         return loss
-
-    def _take_step(self, module: nn.Module, optimizer) -> None:
-        if self.args_.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), self.args_.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
 
 def read_targets(labels: Tensor, logits: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

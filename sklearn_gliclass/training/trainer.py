@@ -217,12 +217,16 @@ class Trainer(skorch.NeuralNet):
 
     def _optimizer_step(self, batch):
         self.notify("on_grad_computed", named_parameters=self.trained_, batch=batch, training=True)
-        if self.args_.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_([parameter for _, parameter in self.trained_], self.args_.max_grad_norm)
-        self.optimizer_.step()
-        self.optimizer_.zero_grad(set_to_none=True)
+        self._take_step([parameter for _, parameter in self.trained_], self.optimizer_)
         if self.scheduler_ is not None:
             self.scheduler_.step()
+
+    def _take_step(self, parameters, optimizer) -> None:
+        """Clip the gradients, move the weights, and start with no gradients again."""
+        if self.args_.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.args_.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _all_logits(self, batch):

@@ -1,6 +1,7 @@
 """What both estimators share: hyperparameters, the way from texts to a trained model and to predictions."""
 
 import functools
+import math
 import warnings
 from contextlib import nullcontext
 
@@ -361,10 +362,33 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Rows to train and to validate on; (None, None) means all to train."""
         if not self.early_stopping:
             return None, None
+        self._check_split(n_rows, stratify)
         rows, valid_rows = train_test_split(
             np.arange(n_rows), test_size=self.validation_fraction, stratify=stratify, random_state=seed
         )
         return np.sort(rows), np.sort(valid_rows)
+
+    def _check_split(self, n_rows: int, stratify) -> None:
+        """Rows to train on and rows to hold back: of each class, or where rows have no class, any."""
+        counts = np.array([n_rows]) if stratify is None else np.bincount(stratify)
+        n_groups, of_each = np.count_nonzero(counts), "" if stratify is None else " of each class"
+        if (counts == 1).any():
+            classes = f" of {[self.label_names_[i] for i in np.flatnonzero(counts == 1)]}" if of_each else ""
+            raise ValueError(
+                f"early_stopping=True needs 2 rows{of_each} or more, some to train on and some to hold back, got only "
+                f"1 row{classes}; give more rows, or set early_stopping=False."
+            )
+        n_valid = math.ceil(self.validation_fraction * n_rows)
+        if n_groups <= n_valid <= n_rows - n_groups:
+            return
+        share = math.ceil(1000 * n_groups / n_rows) / 1000
+        raise ValueError(
+            f"early_stopping=True with validation_fraction={self.validation_fraction!r} holds {n_valid} of {n_rows} "
+            f"rows back and trains on {n_rows - n_valid}, and each side needs {n_groups} or more"
+            f"{of_each and ', one' + of_each}; "
+            f"{f'raise it to at least {share:g}' if n_valid < n_groups else f'lower it below {1 - share:g}'}, or set "
+            "early_stopping=False."
+        )
 
     def _make_net(self, seed: int, valid=None) -> Trainer:
         callbacks = list(self.callbacks or [])

@@ -167,7 +167,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     early_stopping : bool, default=False
         Hold rows back, stop when their loss does not fall, and restore the best weights.
     validation_fraction : float, default=0.1
-        Share of the rows that `early_stopping` holds back.
+        Share of the rows that `early_stopping` holds back; where each row has one class, one of each or more.
     n_iter_no_change : int, default=3
         Epochs without a better validation loss after which `early_stopping` stops.
     warm_start : bool, default=False

@@ -255,6 +255,32 @@ def test_thawing_goes_on_with_all_weights():
     assert not torch.equal(before[name], after[name])
 
 
+@pytest.mark.parametrize("how", [True, "embeddings", 1])
+def test_partial_fit_trains_what_was_thawed_and_lets_be_what_was_frozen(how):
+    """The optimiser goes on: with the weights that it did not know, and without those that it knew."""
+    clf = tiny(freeze_encoder=how, **EXACT_BUT_FOR_RATES).fit(TEXTS, LABELS)
+    whole = tiny(**EXACT_BUT_FOR_RATES).fit(TEXTS, LABELS)
+    frozen = moved_by(clf, freeze_encoder=how)
+    thawed = moved_by(clf, freeze_encoder=False)
+    assert thawed == moved_by(whole)
+    assert frozen < thawed
+    assert moved_by(clf, freeze_encoder=how) == frozen
+
+
+def moved_by(clf, **hyperparameters) -> set[str]:
+    before = {name: weight.detach().clone() for name, weight in clf.model_.named_parameters()}
+    clf.set_params(**hyperparameters).partial_fit(TEXTS, LABELS)
+    # What nobody clears would grow, and count in the norm that gradients are clipped by.
+    assert all(weight.grad is None for weight in clf.model_.parameters())
+    return {name for name, weight in clf.model_.named_parameters() if not torch.equal(weight, before[name])}
+
+
+def test_thawed_weights_are_trained_at_their_own_rate():
+    clf = tiny(freeze_encoder=True, lr=0.25, others_lr=0.5).fit(TEXTS, LABELS)
+    clf.set_params(freeze_encoder=False).partial_fit(TEXTS, LABELS)
+    assert (clf.history_[-1, "lr"], clf.history_[-1, "others_lr"]) == (0.25, 0.5)
+
+
 @pytest.mark.parametrize("encoder", ["bert", "deberta-v2", "t5"])
 @pytest.mark.parametrize(("how", "trained_layers"), [("embeddings", {0, 1}), (1, {1}), (2, set())])
 def test_the_lowest_layers_are_frozen(encoder, how, trained_layers):

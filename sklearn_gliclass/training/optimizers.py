@@ -117,6 +117,15 @@ def build_optimizer(model: nn.Module, encoders: list[nn.Module], args) -> torch.
     return OPTIMIZERS[args.optim](parameter_groups(model, encoders, args), lr=args.lr)
 
 
+def add_thawed(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> None:
+    """Take in the weights that were frozen when the optimiser was built and no longer are."""
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for group in parameter_groups(model, encoders, args):
+        thawed = [parameter for parameter in group["params"] if id(parameter) not in known]
+        if thawed:
+            optimizer.add_param_group({**group, "params": thawed})
+
+
 def build_scheduler(optimizer, args, n_steps: int):
     """The schedule that ``args.lr_scheduler_type`` names, over `n_steps` optimiser steps."""
     kwargs = _SCHEDULE_KWARGS.get(args.lr_scheduler_type, lambda steps: {})(n_steps)

@@ -89,18 +89,24 @@ def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
 
 
 def consolidate(kept: dict | None, fisher: dict[str, np.ndarray], module, n_rows: int) -> dict:
-    """What is kept after one more training, on `n_rows` rows: "fisher" and "anchor" by name, and "n_rows"."""
-    weights = {name: weight.detach().cpu().numpy() for name, weight in module.named_parameters() if name in fisher}
-    if kept is None:
-        return {"fisher": fisher, "anchor": {name: weight.copy() for name, weight in weights.items()}, "n_rows": n_rows}
+    """What is kept after one more training, on `n_rows` rows: "fisher" and "anchor" by name, and "n_rows".
+
+    Which weights are frozen may differ from training to training. Of a frozen weight nothing is measured, which
+    counts as information 0: these rows hold it nowhere, and what earlier rows say of it stays.
+    """
+    kept = {"fisher": {}, "anchor": {}, "n_rows": 0} if kept is None else kept
     total = kept["n_rows"] + n_rows
     mean, anchor = {}, {}
-    for name, weight in weights.items():
-        before, now = kept["fisher"][name] * (kept["n_rows"] / total), fisher[name] * (n_rows / total)
+    for name, parameter in module.named_parameters():
+        if name not in fisher and name not in kept["fisher"]:
+            continue
+        weight = parameter.detach().cpu().numpy()
+        before, now = kept["fisher"].get(name, 0.0) * (kept["n_rows"] / total), fisher.get(name, 0.0) * (n_rows / total)
         mean[name] = np.asarray(before + now)
         # No data depend on a weight whose information is 0: wherever it is, is well.
         share = np.divide(now, mean[name], out=np.ones_like(mean[name]), where=mean[name] > 0)
-        anchor[name] = kept["anchor"][name] + share * (weight - kept["anchor"][name])
+        earlier = kept["anchor"].get(name, weight)
+        anchor[name] = np.asarray(earlier + share * (weight - earlier))
     return {"fisher": mean, "anchor": anchor, "n_rows": total}
 
 

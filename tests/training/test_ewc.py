@@ -120,6 +120,48 @@ def test_what_is_kept_is_one_parabola_for_all():
     assert kept["anchor"]["w"].tolist() == [(30 * 1 * 2 + 10 * 5 * 4) / (30 * 1 + 10 * 5), 4.0]
 
 
+def test_what_is_kept_of_weights_that_were_frozen_now_and_then():
+    """Against the sum of the trainings' parabolas: a training in which a weight was frozen has none for it."""
+
+    class Module(torch.nn.Module):
+        def __init__(self, **values):
+            super().__init__()
+            for name, value in values.items():
+                setattr(self, name, torch.nn.Parameter(torch.tensor([value])))
+
+    trainings = [
+        (30, {"a": 1.0}, {"a": 2.0, "b": 7.0}),
+        (10, {"b": 5.0}, {"a": 3.0, "b": 4.0}),
+        (20, {"a": 2.0, "b": 1.0}, {"a": 6.0, "b": 8.0}),
+        (40, {"a": 3.0}, {"a": 9.0, "b": 0.0}),
+    ]
+    kept = None
+    for n_rows, fisher, values in trainings:
+        kept = ewc.consolidate(kept, {name: np.array([f]) for name, f in fisher.items()}, Module(**values), n_rows)
+    assert kept["n_rows"] == 100
+    for name in ("a", "b"):
+        terms = [(n_rows * fisher.get(name, 0.0), values[name]) for n_rows, fisher, values in trainings]
+        total = sum(strength for strength, _ in terms)
+        assert kept["fisher"][name] == pytest.approx(total / 100)
+        assert kept["anchor"][name] == pytest.approx(sum(strength * value for strength, value in terms) / total)
+
+
+def test_thawing_and_freezing_between_the_trainings():
+    inside = "model.encoder_model.encoder.layer.0.output.dense.weight"
+    clf = GLiClassClassifier(**OPTIONS, freeze_encoder=True, ewc_lambda=5.0).fit(FIRST, LABELS)
+    assert inside not in clf.ewc_["fisher"]
+    clf.set_params(freeze_encoder=False).partial_fit(SECOND, LABELS)
+    held = copy.deepcopy(clf.ewc_)
+    assert held["fisher"][inside].max() > 0
+    np.testing.assert_array_equal(held["anchor"][inside], weights(clf)[inside].numpy())
+    clf.set_params(freeze_encoder=True).partial_fit(FIRST, LABELS)
+    assert clf.ewc_["n_rows"] == 24
+    np.testing.assert_allclose(clf.ewc_["fisher"][inside], held["fisher"][inside] * 16 / 24, rtol=1e-6)
+    where = held["fisher"][inside] > 0
+    np.testing.assert_array_equal(clf.ewc_["anchor"][inside][where], held["anchor"][inside][where])
+    assert set(clf.set_params(freeze_encoder=1).partial_fit(SECOND, LABELS).ewc_["fisher"]) == set(weights(clf))
+
+
 def test_off_keeps_nothing_and_changes_nothing():
     plain = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS)
     on = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).fit(FIRST, LABELS)

@@ -97,7 +97,8 @@ class Batch:
     last_of_step : bool
         An optimiser step follows.
     chunks : list of dict
-        In validation: the model's inputs for one chunk of the labels after the other.
+        In validation: the model's inputs for one chunk of the labels after the other, without those of a label
+        encoder.
     orders : ndarray of shape (n, labels), or None
         In training: which labels stand in the columns.
     """

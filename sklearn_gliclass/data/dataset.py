@@ -50,11 +50,18 @@ class TextDataset:
         return self.tokens[row], self.targets[row]
 
     def evaluation_batches(self, batch_size: int):
-        """Yield batches by length, with all labels in their order, in chunks that fit a prompt."""
+        """Yield batches by length, with all labels in their order, in chunks that fit a prompt.
+
+        What a label encoder reads is not in them: it is the same for all, see :meth:`evaluation_labels`.
+        """
         chunks = label_chunks(self.n_labels, self.max_labels)
         for rows in bucketed_batches(self.tokens.lengths, batch_size, None):
             targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
-            yield Batch(targets, rows, chunks=[self._model_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
+            yield Batch(targets, rows, chunks=[self._text_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
+
+    def evaluation_labels(self) -> list[dict[str, np.ndarray]]:
+        """For each chunk of the evaluation batches, what a label encoder reads; empty where none does."""
+        return [self._label_inputs([chunk]) for chunk in label_chunks(self.n_labels, self.max_labels)]
 
     def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
         """Yield the batches of one epoch of training, in random order; without `rng` in a fixed one."""
@@ -103,7 +110,7 @@ class TextDataset:
         return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
 
     def _inputs(self, rows: np.ndarray, orders) -> dict[str, np.ndarray]:
-        inputs = self._model_inputs(rows, orders)
+        inputs = {**self._text_inputs(rows, orders), **self._label_inputs(orders)}
         orders = np.stack(orders)  # within a data set every sample has the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
         if weight.ndim == 2:
@@ -114,8 +121,11 @@ class TextDataset:
         labels = np.take_along_axis(targets, orders, axis=1)
         return {**inputs, "labels": labels, "sample_weight": weight}
 
-    def _model_inputs(self, rows: np.ndarray, orders):
-        return self.layout.batch([self.tokens[row] for row in rows], orders)
+    def _text_inputs(self, rows: np.ndarray, orders):
+        return self.layout.text_batch([self.tokens[row] for row in rows], orders)
+
+    def _label_inputs(self, orders):
+        return self.layout.label_inputs(orders)
 
 
 class Epochs:

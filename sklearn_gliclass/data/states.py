@@ -119,8 +119,11 @@ class StateDataset(TextDataset):
             return super()._orders(rows, rng)
         return [self.all_labels] * len(rows)
 
-    def _model_inputs(self, rows, orders):
+    def _text_inputs(self, rows, orders):
         return state_inputs(self.prompts, self.index[rows], orders[0], self.max_labels, self.label_states)
+
+    def _label_inputs(self, orders):
+        return {}  # their states stand beside those of the texts
 
 
 def state_inputs(prompts: list[States], rows, order: np.ndarray, max_labels: int, label_states=None):

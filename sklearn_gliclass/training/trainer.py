@@ -9,7 +9,7 @@ from skorch.callbacks import Callback, LRScheduler
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.batching import to_device
+from ..data.batching import tensors, to_device
 from ..data.dataset import Epochs, TextDataset
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
@@ -170,7 +170,10 @@ class Trainer(skorch.NeuralNet):
 
     def _run(self, inputs, **fit_params):
         with autocast(self.device, self.dtype):
-            return self.module_(**to_device(inputs, self.device, weight_dtype(self.dtype)), **fit_params)
+            return self.module_(**self._on_device(inputs), **fit_params)
+
+    def _on_device(self, inputs):
+        return to_device(inputs, self.device, weight_dtype(self.dtype))
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """The model computes its loss itself."""
@@ -229,16 +232,33 @@ class Trainer(skorch.NeuralNet):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """One pass over the batches; in validation the labels are encoded once for all of them."""
+        if iterator is not None and not training:
+            fit_params["shared"] = self._shared_inputs(iterator.dataset)
+        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+
     @torch.no_grad()
-    def _all_logits(self, batch):
+    def _shared_inputs(self, dataset: TextDataset) -> list[dict[str, torch.Tensor]]:
+        """For each chunk of labels, what its batches have in common: the label states of the bi-encoders."""
+        self._set_training(False)
+        with autocast(self.device, self.dtype):
+            return [
+                {"class_states": self.module_.model.pool_labels(**self._on_device(tensors(labels)))} if labels else {}
+                for labels in dataset.evaluation_labels()
+            ]
+
+    @torch.no_grad()
+    def _all_logits(self, batch, shared):
         """Logits of all labels, chunk by chunk."""
         self._set_training(False)
-        return torch.cat([self._run(chunk).logits for chunk in batch.chunks], dim=1).to(weight_dtype(self.dtype))
+        logits = [self._run(chunk, **common).logits for chunk, common in zip(batch.chunks, shared, strict=True)]
+        return torch.cat(logits, dim=1).to(weight_dtype(self.dtype))
 
-    def validation_step(self, batch, **fit_params):
+    def validation_step(self, batch, shared, **fit_params):
         """Loss and logits of a batch over all labels, without gradients."""
         inputs, _ = batch
-        logits = self._all_logits(inputs)
+        logits = self._all_logits(inputs, shared)
         target = to_device(inputs.inputs, self.device, logits.dtype)
         loss = problem_loss(self.module_.config, logits, target["labels"], None, target["sample_weight"])
         return {"loss": loss, "y_pred": logits}
@@ -247,8 +267,9 @@ class Trainer(skorch.NeuralNet):
 
     def forward_iter(self, X, training=False, device="cpu"):
         """Yield the logits (n, labels) of a data set, in the order of its rows."""
-        batches = list(self.get_dataset(X).evaluation_batches(self.args_.batch_size))
-        logits = torch.cat([self._all_logits(batch) for batch in batches]).to(device)
+        dataset = self.get_dataset(X)
+        batches, shared = list(dataset.evaluation_batches(self.args_.batch_size)), self._shared_inputs(dataset)
+        logits = torch.cat([self._all_logits(batch, shared) for batch in batches]).to(device)
         yield logits[np.argsort(np.concatenate([batch.rows for batch in batches]))]
 
     def predict_proba(self, X):

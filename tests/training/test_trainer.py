@@ -8,7 +8,9 @@ import torch
 from sklearn.base import clone
 
 from sklearn_gliclass import GLiClassClassifier, Trainer, TrainingArguments
-from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.data.batching import tensors
+from sklearn_gliclass.model.bi_encoder import BiEncoder
+from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED, SCHEDULES, build_optimizer, build_scheduler
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
@@ -181,6 +183,45 @@ def test_scoring_callbacks_see_all_classes(architecture):
     assert probabilities.shape == (12, 6)
     accuracy = (clf.net_.predict(valid) == valid.targets).mean()
     assert accuracy == pytest.approx(clf.history_[-1, "accuracy"])
+
+
+ENCODERS = {"uni-encoder": "bert", "bi-encoder": "bert", "bi-encoder-fused": "bert", "encoder-decoder": "bart"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_validation_encodes_the_labels_once_for_all_batches(architecture, dtype, monkeypatch):
+    labels = [f"topic {i}" for i in range(6)] * 4
+    texts = [f"{label} {i}" for i, label in enumerate(labels)]
+    encoded = []
+    original = BiEncoder.pool_labels
+
+    def note(self, class_input_ids, class_attention_mask):
+        if not torch.is_grad_enabled():
+            encoded.append(len(class_input_ids))
+        return original(self, class_input_ids, class_attention_mask)
+
+    monkeypatch.setattr(BiEncoder, "pool_labels", note)
+    options = {"encoder_config": TINY_ENCODERS[ENCODERS[architecture]], "architecture_type": architecture}
+    clf = GLiClassClassifier(
+        **{**TINY, **options, "dtype": dtype, "max_num_classes": 4, "batch_size": 5, "max_epochs": 2}, random_state=0,
+        early_stopping=True, validation_fraction=0.5, n_iter_no_change=9,
+    ).fit(texts, labels)  # fmt: skip
+    valid = clf.net_.valid
+    # 12 rows are 3 batches, 6 labels 2 chunks: one call for each chunk and epoch.
+    assert encoded == ([4, 2] * 2 if architecture.startswith("bi-encoder") else [])
+    encoded.clear()
+    (logits,) = clf.net_.forward_iter(valid)
+    assert encoded == ([4, 2] if architecture.startswith("bi-encoder") else [])
+    for batch in valid.evaluation_batches(5):
+        chunks = [np.arange(4), np.arange(4, 6)]
+        inputs = [tensors(valid.layout.batch([valid.tokens[row] for row in batch.rows], [chunk] * len(batch)))
+                  for chunk in chunks]  # fmt: skip
+        with torch.no_grad():
+            whole = torch.cat([clf.net_.logits(each) for each in inputs], dim=1)
+        assert torch.equal(logits[batch.rows], whole)
+    loss = torch.nn.functional.cross_entropy(logits, torch.as_tensor(valid.targets))
+    assert clf.history_[:, "valid_loss"][-1] == pytest.approx(float(loss), rel=1e-5)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

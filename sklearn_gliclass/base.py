@@ -311,6 +311,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             engine = self._engine(states=True)
             train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
+            told = TrainingArguments(**{name: getattr(self, name) for name in arguments.FIELDS})
+            self.training_args_ = told.resolve(len(train))
             self.net_ = self._make_net(seed, valid)
             self.net_.initialize()
         self.net_.module_.train()
@@ -395,7 +397,6 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if self.early_stopping:
             stop = EarlyStopping(monitor="valid_loss", patience=self.n_iter_no_change, load_best=True, sink=_silent)
             callbacks.append(("early_stopping", stop))
-        self.training_args_ = TrainingArguments(**{name: getattr(self, name) for name in arguments.FIELDS})
         return Trainer(
             self.model_,
             self.training_args_,

@@ -215,7 +215,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     model_ : GLiClassModel
         The torch model.
     config_ : GLiClassModelConfig
-        Its configuration, with everything resolved.
+        Its configuration, with everything resolved: sizes, ids of the control tokens, `logit_scale_init_value`,
+        `tie_encoders`, `problem_type`.
     tokenizer_ : PreTrainedTokenizerFast
         The text's tokenizer.
     label_tokenizer_ : PreTrainedTokenizerFast or None
@@ -231,9 +232,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     ewc_ : dict
         What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
     training_args_ : TrainingArguments
-        What the training loop was told.
+        What the training loop was told, with everything resolved: `max_epochs` and `others_lr` are the numbers that
+        None stood for. `partial_fit` leaves it as the first training has set it.
     max_length_ : int
-        Most tokens of a sequence.
+        Most tokens of a sequence: `max_length`, or what None stood for.
     n_features_in_ : int
         Columns of the table in `fit`; only for tables.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_parameter_constraints
 
 from .optimizers import OPTIMIZERS, SCHEDULES
@@ -147,6 +147,11 @@ class TrainingArguments(BaseEstimator):
         # Few samples need many passes, and many samples more steps in fewer passes.
         steps = STEPS_PER_ROOT * math.sqrt(n_samples)
         return max(MIN_EPOCHS, math.ceil(steps / self.steps_per_epoch(n_samples)))
+
+    def resolve(self, n_samples: int) -> "TrainingArguments":
+        """A copy with what None stands for in `max_epochs` and `others_lr`."""
+        others_lr = self.lr if self.others_lr is None else self.others_lr
+        return clone(self).set_params(max_epochs=self.resolve_epochs(n_samples), others_lr=others_lr)
 
 
 @dataclass

@@ -1,13 +1,14 @@
 """The training loop against the formulas it stands for."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 
-from sklearn_gliclass import GLiClassClassifier, Trainer, TrainingArguments
+from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, TrainingArguments
 from sklearn_gliclass.data.batching import tensors
 from sklearn_gliclass.model.bi_encoder import BiEncoder
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
@@ -118,6 +119,29 @@ def test_epochs_left_open_are_a_number_of_steps():
     assert [args.resolve_epochs(n) for n in (16, 160, 2500, 100_000)] == [64, 21, 6, 3]
     assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 41
     assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
+
+
+def test_training_args_are_what_none_stood_for():
+    clf = fitted(max_epochs=None, others_lr=None, lr=3e-3)
+    assert (clf.max_epochs, clf.others_lr) == (None, None)
+    assert (clf.training_args_.max_epochs, clf.training_args_.others_lr) == (46, 3e-3)  # 16 times the root of 8 steps
+    assert clf.n_iter_ == 46
+    back = pickle.loads(pickle.dumps(clf.set_params(lr=1.0)))
+    assert back.training_args_.get_params() == clf.training_args_.get_params()
+    assert back.net_.args_.get_params() == clf.net_.args_.get_params()
+    stopped = fitted(max_epochs=None, early_stopping=True, validation_fraction=0.5, n_iter_no_change=99)
+    assert stopped.training_args_.max_epochs == stopped.n_iter_ == 32  # of the 4 rows that are trained on
+
+
+def test_resolved_arguments_are_a_copy_that_trains_the_same():
+    told = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
+    resolved = told.resolve(100)
+    assert (told.max_epochs, told.others_lr) == (None, None)
+    expected = {**told.get_params(), "max_epochs": told.resolve_epochs(100), "others_lr": 2e-3}
+    assert resolved.get_params() == resolved.resolve(7).get_params() == expected
+    rl = RLTrainerConfig(others_lr=0.0, kl_beta=0.5, max_epochs=3).resolve(8)
+    assert isinstance(rl, RLTrainerConfig)
+    assert (rl.others_lr, rl.kl_beta, rl.max_epochs) == (0.0, 0.5, 3)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from .frozen import StateEngine
 from .inference import InferenceEngine
 from .inputs import read_texts
 from .memory import find_location
+from .model.allocation import kept_memory
 from .model.fingerprint import forget
 from .model.freezing import freeze, is_whole
 from .model.loading import resolve_max_length
@@ -249,7 +250,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         seed = int(rng.randint(np.iinfo(np.int32).max))
         keep = hasattr(self, "model_") and (self.warm_start or epochs is not None)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), kept_memory():
             torch.manual_seed(seed)
             if not keep:
                 self._adopt(build(self, [*texts, *label_texts], targets.problem_type))

@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .base import BaseGLiClass
+from .model.scorers import DOT_PRODUCT_SCORERS
 from .targets import (
     MULTI,
     PROBLEM_TYPES,
@@ -117,7 +118,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         `label_model_name` or `label_model_config` asks for another label encoder.
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
-        texts and labels that lie near each other, or at random, as in the checkpoints' own training.
+        texts and labels that lie near each other, or at random, as in the checkpoints' own training. With
+        "identity" the scorer "weighted-dot" starts as the dot product that "simple" is. The scorers "mlp",
+        "hopfield" and "cross-attn" start at random either way: they end in an MLP that adds features up, and the
+        products of text and label that a dot product consists of are not among these.
     lr : float, default=1e-4
         Peak learning rate of the encoders.
     others_lr : float, optional, default=5e-4
@@ -564,13 +568,13 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             self.encoder_config is None
             and self.architecture_type == "bi-encoder"
             and self.projector_init == "identity"
-            and self.scorer_type == "simple"
+            and self.scorer_type in DOT_PRODUCT_SCORERS
         )
         if self.pretrained is None and not similarity:
             raise ValueError(
                 "fit(None, labels) trains nothing, and these hyperparameters start from random weights; set "
-                "pretrained to a GLiClass checkpoint, or leave encoder_config, architecture_type, projector_init and "
-                "scorer_type at their defaults."
+                "pretrained to a GLiClass checkpoint, or leave encoder_config, architecture_type and projector_init "
+                f"at their defaults and choose scorer_type from {sorted(DOT_PRODUCT_SCORERS)}."
             )
 
     def decision_function(self, X):

@@ -100,7 +100,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         `label_model_name` or `label_model_config` asks for another label encoder.
     projector_init : {"identity", "normal"}, default="identity"
         How the projectors start: as the identity, so that the model begins with what the encoder knows about
-        texts and labels that lie near each other, or at random, as in the checkpoints' own training.
+        texts and labels that lie near each other, or at random, as in the checkpoints' own training. With
+        "identity" the scorer "weighted-dot" starts as the dot product that "simple" is. The scorers "mlp",
+        "hopfield" and "cross-attn" start at random either way: they end in an MLP that adds features up, and the
+        products of text and label that a dot product consists of are not among these.
     lr : float, default=1e-4
         Peak learning rate of the encoders.
     others_lr : float, optional, default=5e-4

@@ -152,6 +152,25 @@ def test_zero_shot_with_random_weights_raises():
         tiny().fit(None, ["sports", "politics"])
 
 
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    clf = tiny().fit(TEXTS, LABELS)
+    clf.model_.encoder.save_pretrained(folder)
+    clf.tokenizer_.save_pretrained(folder)
+    return str(folder)
+
+
+def test_zero_shot_with_scorers_that_start_as_a_dot_product(encoder_folder):
+    options = {"encoder_config": None, "encoder_model": encoder_folder}
+    simple, weighted = (
+        tiny(**options, scorer_type=scorer).fit(None, ["goal", "law", "vote"]) for scorer in ("simple", "weighted-dot")
+    )
+    np.testing.assert_allclose(weighted.decision_function(TEXTS), simple.decision_function(TEXTS), atol=1e-4)
+    with pytest.raises(ValueError, match=r"choose scorer_type from \['simple', 'weighted-dot'\]"):
+        tiny(**options, scorer_type="mlp").fit(None, ["goal", "law", "vote"])
+
+
 def test_the_wrong_estimator_is_named(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"GLiClassClassifier\.from_pretrained"):

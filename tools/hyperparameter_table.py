@@ -37,7 +37,7 @@ ADVICE = {
     "max_num_classes": "many classes: lower saves memory, higher shows more rivals at once",
     "use_lstm": "word order matters and there are thousands of examples",
     "initializer_range": 'with `projector_init="normal"`, if training does not start',
-    "scorer_type": 'in a grid search; the others need more data than "simple"',
+    "scorer_type": 'in a grid search; "mlp", "hopfield" and "cross-attn" need more data',
     "scorer_num_heads": 'with "cross-attn"',
     "scorer_mlp_hidden_size": 'with "mlp", "hopfield" and "cross-attn": smaller for little data',
     "scorer_attn_dropout": 'with "cross-attn", if it overfits',

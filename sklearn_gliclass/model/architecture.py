@@ -11,7 +11,7 @@ from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
 from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
 from .poolings import NO_POOLING, POOLINGS
-from .scorers import SCORERS
+from .scorers import DOT_PRODUCT_SCORERS, SCORERS
 
 NORM_EPSILON = 1e-8
 
@@ -70,9 +70,12 @@ class Architecture(nn.Module):
             for target, source in child.all_tied_weights_keys.items()
         }
 
-    def init_identity_projectors(self) -> None:
+    def init_identity(self) -> None:
+        """Projectors start as the identity, and a scorer that can be one as a dot product."""
         self.text_projector.init_identity()
         self.classes_projector.init_identity()
+        if self.config.scorer_type in DOT_PRODUCT_SCORERS:
+            self.scorer.init_dot_product()
 
     # -- from layers to logits -----------------------------------------------------------------------------
 

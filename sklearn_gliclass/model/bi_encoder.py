@@ -29,8 +29,8 @@ class BiEncoder(Architecture):
     def encoder_modules(self):
         return [self.encoder_model, self.label_encoder]
 
-    def init_identity_projectors(self):
-        super().init_identity_projectors()
+    def init_identity(self):
+        super().init_identity()
         self.biencoder_projector.init_identity()
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:

@@ -110,8 +110,8 @@ class GLiClassModelConfig(PretrainedConfig):
     tie_encoders : bool, default=False
         Bi-encoders: one encoder reads texts and labels.
     projector_init : {"identity", "normal"}, default="normal"
-        How new projectors start; "identity" needs ``hidden_size = 2 * encoder hidden size``. Loaded weights
-        are not touched by it.
+        How new projectors start; "identity" needs ``hidden_size = 2 * encoder hidden size``, and the scorer
+        "weighted-dot" then starts as a dot product. Loaded weights are not touched by it.
     **kwargs
         Fields of ``PretrainedConfig`` and of newer checkpoints.
 

@@ -78,7 +78,7 @@ class GLiClassModel(PreTrainedModel):
         self.post_init()
         # On the meta device (from_pretrained) there is nothing to start: the weights come from the file.
         if config.projector_init == "identity" and not self.model.logit_scale.is_meta:
-            self.model.init_identity_projectors()
+            self.model.init_identity()
 
     def _init_weights(self, module):
         # Encoders are PreTrainedModels and start as they define it: this sees the heads only.

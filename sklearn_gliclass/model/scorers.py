@@ -27,6 +27,9 @@ class DotScorer(nn.Module):
     def __init__(self, config, width: int):
         super().__init__()
 
+    def init_dot_product(self) -> None:
+        """It is one."""
+
     def forward(self, text, classes, text_mask=None, class_mask=None):
         if classes.shape[0] == 1:
             return text @ classes[0].T
@@ -35,6 +38,10 @@ class DotScorer(nn.Module):
 
 class WeightedDotScorer(nn.Module):
     """An MLP over [text, label, text * label], with a projection of each first."""
+
+    # Pairs of hidden units that share a dot product at the start: dropout takes single ones out, and with many of
+    # them a step of the optimiser is no longer small beside their weights.
+    max_pairs = 16
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -54,6 +61,28 @@ class WeightedDotScorer(nn.Module):
         hidden = F.linear(text_sum, of_text, first.bias) + F.linear(label_sum, of_label)
         hidden = hidden + F.linear(text_factor * label_factor, of_product)  # (B, C, 4D)
         return self.out_mlp[1:](hidden).squeeze(-1)
+
+    @torch.no_grad()
+    def init_dot_product(self) -> None:
+        """Start as the dot product of text and label, exactly, whatever the width.
+
+        The factors start as text and label themselves. Two hidden units read the sum s of their products as
+        relu(w s) and relu(-w s), and relu(x) - relu(-x) = x. The last layer adds n such pairs up, each with the
+        weight w = 1 / sqrt(n). The other hidden units keep their random weights, and count nothing until the last
+        layer has learnt to use them.
+        """
+        width, n_pairs = self.width, min(self.max_pairs, 2 * self.width)
+        for projection in (self.proj_text, self.proj_label):
+            projection.weight[width:] = torch.eye(width)
+            projection.bias[width:] = 0.0
+        first, last = self.out_mlp[0], self.out_mlp[-1]
+        signs = torch.tensor([1.0, -1.0]).repeat(n_pairs) / n_pairs**0.5
+        first.weight[: 2 * n_pairs] = 0.0
+        first.weight[: 2 * n_pairs, 2 * width :] = signs.unsqueeze(1)
+        first.bias[: 2 * n_pairs] = 0.0
+        last.weight.zero_()
+        last.weight[0, : 2 * n_pairs] = signs
+        last.bias.zero_()
 
 
 class MLPScorer(nn.Module):
@@ -136,6 +165,9 @@ SCORERS = {
     "hopfield": HopfieldScorer,
     "cross-attn": CrossAttentionScorer,
 }
+
+# Scorers that can start as a dot product. The others end in an MLP that is given no products of text and label.
+DOT_PRODUCT_SCORERS = {name for name, scorer in SCORERS.items() if hasattr(scorer, "init_dot_product")}
 
 # Scorers that read the text's tokens and take no pooling.
 TOKEN_SCORERS = {"cross-attn"}

@@ -96,6 +96,7 @@ RELOADED_OPTIONS = [
     {"squeeze_layers": True},
     {"layer_wise": True},
     {"encoder_layer_id": 1, "projector_init": "identity", "hidden_size": 64},
+    {"scorer_type": "weighted-dot", "projector_init": "identity", "hidden_size": 64},
 ]
 
 
@@ -286,6 +287,17 @@ def test_identity_projectors_change_nothing_at_first():
     batch = batch_for(model)
     text = model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state[:, 0]
     torch.testing.assert_close(model(**batch).text_embeddings, text, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+def test_with_identity_projectors_weighted_dot_starts_as_simple(architecture, normalize):
+    options = {"projector_init": "identity", "hidden_size": 64, "normalize_features": normalize}
+    simple = GLiClassModel(tiny_config(architecture, scorer_type="simple", **options)).eval()
+    weighted = GLiClassModel(tiny_config(architecture, scorer_type="weighted-dot", **options)).eval()
+    weighted.load_state_dict(simple.state_dict(), strict=False)  # all but the scorer's
+    batch = batch_for(simple)
+    torch.testing.assert_close(logits_of(weighted, **batch), logits_of(simple, **batch), rtol=1e-4, atol=1e-5)
 
 
 def test_identity_projectors_need_the_fitting_width():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_models import randomize, tiny_config
 
-from sklearn_gliclass.model.scorers import MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
+from sklearn_gliclass.model.scorers import DOT_PRODUCT_SCORERS, MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
 
 WIDTH, HEADS = 8, 2
 
@@ -154,6 +154,44 @@ def test_width_of_the_mlp(name):
     for asked, width in ((None, default), (12, 12)):
         first, _, second, _, last = getattr(make(name, scorer_mlp_hidden_size=asked), layers)
         assert (first.out_features, second.out_features, last.out_features) == (width, width // 2, 1)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own labels", "shared labels"])
+@pytest.mark.parametrize("width", [1, 5, 64])
+@pytest.mark.parametrize("name", sorted(DOT_PRODUCT_SCORERS))
+def test_a_dot_product_to_start_with(name, width, shared):
+    """Whatever weights there were before, the hidden units that keep theirs count nothing."""
+    scorer = randomize(SCORERS[name](tiny_config("uni-encoder", scorer_type=name), width))
+    scorer.init_dot_product()
+    generator = torch.Generator().manual_seed(1)
+    text, classes = torch.randn(3, width, generator=generator), torch.randn(3, 4, width, generator=generator)
+    expected = np.einsum("bd,bcd->bc", text.numpy().astype(float), (classes[:1] if shared else classes).numpy())
+    with torch.no_grad():
+        logits = scorer(text, classes[:1] if shared else classes)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weighted_dot_learns_with_all_of_its_weights_from_a_dot_product():
+    width = 16  # 64 hidden units, of which 32 make up the dot product
+    scorer = randomize(SCORERS["weighted-dot"](tiny_config("uni-encoder", scorer_type="weighted-dot"), width))
+    scorer.init_dot_product()
+    start = {name: weight.clone() for name, weight in scorer.named_parameters()}
+    optimizer = torch.optim.SGD(scorer.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(1)
+    text, classes = torch.randn(3, width, generator=generator), torch.randn(3, 4, width, generator=generator)
+    target = torch.randn(3, 4, generator=generator)
+    losses = []
+    for _ in range(3):
+        loss = (scorer(text, classes) - target).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[0] > losses[1] > losses[2]
+    for name, weight in scorer.named_parameters():
+        assert not torch.equal(weight, start[name]), name
+        if name == "out_mlp.0.weight":  # the units that started without effect have learnt too
+            assert (weight[32:] != start[name][32:]).any(dim=1).all()
 
 
 def test_cross_attention_needs_a_divisible_width():

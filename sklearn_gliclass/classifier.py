@@ -566,15 +566,19 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """Random heads judge at random: zero-shot needs weights, or the start that compares text and label."""
         similarity = (
             self.encoder_config is None
+            and self.label_model_config is None
             and self.architecture_type == "bi-encoder"
             and self.projector_init == "identity"
             and self.scorer_type in DOT_PRODUCT_SCORERS
+            and not self.use_lstm
+            and not self.squeeze_layers
         )
         if self.pretrained is None and not similarity:
             raise ValueError(
                 "fit(None, labels) trains nothing, and these hyperparameters start from random weights; set "
-                "pretrained to a GLiClass checkpoint, or leave encoder_config, architecture_type and projector_init "
-                f"at their defaults and choose scorer_type from {sorted(DOT_PRODUCT_SCORERS)}."
+                "pretrained to a GLiClass checkpoint, or leave encoder_config, label_model_config, architecture_type, "
+                "projector_init, use_lstm and squeeze_layers at their defaults and choose scorer_type from "
+                f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
 
     def decision_function(self, X):

@@ -167,8 +167,24 @@ def test_zero_shot_with_scorers_that_start_as_a_dot_product(encoder_folder):
         tiny(**options, scorer_type=scorer).fit(None, ["goal", "law", "vote"]) for scorer in ("simple", "weighted-dot")
     )
     np.testing.assert_allclose(weighted.decision_function(TEXTS), simple.decision_function(TEXTS), atol=1e-4)
-    with pytest.raises(ValueError, match=r"choose scorer_type from \['simple', 'weighted-dot'\]"):
-        tiny(**options, scorer_type="mlp").fit(None, ["goal", "law", "vote"])
+
+
+@pytest.mark.parametrize(
+    "random_part",
+    [
+        {"scorer_type": "mlp"},
+        {"use_lstm": True},
+        {"squeeze_layers": True},
+        {"label_model_config": TINY["encoder_config"]},
+        {"projector_init": "normal"},
+        {"architecture_type": "uni-encoder"},
+    ],
+    ids=str,
+)
+def test_zero_shot_with_a_part_that_starts_at_random_raises(encoder_folder, random_part):
+    clf = tiny(encoder_config=None, encoder_model=encoder_folder, **random_part)
+    with pytest.raises(ValueError, match=r"start from random weights.*scorer_type from \['simple', 'weighted-dot'\]"):
+        clf.fit(None, ["goal", "law", "vote"])
 
 
 def test_the_wrong_estimator_is_named(tmp_path):

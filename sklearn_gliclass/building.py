@@ -7,6 +7,8 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
@@ -51,10 +53,9 @@ def build(estimator, texts, problem_type: str) -> Start:
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
     config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type)
     model = GLiClassModel(config, encoder, label_encoder)
-    needed = max(config.class_token_index, config.text_token_index) + 1
-    # The plain bi-encoder's sequences hold no control tokens.
-    if config.architecture_type != "bi-encoder" and needed > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(needed)
+    # The plain bi-encoder's sequences hold no control tokens; an encoder from scratch knows no others either.
+    if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
+        _start_control_tokens(model, tokenizer)
     return Start(model, tokenizer, label_tokenizer)
 
 
@@ -157,6 +158,27 @@ def _logit_scale(estimator, problem_type) -> float:
     fused, regression = estimator.architecture_type == "bi-encoder-fused", problem_type == "regression"
     large = estimator.normalize_features and not fused and not regression
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
+
+
+@torch.no_grad()
+def _start_control_tokens(model, tokenizer) -> None:
+    """Control tokens that the encoder has not learnt begin as what they stand for.
+
+    ``<<LABEL>>`` is the word "label", the mean where the tokenizer splits it; ``<<SEP>>`` is the tokenizer's own
+    separator. Without such a token they are the mean of all embeddings.
+    """
+    mean = model.get_input_embeddings().weight.mean(dim=0)
+    needed = max(model.config.class_token_index, model.config.text_token_index) + 1
+    if needed > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(needed)
+    alike = {
+        LABEL_TOKEN: tokenizer("label", add_special_tokens=False)["input_ids"],
+        SEP_TOKEN: [tokenizer.sep_token_id],
+    }
+    embeddings = model.get_input_embeddings().weight
+    for token in tokenizer.new_control_tokens:
+        known = [index for index in alike[token] if index not in (None, tokenizer.unk_token_id)]
+        embeddings[tokenizer.convert_tokens_to_ids(token)] = embeddings[known].mean(dim=0) if known else mean
 
 
 def _token_indices(estimator, tokenizer) -> dict[str, int]:

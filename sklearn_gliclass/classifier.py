@@ -45,7 +45,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         The label encoder of the bi-encoders, in the same two ways. Default: the text
         encoder, see `tie_encoders`.
     class_token_index, text_token_index : int, default=-1
-        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them.
+        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them. An encoder that
+        does not know them reads the word "label" and its own separator in their places at first, or where it has
+        none the mean of its tokens.
     ignore_index : int, default=-100
         In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
     hidden_size : int, optional

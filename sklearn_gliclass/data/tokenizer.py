@@ -55,7 +55,12 @@ def _sentence_length(folder: Path) -> float:
 
 
 def add_control_tokens(tokenizer):
-    """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens; a pad token where there is none."""
+    """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens; a pad token where there is none.
+
+    The tokenizer's ``new_control_tokens`` are those that it lacked, and that its encoder can't have learnt.
+    """
+    known = tokenizer.backend_tokenizer.token_to_id
+    tokenizer.new_control_tokens = [token for token in (LABEL_TOKEN, SEP_TOKEN) if known(token) is None]
     tokens = [AddedToken(token, special=True, normalized=False) for token in (LABEL_TOKEN, SEP_TOKEN)]
     tokenizer.add_tokens(tokens, special_tokens=True)
     if tokenizer.pad_token is None:

@@ -1,0 +1,106 @@
+"""Where `fit` starts: what control tokens begin with."""
+
+import pytest
+import torch
+from test_classifier import LABELS, TEXTS, tiny
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig
+from sklearn_gliclass.building import build
+from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN
+from sklearn_gliclass.model.loading import new_encoder
+from sklearn_gliclass.testing import TINY_ENCODERS
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [*SPECIAL, "goal", "vote", "label", "la", "##bel"]
+FAMILIES = {"uni-encoder": "bert", "bi-encoder": "bert", "bi-encoder-fused": "bert", "encoder-decoder": "bart"}
+
+
+def save_encoder(folder, words=WORDS, sep_token="[SEP]", spare_rows=0, family="bert") -> str:
+    """An encoder and a tokenizer that know `words` and no control tokens; the embeddings have rows to spare."""
+    backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token=sep_token
+    )
+    tokenizer.save_pretrained(folder)
+    options = {**TINY_ENCODERS[family], "vocab_size": len(words) + spare_rows, "pad_token_id": 0}
+    encoder = new_encoder(GLiClassModelConfig(encoder_config=options).encoder_config, whole=family == "bart")
+    encoder.save_pretrained(folder)
+    return str(folder)
+
+
+def embeddings_in(folder) -> torch.Tensor:
+    return AutoModel.from_pretrained(folder).get_input_embeddings().weight.detach()
+
+
+def start_from(folder, architecture="uni-encoder"):
+    """Embeddings of all tokens, of ``<<LABEL>>`` and of ``<<SEP>>`` where `fit` starts."""
+    estimator = tiny(encoder_config=None, encoder_model=folder, architecture_type=architecture)
+    start = build(estimator, TEXTS, "single_label_classification")
+    rows = start.model.get_input_embeddings().weight.detach()
+    return rows, *(rows[start.tokenizer.convert_tokens_to_ids(token)] for token in (LABEL_TOKEN, SEP_TOKEN))
+
+
+@pytest.mark.parametrize("spare_rows", [0, 1, 5])
+@pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - {"bi-encoder"}))
+def test_control_tokens_begin_as_what_they_stand_for(tmp_path, architecture, spare_rows):
+    folder = save_encoder(tmp_path, spare_rows=spare_rows, family=FAMILIES[architecture])
+    before = embeddings_in(folder)
+    rows, label, sep = start_from(folder, architecture)
+    assert len(rows) == max(len(WORDS) + 2, len(before))
+    assert torch.equal(rows[: len(WORDS)], before[: len(WORDS)])
+    assert torch.equal(label, before[WORDS.index("label")])
+    assert torch.equal(sep, before[WORDS.index("[SEP]")])
+
+
+def test_a_word_in_pieces_is_their_mean(tmp_path):
+    words = [word for word in WORDS if word != "label"]
+    folder = save_encoder(tmp_path, words)
+    before = embeddings_in(folder)
+    _, label, _ = start_from(folder)
+    torch.testing.assert_close(label, (before[words.index("la")] + before[words.index("##bel")]) / 2)
+
+
+@pytest.mark.parametrize("spare_rows", [0, 5])
+def test_without_such_tokens_they_begin_as_the_mean_of_all(tmp_path, spare_rows):
+    folder = save_encoder(tmp_path, [*SPECIAL, "goal", "vote"], sep_token=None, spare_rows=spare_rows)
+    _, label, sep = start_from(folder)
+    mean = embeddings_in(folder).mean(dim=0)
+    torch.testing.assert_close(label, mean)
+    torch.testing.assert_close(sep, mean)
+
+
+@pytest.mark.parametrize("known", [LABEL_TOKEN, SEP_TOKEN])
+def test_a_control_token_that_the_encoder_knows_stays(tmp_path, known):
+    words = [*WORDS, known]
+    folder = save_encoder(tmp_path, words)
+    before = embeddings_in(folder)
+    _, label, sep = start_from(folder)
+    assert torch.equal(label if known == LABEL_TOKEN else sep, before[words.index(known)])
+    alike = {LABEL_TOKEN: "[SEP]", SEP_TOKEN: "label"}[known]  # of the other one
+    assert torch.equal(sep if known == LABEL_TOKEN else label, before[words.index(alike)])
+
+
+def test_the_plain_bi_encoder_has_none_in_its_sequences(tmp_path):
+    folder = save_encoder(tmp_path, spare_rows=5)
+    before = embeddings_in(folder)
+    rows, *_ = start_from(folder, "bi-encoder")
+    assert torch.equal(rows, before)
+
+
+def test_trained_control_tokens_come_back_from_checkpoints_and_encoders(tmp_path):
+    folder = save_encoder(tmp_path / "encoder")
+    clf = tiny(encoder_config=None, encoder_model=folder, architecture_type="uni-encoder").fit(TEXTS, LABELS)
+    trained = clf.model_.get_input_embeddings().weight
+    assert not torch.equal(trained[clf.config_.class_token_index], trained[WORDS.index("label")])
+    clf.save_pretrained(tmp_path / "checkpoint")
+    loaded = GLiClassClassifier.from_pretrained(tmp_path / "checkpoint")
+    assert torch.equal(loaded.model_.get_input_embeddings().weight, trained)
+    again = GLiClassClassifier(pretrained=str(tmp_path / "checkpoint"), max_epochs=0).fit(TEXTS, LABELS)
+    assert torch.equal(again.model_.get_input_embeddings().weight, trained)
+    clf.model_.encoder.save_pretrained(tmp_path / "trained")
+    clf.tokenizer_.save_pretrained(tmp_path / "trained")
+    rows, *_ = start_from(str(tmp_path / "trained"))
+    assert torch.equal(rows, trained)

@@ -43,6 +43,7 @@ def main() -> None:
         print(markdown(pd.read_csv(options.csv, dtype={"rows": str})))
         return
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision(options.matmul)
     with threadpool_limits(options.threads):
         run(options)
 
@@ -55,6 +56,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+    parser.add_argument(
+        "--matmul",
+        choices=["highest", "medium"],
+        default="highest",
+        help="torch's precision of float32 matrix products; 'medium' is faster on processors with AMX",
+    )
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/quality.csv", help="the results")
     parser.add_argument("--table", action="store_true", help="print the tables of the results, run nothing")
     return parser.parse_args()
@@ -100,7 +107,7 @@ def measure(split: Split, n_rows: int | str, seed: int, method: str, options: ar
         **{name: f"{value:.4f}" for name, value in scores.items()},
         **{name: f"{value:.2f}" for name, value in zip(SECONDS, [*fit_seconds, *predict_seconds], strict=True)},
         "threads": options.threads,
-        "versions": versions(),
+        "versions": f"{versions()} matmul={options.matmul}",
     }
     append(options.csv, line)
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())

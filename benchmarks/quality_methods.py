@@ -1,5 +1,8 @@
 """What quality.py compares: this package with its defaults, and three rivals with the settings that are usual for them.
 
+``ours`` is the estimator without arguments; ``plain`` the same with ``encoder_model`` named, so that it starts from the
+rivals' encoder as it is and not from the weights of this package.
+
 Each method is a function ``(split, seed) -> (predictions, seconds of fit, seconds of predict)``; seconds come in twos:
 by the clock and of the processor. The rivals:
 
@@ -34,11 +37,18 @@ ALPHAS = [1, 0.1, 10, 0.01, 100]
 SETFIT_PAIRS, SETFIT_BATCH, SETFIT_STEPS, SETFIT_STEPS_LONG, LONG_WORDS = 20, 16, 400, 60, 100
 
 
-def ours(split: Split, seed: int):
+def ours(split: Split, seed: int, **hyperparameters):
     estimator = GLiClassRegressor if split.task == "regression" else GLiClassClassifier
-    model, fit_seconds = _timed(lambda: estimator(random_state=seed).fit(split.X_train, split.y_train))
+    model = estimator(random_state=seed, **hyperparameters)
+    model, fit_seconds = _timed(lambda: model.fit(split.X_train, split.y_train))
     predictions, predict_seconds = _timed(lambda: model.predict(split.X_test))
     return predictions, fit_seconds, predict_seconds
+
+
+def plain(split: Split, seed: int):
+    if split.task == "regression":  # starts from the plain encoder anyway
+        return None
+    return ours(split, seed, encoder_model=DEFAULT_ENCODER)
 
 
 def tfidf(split: Split, seed: int):
@@ -66,7 +76,7 @@ def setfit(split: Split, seed: int):
     return predictions, fit_seconds, predict_seconds
 
 
-METHODS = {"ours": ours, "tfidf": tfidf, "embeddings": embeddings, "setfit": setfit}
+METHODS = {"ours": ours, "plain": plain, "tfidf": tfidf, "embeddings": embeddings, "setfit": setfit}
 
 
 def joined(X) -> list[str]:

@@ -8,7 +8,13 @@ SCORES = {
     "multi-label": {"micro_f1": "micro-F1", "macro_f1": "macro-F1"},
     "regression": {"r2": "R²", "spearman": "Spearman's correlation"},
 }
-NAMES = {"ours": "GLiClass", "tfidf": "TF-IDF", "embeddings": "embeddings", "setfit": "SetFit"}
+NAMES = {
+    "ours": "GLiClass",
+    "plain": "from the plain encoder",
+    "tfidf": "TF-IDF",
+    "embeddings": "embeddings",
+    "setfit": "SetFit",
+}
 ROWS_REGRESSION = {"8": "100 rows", "32": "500 rows"}
 
 
@@ -61,7 +67,8 @@ def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) 
 
 def _end(row: pd.Series, seconds: pd.Series) -> list[str]:
     """The distance of this package to the best rival, where both were measured, and the seconds."""
-    difference = row["ours"] - row.drop("ours").max() if "ours" in row else float("nan")
+    rivals = row.drop(["ours", "plain"], errors="ignore")
+    difference = row["ours"] - rivals.max() if "ours" in row and len(rivals) else float("nan")
     behind = " (behind)" if difference <= -0.0005 else ""
     return ["" if pd.isna(difference) else f"{difference:+.3f}{behind}", _seconds(seconds)]
 

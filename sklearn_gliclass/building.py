@@ -13,7 +13,7 @@ from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokeni
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder
-from .model.lookup import DEFAULT_ENCODER, find_checkpoint
+from .model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
 from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
 from .persistence import load_model, load_tokenizers
 
@@ -49,7 +49,7 @@ def build(estimator, texts, problem_type: str) -> Start:
 
     if estimator.pretrained is not None:
         return _from_checkpoint(estimator, problem_type)
-    encoder, tokenizer = _text_encoder(estimator, texts)
+    encoder, tokenizer = _text_encoder(estimator, texts, problem_type)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
     config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type)
     model = GLiClassModel(config, encoder, label_encoder)
@@ -57,6 +57,15 @@ def build(estimator, texts, problem_type: str) -> Start:
     if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
         _start_control_tokens(model, tokenizer)
     return Start(model, tokenizer, label_tokenizer)
+
+
+def starts_from_own_weights(estimator, problem_type: str) -> bool:
+    """Whether the encoder is the default one as this package has trained it: unless another start is named.
+
+    The weights have learnt which names fit a text: nothing that a regression asks for.
+    """
+    start = (estimator.pretrained, estimator.encoder_model, estimator.encoder_config)
+    return start == (None, None, None) and problem_type != "regression"
 
 
 def set_by_user(estimator) -> dict:
@@ -76,7 +85,7 @@ def _equal(value, default) -> bool:
 # -- from an encoder -----------------------------------------------------------------------------------------
 
 
-def _text_encoder(estimator, texts):
+def _text_encoder(estimator, texts, problem_type):
     """The encoder and its tokenizer: loaded, or new with a tokenizer trained on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
     whole = estimator.architecture_type == "encoder-decoder"
@@ -89,7 +98,8 @@ def _text_encoder(estimator, texts):
         tokenizer = train_tokenizer(texts, options.get("vocab_size"))
         return _new_for(options, tokenizer, whole), tokenizer
     folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
-    return load_encoder(folder, whole), load_tokenizer(folder)
+    own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
+    return load_encoder(folder, whole, own), load_tokenizer(folder)
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):

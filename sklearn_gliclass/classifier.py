@@ -8,6 +8,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .base import BaseGLiClass
+from .building import starts_from_own_weights
+from .model.lookup import OWN_LOGIT_OFFSET
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .targets import (
     MULTI,
@@ -210,7 +212,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Weights of the classes in the loss. Multi-label: of each class's positives; "balanced" gives the
         positives and the negatives of each class the same total.
     threshold : float or array-like of shape (n_classes,), default=0.5
-        Multi-label: probability from which on a label is predicted.
+        Multi-label: probability from which on a label is predicted; a text without any is "none of these".
 
     Attributes
     ----------
@@ -242,6 +244,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         None stood for. `partial_fit` leaves it as the first training has set it.
     max_length_ : int
         Most tokens of a sequence: `max_length`, or what None stood for.
+    logit_offset_ : float
+        What is taken from each logit: not 0 in multi-label zero-shot work from the package's own weights alone, where
+        it makes 0.5 the probability at which a label is as likely to hold as not.
     n_features_in_ : int
         Columns of the table in `fit`; only for tables.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -511,6 +516,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             texts, weight = [texts[row] for row in rows], weight[rows]
         names = label_texts(self.label_names, targets.classes)
         self.classes_ = targets.classes
+        self.logit_offset_ = 0.0
         self._y_kind = targets.kind
         weight = class_sample_weight(targets, self.class_weight, weight)
         stratify = targets.array if targets.kind == SINGLE else None
@@ -561,6 +567,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.classes_ = np.unique(classes)
         self._y_kind = MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
         self.label_names_ = label_texts(self.label_names, self.classes_)
+        calibrated = self._y_kind == MULTI and starts_from_own_weights(self, PROBLEM_TYPES[MULTI])
+        self.logit_offset_ = OWN_LOGIT_OFFSET if calibrated else 0.0
         self._start(self.label_names_, PROBLEM_TYPES[self._y_kind])
         return self
 
@@ -582,6 +590,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 "projector_init, use_lstm and squeeze_layers at their defaults and choose scorer_type from "
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
+
+    def _logits(self, X):
+        logits = super()._logits(X)
+        offset = getattr(self, "logit_offset_", 0.0)  # a checkpoint of another program has none
+        return logits - offset if offset else logits
 
     def decision_function(self, X):
         """Logits.

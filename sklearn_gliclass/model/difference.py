@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from .fingerprint import fingerprint
 
 BLOCK = 64  # numbers that share a scale
 _LEVELS = 7  # a number is one of -7..7 times its block's scale
@@ -42,15 +45,20 @@ def write_difference(base: nn.Module, tuned: nn.Module, path: Path, metadata: di
     for name, tensor in tuned.state_dict().items():
         if not torch.equal(tensor, weights[name]):
             tensors[f"{name}.packed"], tensors[f"{name}.scales"] = quantize(tensor - weights[name])
-    save_file(tensors, path, metadata=metadata)
+    save_file(tensors, path, metadata={**metadata, "base": fingerprint(base)})
 
 
 @torch.no_grad()
 def add_difference(module: nn.Module, path: Path) -> None:
     """Add a difference that :func:`write_difference` wrote to the module that it belongs to."""
+    with safe_open(path, "pt") as file:
+        belongs_to = file.metadata()["base"]
+    if fingerprint(module) != belongs_to:
+        raise ValueError(
+            f"The difference in {str(path)!r} belongs to other weights than those that were found. Name the encoder "
+            "with encoder_model=..., which starts from it as it is; or remove the folder that stands in its place."
+        )
     tensors = load_file(path)
     weights = module.state_dict()
     for name in {key.rpartition(".")[0] for key in tensors}:
-        if name not in weights:
-            raise ValueError(f"The difference in {str(path)!r} has {name!r}, which the encoder lacks.")
         weights[name] += dequantize(tensors[f"{name}.packed"], tensors[f"{name}.scales"], weights[name].shape)

@@ -8,6 +8,7 @@ import transformers
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
+from .difference import add_difference
 from .fingerprint import copy_with_fingerprint
 
 FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
@@ -59,17 +60,23 @@ def quiet_transformers():
             logging.enable_progress_bar()
 
 
-def load_encoder(folder: Path, whole: bool = False):
-    """A copy of the encoder in a folder; `whole`: with the decoder of an encoder-decoder."""
-    return copy_with_fingerprint(_read_encoder(folder, whole, (folder / "config.json").stat().st_mtime_ns))
+def load_encoder(folder: Path, whole: bool = False, difference: Path | None = None):
+    """A copy of the encoder in a folder.
+
+    `whole`: with the decoder of an encoder-decoder; `difference`: a file of :func:`write_difference` to add.
+    """
+    return copy_with_fingerprint(_read_encoder(folder, whole, difference, (folder / "config.json").stat().st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=2)
-def _read_encoder(folder: Path, whole: bool, mtime_ns: int):
+def _read_encoder(folder: Path, whole: bool, difference: Path | None, mtime_ns: int):
     config = AutoConfig.from_pretrained(folder)
     model_class = AutoModel if whole else encoder_class(config)
     with quiet_transformers():
-        return model_class.from_pretrained(folder)
+        encoder = model_class.from_pretrained(folder)
+    if difference is not None:
+        add_difference(encoder, difference)
+    return encoder
 
 
 def new_encoder(config, whole: bool = False):

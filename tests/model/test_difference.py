@@ -38,7 +38,7 @@ def test_a_difference_leads_from_one_module_to_another(tmp_path):
     write_difference(base, tuned, path, {"seed": "0"})
     with safe_open(path, "pt") as file:
         assert set(file.keys()) == {"0.weight.packed", "0.weight.scales"}  # what is equal is left out
-        assert file.metadata() == {"seed": "0"}
+        assert file.metadata()["seed"] == "0"
     before = (tuned[0].weight - base[0].weight).norm()
     add_difference(base, path)
     assert (tuned[0].weight - base[0].weight).norm() < 0.12 * before
@@ -48,5 +48,5 @@ def test_a_difference_leads_from_one_module_to_another(tmp_path):
 def test_a_difference_to_another_module_raises(tmp_path):
     base, tuned = nn.Linear(4, 4), nn.Linear(4, 4)
     write_difference(base, tuned, tmp_path / "d.safetensors", {})
-    with pytest.raises(ValueError, match="which the encoder lacks"):
+    with pytest.raises(ValueError, match="belongs to other weights"):
         add_difference(nn.Sequential(nn.Linear(4, 4)), tmp_path / "d.safetensors")

@@ -1,0 +1,86 @@
+"""The weights that the package ships: where they are taken, and that names of classes are understood with them."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.model.loading import load_encoder
+from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
+
+DATA = Path(__file__).parent.parent / "notebooks" / "data"
+TEXTS = ["The parliament votes on the budget.", "Heavy rain is coming on Sunday.", "The striker scored twice."]
+LABELS = ["politics", "sports", "weather"]
+
+
+def first_layer(estimator):
+    return estimator.model_.encoder.encoder.layer[0].attention.self.query.weight.detach().numpy()
+
+
+def plain_layer():
+    encoder = load_encoder(find_checkpoint(DEFAULT_ENCODER))
+    return encoder.encoder.layer[0].attention.self.query.weight.detach().numpy()
+
+
+def test_they_are_small():
+    assert OWN_WEIGHTS.stat().st_size < 10 * 2**20
+
+
+def test_a_classifier_without_a_named_encoder_starts_from_them():
+    clf = GLiClassClassifier(max_epochs=0).fit(TEXTS, LABELS)
+    difference = np.abs(first_layer(clf) - plain_layer()).max()
+    assert 1e-4 < difference < 0.1
+
+
+@pytest.mark.parametrize("estimator", [GLiClassClassifier(encoder_model=DEFAULT_ENCODER), GLiClassRegressor()])
+def test_a_named_encoder_and_regression_start_from_the_encoder_as_it_is(estimator):
+    y = [0.0, 1.0, 2.0] if isinstance(estimator, GLiClassRegressor) else LABELS
+    estimator.set_params(max_epochs=0).fit(TEXTS, y)
+    np.testing.assert_array_equal(first_layer(estimator), plain_layer())
+
+
+def test_every_scorer_may_start_from_them():
+    clf = GLiClassClassifier(scorer_type="mlp", max_epochs=0).fit(TEXTS, LABELS)
+    assert np.abs(first_layer(clf) - plain_layer()).max() > 1e-4
+
+
+def test_names_alone_judge_better_than_with_the_plain_encoder():
+    test = pd.read_csv(DATA / "banking77.test.csv.gz", keep_default_na=False)
+    classes = sorted(test["label"].unique())
+    scores = []
+    for start in ({}, {"encoder_model": DEFAULT_ENCODER}):
+        predicted = GLiClassClassifier(**start).fit(None, classes).predict(test["text"])
+        scores.append(f1_score(test["label"], predicted, average="macro"))
+    assert scores[0] > scores[1] > 1 / len(classes)
+
+
+def test_none_of_these():
+    clf = GLiClassClassifier(problem_type="multi_label_classification").fit(None, LABELS)
+    assert clf.predict(TEXTS).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert clf.predict(["Add two eggs and stir the flour."]).sum() == 0
+    plain = GLiClassClassifier(problem_type="multi_label_classification", encoder_model=DEFAULT_ENCODER)
+    assert plain.fit(None, LABELS).logit_offset_ == 0  # nothing was learnt there that could be an offset
+
+
+def test_the_offset_is_saved_and_gone_after_training(tmp_path):
+    clf = GLiClassClassifier(problem_type="multi_label_classification").fit(None, LABELS)
+    assert clf.logit_offset_ == OWN_LOGIT_OFFSET
+    expected = clf.predict_proba(TEXTS)
+    clf.save_pretrained(tmp_path)
+    np.testing.assert_allclose(GLiClassClassifier.from_pretrained(tmp_path).predict_proba(TEXTS), expected, atol=1e-6)
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(clf)).predict_proba(TEXTS), expected, atol=1e-6)
+    clf.set_params(max_epochs=0).fit(TEXTS, np.eye(3, dtype=int))
+    assert clf.logit_offset_ == 0
+
+
+def test_another_encoder_under_the_default_name_is_refused(tmp_path):
+    """A local folder of that name comes first, and the difference belongs to other weights."""
+    encoder = load_encoder(find_checkpoint(DEFAULT_ENCODER))
+    encoder.encoder.layer[0].attention.self.query.weight.data += 1
+    encoder.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="encoder_model"):
+        load_encoder(tmp_path, difference=OWN_WEIGHTS)

@@ -440,7 +440,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         engine = self._engine()
         logits = engine.logits(texts)
         self._warn_of_cut(engine.n_cut, len(texts))
-        return logits
+        offset = getattr(self, "logit_offset_", 0.0)  # of classifiers; a checkpoint of another program has none
+        return logits - offset if offset else logits
 
     def transform(self, X):
         """Pooled text embeddings.

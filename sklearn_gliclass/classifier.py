@@ -591,11 +591,6 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
 
-    def _logits(self, X):
-        logits = super()._logits(X)
-        offset = getattr(self, "logit_offset_", 0.0)  # a checkpoint of another program has none
-        return logits - offset if offset else logits
-
     def decision_function(self, X):
         """Logits.
 

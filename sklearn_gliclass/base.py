@@ -71,7 +71,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
-        text_contrastive_loss_coef=0.5,
+        text_contrastive_loss_coef=1.0,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,

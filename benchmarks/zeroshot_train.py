@@ -25,7 +25,7 @@ import common
 from zeroshot_mixture import Task, load_mixture
 
 SCALE = 20.0  # of the cosines: the estimators' own
-PEAK_LR, WEIGHT_DECAY, WARMUP = 5e-5, 0.01, 0.06
+WEIGHT_DECAY, WARMUP = 0.01, 0.06
 MAX_LENGTH = 128
 TEXTS, TOKENS = 32, 2048  # most of a batch
 MOST_LABELS = 24
@@ -131,6 +131,8 @@ def train(options) -> None:
     torch.manual_seed(options.seed)
     folder = find_checkpoint(DEFAULT_ENCODER)
     tokenizer, encoder = load_tokenizer(folder), load_encoder(folder)
+    if options.start is not None:
+        encoder.load_state_dict(load_file(options.start / "encoder.safetensors"), strict=False)
     sampler = Sampler(load_mixture(options.data, options.shared), tokenizer, encoder.eval(), options.seed)
     # Dropout would take a fifth of the time, and a hundred thousand rows seen a few times are not learnt by heart.
     encoder.embeddings.requires_grad_(False)
@@ -140,7 +142,7 @@ def train(options) -> None:
     decays, others = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() == 1]
     optimizer = torch.optim.AdamW(
         [{"params": decays, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0},
-         {"params": [offset], "weight_decay": 0.0, "lr": 20 * PEAK_LR}], lr=PEAK_LR, fused=True,
+         {"params": [offset], "weight_decay": 0.0, "lr": 20 * options.lr}], lr=options.lr, fused=True,
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (WARMUP * options.steps), 1 - step / options.steps)
@@ -192,6 +194,8 @@ def main():
     parser.add_argument("--data", type=Path, default=common.DATA.parent / "zeroshot", help="folder of the mixture")
     parser.add_argument("--shared", type=Path, default=common.DATA, help="folder of the other data sets")
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--lr", type=float, default=5e-5, help="peak learning rate")
+    parser.add_argument("--start", type=Path, help="go on from the weights in the output folder of another run")
     parser.add_argument("--report", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

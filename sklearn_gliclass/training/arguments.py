@@ -81,7 +81,7 @@ class TrainingArguments(BaseEstimator):
     >>> TrainingArguments(max_epochs=5).resolve_epochs(1000)
     5
     >>> TrainingArguments(batch_size=16).resolve_epochs(n_samples=100)     # 7 steps an epoch
-    23
+    18
     """
 
     lr: float = 1e-4

@@ -126,7 +126,11 @@ class TrainingHistoryDisplay:
             epochs = np.arange(1, len(values) + 1)
             marker = "o" if len(values) <= MARKED_UP_TO else None
             label = name.replace("_", " ")
-            (self.lines_[name],) = axes.plot(epochs, values, color=colour, marker=marker, markersize=3, label=label)
+            # A sum of one part equals it, such as the reward: dashed, the line below shows.
+            hides = any(np.array_equal(values, line.get_ydata(), equal_nan=True) for line in axes.lines)
+            (self.lines_[name],) = axes.plot(
+                epochs, values, "--" if hides else "-", color=colour, marker=marker, markersize=3, label=label
+            )
         if "valid_loss" in names and self.best_epoch is not None:
             axes.axvline(self.best_epoch, color="0.5", linestyle=":", label="best epoch")
         n_epochs = max(map(len, self.series.values()))

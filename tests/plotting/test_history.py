@@ -68,6 +68,14 @@ def test_kinds_of_series():
     assert set(display.lines_) == set(series)
 
 
+def test_a_line_upon_another_is_dashed():
+    history = [{"epoch": n, "reward": n / 9, "reward_f1": n / 9, "advantage": -n} for n in (1, 2)]
+    lines = TrainingHistoryDisplay.from_history(history).lines_
+    assert {name: line.get_linestyle() for name, line in lines.items()} == {
+        "reward": "-", "reward_f1": "--", "advantage": "-"
+    }  # fmt: skip
+
+
 def test_it_draws_where_it_is_told(fitted):
     _, ax = plt.subplots()
     display = TrainingHistoryDisplay.from_estimator(fitted, ax=ax)

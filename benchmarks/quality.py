@@ -3,6 +3,7 @@
     python benchmarks/quality.py                                       # everything: many hours on a CPU
     python benchmarks/quality.py --sets trec6 snips --rows 8 --seeds 0 --methods ours tfidf
     python benchmarks/quality.py --table                               # print the tables of what was measured so far
+    python benchmarks/quality.py --table --rows 8 --seeds 0            # of that number of rows and that seed
 
 Every combination of set, rows, seed and method is one line of a CSV file; what stands there is not run again. The rows:
 8 or 32 of each class (multi-label: of each label; regression: 100 or 500 in all), or all, at most 8,000. 1,000 rows of
@@ -40,7 +41,9 @@ PACKAGES = ["sklearn-gliclass", "scikit-learn", "torch", "transformers", "senten
 def main() -> None:
     options = parse()
     if options.table:
-        print(markdown(pd.read_csv(options.csv, dtype={"rows": str})))
+        results = pd.read_csv(options.csv, dtype={"rows": str})
+        chosen = results["rows"].isin(map(str, options.rows)) & results["seed"].isin(options.seeds)
+        print(markdown(results[chosen]))
         return
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision(options.matmul)

@@ -348,6 +348,12 @@ def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> Regre
         raise ValueError("requires y to be passed, but the target y is None")
     names = getattr(y, "columns", None)
     name = getattr(y, "name", None)
+    given = np.asarray(y)
+    if given.dtype.kind in "US" and given.size:
+        raise ValueError(
+            f"A regressor needs numbers in y, got text such as {str(given.flat[0])!r}; give numbers, or take "
+            "GLiClassClassifier for classes."
+        )
     values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y").astype(np.float64)
     if values.ndim > 2:
         raise ValueError(f"y must be 1-D or 2-D, got {values.ndim} dimensions.")

@@ -394,7 +394,7 @@ def test_a_constant_output_is_learnt():
         ([1.0, np.inf], "Input y contains infinity"),
         (pd.Series([1, None], dtype="Int64"), "Input y contains NaN"),
         (pl.Series([1.0, None]), "Input y contains NaN"),
-        (["a", "b"], "could not convert string to float|dtype='numeric' is not compatible"),
+        (["a", "b"], "numbers in y, got text such as 'a'.*GLiClassClassifier"),
         ([1j, 2j], "Complex data not supported"),
         (np.zeros((2, 2, 2)), "dim|dimensions"),
     ],

@@ -72,6 +72,10 @@ def speed(options) -> None:
 # -- the grid ------------------------------------------------------------------------------------------------
 
 
+def candidate(**hyperparameters) -> GLiClassClassifier:
+    return GLiClassClassifier(max_epochs=GRID_EPOCHS, random_state=0, **hyperparameters)
+
+
 def grid(options, n_jobs_list=(1, 2)) -> None:
     n_candidates = len(ParameterGrid(GRID))
     n_fits = 3 * n_candidates + 1
@@ -94,24 +98,21 @@ def grid(options, n_jobs_list=(1, 2)) -> None:
     rows = N_GRID * 2 // 3
     measured = []
     for scorer in WITHOUT:
-        clf = GLiClassClassifier(scorer_type=scorer, max_epochs=GRID_EPOCHS, random_state=0)
         with Timer() as timer:
-            clf.fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
+            candidate(scorer_type=scorer).fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
         measured.append(timer.wall)
         print(f"  fine-tuning, one fold of {scorer}: {timer}")
     without = float(np.mean(measured)) * n_fits
     print(f"  without (the mean of these {len(measured)} fits x {n_fits}, extrapolated): {without:.0f} s")
     print(f"  with memory: {without / seconds[1]:.0f} times faster")
     with Timer() as timer:
-        clf = GLiClassClassifier(freeze_encoder=True, max_epochs=GRID_EPOCHS, random_state=0)
-        clf.fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
+        candidate(freeze_encoder=True).fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
     print(f"  one fold of simple frozen without memory: {timer}; with memory, mean of all: {seconds[1] / n_fits:.2f} s")
 
 
 def one_search(options) -> None:
     train, _ = read(options, "banking77", N_GRID)
-    options_of_fit = {"freeze_encoder": True, "max_epochs": GRID_EPOCHS, "random_state": 0}
-    clf = GLiClassClassifier(memory=options.one_search, **options_of_fit)
+    clf = candidate(freeze_encoder=True, memory=options.one_search)
     with Timer() as timer:
         search = GridSearchCV(clf, GRID, cv=3, n_jobs=options.n_jobs).fit(train.text, train.label)
     print(json.dumps({"wall": timer.wall, "cpu": timer.cpu, "score": search.best_score_, "best": search.best_params_}))

@@ -41,9 +41,7 @@ PACKAGES = ["sklearn-gliclass", "scikit-learn", "torch", "transformers", "senten
 def main() -> None:
     options = parse()
     if options.table:
-        results = pd.read_csv(options.csv, dtype={"rows": str})
-        chosen = results["rows"].isin(map(str, options.rows)) & results["seed"].isin(options.seeds)
-        print(markdown(results[chosen]))
+        print(markdown(choose(pd.read_csv(options.csv, dtype={"rows": str}), options)))
         return
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision(options.matmul)
@@ -68,6 +66,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/quality.csv", help="the results")
     parser.add_argument("--table", action="store_true", help="print the tables of the results, run nothing")
     return parser.parse_args()
+
+
+def choose(results: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
+    """The lines of the results that the options speak of."""
+    wanted = {"rows": list(map(str, options.rows)), "seed": options.seeds, "method": options.methods}
+    if options.sets:
+        wanted["set"] = options.sets
+    return results[results[list(wanted)].isin(wanted).all(axis=1)]
 
 
 def rows(value: str) -> int | str:

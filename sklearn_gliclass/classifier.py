@@ -164,9 +164,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         True: the encoders stay as they are. They run once over the texts of `fit`, and the heads (projectors,
         scorer, LSTM, layer attention, logit scale) train on the stored states, in seconds. With the scorer
         "simple", and where texts and labels share a sequence or a decoder, all labels take part in each step;
-        in prompts they then stand in their order, `max_num_classes` at a time. In "bi-encoder-fused" the label
-        projectors stay as they are too, for they stand before the encoder. "embeddings" freezes the encoders'
-        embeddings alone, n these and the first n layers: what is left is trained as usual.
+        in prompts they then stand in their order, `max_num_classes` at a time. In the bi-encoders the label
+        encoder's projector stays as it is too, for its output is kept with the states; so does the next one in
+        "bi-encoder-fused", which stands before the encoder. "embeddings" freezes the encoders' embeddings alone,
+        n these and the first n layers: what is left is trained as usual.
     memory : str, Path or joblib.Memory, optional
         Folder in which encoder states are kept, for `predict`, `transform` and, with ``freeze_encoder=True``,
         `fit`: a text is encoded once, whatever the number of folds, candidates and processes. An encoder that

@@ -97,12 +97,12 @@ class StateEngine(InferenceEngine):
     # -- states ----------------------------------------------------------------------------------------------
 
     def label_states(self) -> torch.Tensor:
-        """States (labels, hidden) of the label encoder."""
+        """Label states (labels, hidden), of the text encoder's width."""
         keys = [key_of(sequence.tobytes()) for sequence in self.layout.label_sequences]
         return self._read_or_compute(self._collection(self._describe_labels), keys, self._encode_labels).arrays[TEXT]
 
     def _encode_labels(self, labels: np.ndarray) -> States:
-        return States.pack({TEXT: self._run_labels(labels, self.model.model.label_states)}, weight_dtype(self.dtype))
+        return States.pack({TEXT: self._run_labels(labels, self.model.model.pool_labels)}, weight_dtype(self.dtype))
 
     def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> States:
         """States of some texts beside the labels of a chunk."""
@@ -166,7 +166,7 @@ class StateEngine(InferenceEngine):
     def _describe_labels(self) -> dict:
         config = self.model.config
         return {
-            **self._describe(config.label_model_config, [self.model.model.label_encoder]),
+            **self._describe(config.label_model_config, self.model.model.label_modules()),
             "options": {"labels_apart": True, "pooling_strategy": config.pooling_strategy},
         }
 

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_memory
 
 from .data.states import States
 
-FORMAT = 1  # of the files and of the states in them: raised with every change of either
+FORMAT = 2  # of the files and of the states in them: raised with every change of either
 KEY_BYTES = 16
 FILE_BYTES = 64 * 2**20  # about how much a file holds
 LOADED_BYTES = 256 * 2**20  # what a process keeps of the files that it has read

@@ -60,6 +60,10 @@ class Architecture(nn.Module):
         """What the encoder states of a text depend on: its encoder, and whatever stands before it."""
         return [self.backbone]
 
+    def label_modules(self) -> list[nn.Module]:
+        """What the states of labels that stand apart from the text depend on."""
+        return []
+
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
         """Tied weights of the encoders, named from here; transformers collects them level by level."""

@@ -29,21 +29,18 @@ class BiEncoder(Architecture):
     def encoder_modules(self):
         return [self.encoder_model, self.label_encoder]
 
+    def label_modules(self):
+        return [self.label_encoder, self.biencoder_projector]
+
     def init_identity(self):
         super().init_identity()
         self.biencoder_projector.init_identity()
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
         """Label states (labels, hidden) of the text encoder's width, before the projection."""
-        return self.biencoder_projector(self.label_states(class_input_ids, class_attention_mask))
-
-    def label_states(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
-        """Pooled states (labels, hidden of the label encoder)."""
         outputs = run_encoder(self.label_encoder, class_attention_mask, input_ids=class_input_ids)
-        return POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
-
-    def project_class_states(self, classes):
-        return self.project_classes(self.biencoder_projector(classes))
+        pooled = POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
+        return self.biencoder_projector(pooled)
 
     def encode_labels(
         self,
@@ -95,7 +92,7 @@ class FusedBiEncoder(BiEncoder):
     projects_classes_when_read = False
 
     def state_modules(self):
-        return [*self.encoder_modules(), self.biencoder_projector, self.classes_projector]
+        return [*self.encoder_modules(), *self.label_modules(), self.classes_projector]
 
     def project_class_states(self, classes):
         return classes

@@ -17,8 +17,8 @@ def freeze(model, how) -> None:
     model : GLiClassModel
         Its parameters' ``requires_grad`` is set.
     how : bool, "embeddings" or int
-        True: the encoders, and in the fused architecture the label projectors before the encoder. "embeddings":
-        the encoders' embeddings. n: these and the first n layers.
+        True: the encoders, in the bi-encoders the label encoder's projector, and in the fused one the projector
+        between it and the text encoder. "embeddings": the encoders' embeddings. n: these and the first n layers.
     """
     for parameter in getattr(model, "frozen_parameters", []):
         parameter.requires_grad_(True)
@@ -30,7 +30,7 @@ def freeze(model, how) -> None:
 
 def _parameters(model, how) -> list[nn.Parameter]:
     if is_whole(how):
-        modules = [*model.encoder_modules(), *model.model.state_modules()]
+        modules = [*model.encoder_modules(), *model.model.state_modules(), *model.model.label_modules()]
         return [parameter for module in modules for parameter in module.parameters()]
     if isinstance(how, bool | np.bool_):
         return []

@@ -12,6 +12,7 @@ import torch
 
 from .data.batching import label_chunks, tensors, to_device
 from .data.prompt import Layout
+from .model.packed import without_packing
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -116,8 +117,8 @@ def token_attributions(
         with _on_the_way(model, inputs["input_ids"], where, steps) as way:
             return _run(model, inputs).logits[:, column], way
 
-    # cuDNN's LSTM has no backward pass outside of training; encoders without gradients may work on packed tokens.
-    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+    # cuDNN's LSTM has no backward pass outside of training; packed tokens can't be told from those of the labels.
+    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad(), without_packing():
         steps = (torch.arange(n_steps) + 0.5) / n_steps
         values = torch.zeros(len(spans), dtype=torch.float64)
         for part in steps.split(max(1, TOKENS_AT_ONCE // max(1, where.stop))):

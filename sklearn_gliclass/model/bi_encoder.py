@@ -6,7 +6,7 @@ from torch import Tensor
 from .architecture import Architecture, Reading, class_positions, take_positions, text_part
 from .layers import Projector
 from .loading import build_encoder
-from .packed import run_encoder
+from .packed import packs, run_both, run_encoder
 from .poolings import POOLINGS
 
 
@@ -39,6 +39,9 @@ class BiEncoder(Architecture):
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
         """Label states (labels, hidden) of the text encoder's width, before the projection."""
         outputs = run_encoder(self.label_encoder, class_attention_mask, input_ids=class_input_ids)
+        return self._pool_label_tokens(outputs, class_attention_mask)
+
+    def _pool_label_tokens(self, outputs, class_attention_mask: Tensor) -> Tensor:
         pooled = POOLINGS[self.config.pooling_strategy](outputs.last_hidden_state, class_attention_mask)
         return self.biencoder_projector(pooled)
 
@@ -71,15 +74,27 @@ class BiEncoder(Architecture):
         return states, mask
 
     def encode(self, input_ids, attention_mask, every_layer, **labels):
-        layers = self.encode_text(every_layer, attention_mask, input_ids=input_ids)
+        if self._encodes_both(attention_mask, **labels):
+            outputs, labels = self._encode_both(input_ids, attention_mask, **labels)
+        else:
+            outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, input_ids=input_ids)
         classes, class_mask = self.encode_labels(**labels)
-        return layers, (attention_mask, classes, class_mask)
+        return self._layers(outputs, attention_mask, every_layer), (attention_mask, classes, class_mask)
 
-    def encode_text(self, every_layer, attention_mask, **tokens):
-        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, **tokens)
-        return self.pick_layers(
-            getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
-        )
+    def _encodes_both(self, attention_mask, class_input_ids=None, class_states=None, **others) -> bool:
+        """Whether labels that all texts share go through the texts' encoder in the same pass."""
+        shared = class_states is None and class_input_ids is not None and class_input_ids.dim() == 2
+        return shared and self.label_encoder is self.encoder_model and packs(self.encoder_model, attention_mask)
+
+    def _encode_both(self, input_ids, attention_mask, class_input_ids, class_attention_mask, **labels):
+        """The output for the texts, and the inputs of :meth:`encode_labels` with states in place of token ids."""
+        texts, classes = (input_ids, attention_mask), (class_input_ids, class_attention_mask)
+        outputs, of_labels = run_both(self.encoder_model, texts, classes, self.needs_hidden_states)
+        return outputs, {"class_states": self._pool_label_tokens(of_labels, class_attention_mask), **labels}
+
+    def _layers(self, outputs, attention_mask, every_layer):
+        hidden_states = getattr(outputs, "hidden_states", None)
+        return self.pick_layers(hidden_states, outputs.last_hidden_state, attention_mask, every_layer)
 
     def read(self, states, context):
         attention_mask, classes, class_mask = context
@@ -104,8 +119,8 @@ class FusedBiEncoder(BiEncoder):
         embeddings = self.encoder_model.get_input_embeddings()(input_ids).clone()
         # Both sides run row by row and in label order, so the k-th label meets the k-th token.
         embeddings[input_ids == self.config.class_token_index] = classes[class_mask].to(embeddings.dtype)
-        layers = self.encode_text(every_layer, attention_mask, inputs_embeds=embeddings)
-        return layers, (input_ids, attention_mask)
+        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, inputs_embeds=embeddings)
+        return self._layers(outputs, attention_mask, every_layer), (input_ids, attention_mask)
 
     def read(self, states, context):
         input_ids, attention_mask = context

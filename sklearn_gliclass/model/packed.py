@@ -1,5 +1,8 @@
 """Encoders without padding: linear layers see real tokens only, attention sees texts of one length at a time."""
 
+import contextlib
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,17 +15,59 @@ BERT_LIKE = {"BertModel": False, "RobertaModel": True, "XLMRobertaModel": True, 
 # size is handed back to the system and asked for again in each layer.
 FEED_FORWARD_TOKENS = 512
 
+_packing_allowed = ContextVar("packing_allowed", default=True)
+
+
+@contextlib.contextmanager
+def without_packing():
+    """Within it all encoders run their own pass, for hooks that look for the batch as it is."""
+    token = _packing_allowed.set(False)
+    try:
+        yield
+    finally:
+        _packing_allowed.reset(token)
+
 
 def run_encoder(encoder: nn.Module, attention_mask: Tensor, output_hidden_states: bool = False, **tokens):
     """The encoder's output for ``input_ids`` or ``inputs_embeds``; packed where that is supported.
 
-    Packed states of padding are zeros; those of real tokens are the encoder's own. Training and whatever else
-    asks for gradients keeps the encoder's own pass; so does a GPU, where padding costs less than many small kernels.
+    Packed states of padding are zeros; those of real tokens are the encoder's own, and so are the gradients. A GPU
+    keeps the encoder's own pass, as padding costs it less than many small kernels; so does gradient checkpointing.
     """
-    plain = encoder.training or torch.is_grad_enabled() or attention_mask.device.type != "cpu"
-    if plain or not can_pack(encoder):
+    if not packs(encoder, attention_mask):
         return encoder(attention_mask=attention_mask, output_hidden_states=output_hidden_states, **tokens)
-    return _run_packed(encoder, attention_mask, output_hidden_states, **tokens)
+    packing = Packing(attention_mask)
+    layers = _run_packed(encoder, packing, output_hidden_states, **{k: packing.pack(t) for k, t in tokens.items()})
+    layers = [packing.unpack(states) for states in layers]
+    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=tuple(layers) if output_hidden_states else None)
+
+
+def run_both(encoder: nn.Module, first, second, output_hidden_states: bool = False):
+    """The encoder's outputs for two batches (token ids, mask), in one pass over the tokens of both.
+
+    One pass reads the weights and writes their gradients once, not twice. Only where the encoder packs, see
+    :func:`packs`. Hidden states are those of the first batch.
+    """
+    length = max(mask.shape[1] for _, mask in (first, second))
+    ids, mask = (
+        torch.cat([F.pad(batch, (0, length - batch.shape[1])) for batch in pair])
+        for pair in zip(first, second, strict=True)
+    )
+    packing = Packing(mask)
+    layers = _run_packed(encoder, packing, output_hidden_states, input_ids=packing.pack(ids))
+    shape = first[1].shape
+    texts = tuple(packing.unpack(states, slice(shape[0]), shape[1]) for states in layers)
+    others = packing.unpack(layers[-1], slice(shape[0], None), second[1].shape[1])
+    outputs = BaseModelOutput(last_hidden_state=texts[-1], hidden_states=texts if output_hidden_states else None)
+    return outputs, BaseModelOutput(last_hidden_state=others)
+
+
+def packs(encoder: nn.Module, attention_mask: Tensor) -> bool:
+    """Whether a batch with this mask runs without padding."""
+    if not _packing_allowed.get() or attention_mask.device.type != "cpu" or not can_pack(encoder):
+        return False
+    parts = (encoder.encoder, *encoder.encoder.layer)  # the flag's place depends on transformers' version
+    return not (encoder.training and any(getattr(part, "gradient_checkpointing", False) for part in parts))
 
 
 def can_pack(encoder: nn.Module) -> bool:
@@ -57,42 +102,53 @@ class Packing:
         """(batch, length, ...) -> (tokens, ...)."""
         return batch[self.rows, self.columns]
 
-    def unpack(self, states: Tensor) -> Tensor:
-        """(tokens, hidden) -> (batch, length, hidden), zeros for padding."""
-        batch = states.new_zeros(*self.shape, states.shape[-1])
-        batch[self.rows, self.columns] = states
+    def unpack(self, states: Tensor, rows: slice = slice(None), length: int | None = None) -> Tensor:
+        """(tokens, hidden) -> (batch, length, hidden), zeros for padding; or some rows of it, of less length."""
+        first, last, _ = rows.indices(self.shape[0])
+        batch = states.new_zeros(last - first, length or self.shape[1], states.shape[-1])
+        if (first, last) == (0, self.shape[0]):
+            batch[self.rows, self.columns] = states
+        else:
+            inside = ((self.rows >= first) & (self.rows < last)).nonzero().squeeze(1)
+            batch[self.rows[inside] - first, self.columns[inside]] = states[inside]
         return batch
 
 
-def _run_packed(encoder, attention_mask, output_hidden_states, **tokens) -> BaseModelOutput:
-    packing = Packing(attention_mask)
+def _run_packed(encoder, packing: Packing, output_hidden_states: bool, **tokens) -> list[Tensor]:
+    """The last layer's states (tokens, hidden), or those of all layers, for packed `tokens`."""
     positions = packing.columns
     if BERT_LIKE[type(encoder).__name__]:
         positions = positions + encoder.config.pad_token_id + 1
-    tokens = {name: packing.pack(batch).unsqueeze(0) for name, batch in tokens.items()}
+    tokens = {name: batch.unsqueeze(0) for name, batch in tokens.items()}
     layers = [encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)]  # (tokens, hidden)
     for layer in encoder.encoder.layer:
         states = _run_layer(layer, layers[-1], packing.runs)
         layers = [*layers, states] if output_hidden_states else [states]
-    return BaseModelOutput(
-        last_hidden_state=packing.unpack(layers[-1]),
-        hidden_states=tuple(map(packing.unpack, layers)) if output_hidden_states else None,
-    )
+    return layers
 
 
 def _run_layer(layer: nn.Module, states: Tensor, runs) -> Tensor:
     """One layer of BERT, states (tokens, hidden)."""
     attention = layer.attention.self
     parts = [part(states) for part in (attention.query, attention.key, attention.value)]
-    context = torch.empty_like(parts[0])
-    for run, length in runs:
-        context[run] = _attend(run, length, attention.attention_head_size, *parts)
+    if not runs:  # no token at all
+        context = parts[0]
+    elif torch.is_grad_enabled():
+        context = torch.cat([_attend(attention, run, length, *parts) for run, length in runs])
+    else:
+        context = torch.empty_like(parts[0])
+        for run, length in runs:
+            context[run] = _attend(attention, run, length, *parts)
     states = layer.attention.output(context, states)
+    if torch.is_grad_enabled():  # what the layer has seen is kept for the gradients anyway
+        return layer.feed_forward_chunk(states)
     return torch.cat([layer.feed_forward_chunk(some) for some in states.split(FEED_FORWARD_TOKENS)])
 
 
-def _attend(run: slice, length: int, head_size: int, *parts: Tensor) -> Tensor:
+def _attend(attention: nn.Module, run: slice, length: int, *parts: Tensor) -> Tensor:
     """Attention inside each text of a run of texts of one length; returns (tokens of the run, hidden)."""
-    query, key, value = (part[run].view(-1, length, part.shape[1] // head_size, head_size) for part in parts)
-    context = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    shape = (-1, length, parts[0].shape[1] // attention.attention_head_size, attention.attention_head_size)
+    query, key, value = (part[run].view(shape).transpose(1, 2) for part in parts)
+    dropout = attention.dropout.p if attention.training else 0.0
+    context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     return context.transpose(1, 2).reshape(-1, parts[0].shape[1])

@@ -20,6 +20,7 @@ from tiny_models import (
 
 from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel
 from sklearn_gliclass.model.config import BI_ENCODERS
+from sklearn_gliclass.model.packed import without_packing
 from sklearn_gliclass.model.poolings import POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
@@ -332,7 +333,8 @@ def test_which_tokens_the_text_is_pooled_from(architecture, prompt_first, extrac
     own = range(separator, length) if prompt_first else range(labels[0][0])
     seen = {}
     hook = model.encoder.register_forward_hook(lambda module, inputs, output: seen.update(states=output[0]))
-    pooled = model.model.embed_text(**batch)  # without gradients the encoder runs packed, not by its own forward
+    with without_packing():  # packed, its own forward would not run
+        pooled = model.model.embed_text(**batch)
     hook.remove()
     expected = seen["states"][0][list(own if extract else range(length))].mean(dim=0)
     torch.testing.assert_close(pooled[0], expected, rtol=1e-4, atol=1e-5)
@@ -431,7 +433,8 @@ def test_shared_labels_are_encoded_once(architecture):
     batch = batch_for(model, TWO_TEXTS * 4, THREE_LABELS[:1] * 8)
     batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
     del batch["labels_mask"]
-    model(**batch)  # without gradients the encoder runs packed, not by its own forward
+    with without_packing():  # packed, its own forward would not run
+        model(**batch)
     assert encoded == [3]
 
 

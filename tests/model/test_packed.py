@@ -6,7 +6,7 @@ from tiny_models import PAD, padded, random_ids, randomize, tiny_encoder
 from transformers import AutoConfig, AutoModel
 
 from sklearn_gliclass.model import packed
-from sklearn_gliclass.model.packed import Packing, can_pack, run_encoder
+from sklearn_gliclass.model.packed import Packing, can_pack, packs, run_both, run_encoder, without_packing
 
 PACKED_FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert"]
 MIXED = [7, 1, 30, 7, 2, 7, 13]
@@ -95,17 +95,63 @@ def test_decoders_are_not_packed():
     assert not can_pack(encoder_of("bert", is_decoder=True))
 
 
+def gradients(encoder, states, mask):
+    """Of a sum over the real tokens in which each number counts differently, by name."""
+    encoder.zero_grad()
+    weights = torch.linspace(-1, 1, states[mask.bool()].numel(), dtype=states.dtype).view(-1, states.shape[-1])
+    (states[mask.bool()] * weights).sum().backward()
+    return {name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None}
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_where_gradients_are_asked_for_the_encoders_own_pass_runs(training):
-    encoder = encoder_of("bert", hidden_dropout_prob=0.5).train(training)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_gradients_equal_those_of_the_padded_pass(family, training):
+    encoder = encoder_of(family, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).double().train(training)
     ids, mask = batch_of(MIXED, encoder)
-    states = []
     torch.set_grad_enabled(True)
+    ours = gradients(encoder, run_encoder(encoder, mask, input_ids=ids).last_hidden_state, mask)
+    plain = gradients(encoder, encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
+    assert ours.keys() == plain.keys()
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_dropout_is_the_encoders_own(name):
+    """Texts of one length have no padding: the same draws fall on the same numbers."""
+    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, name: 0.4}
+    encoder = encoder_of("bert", **options).train()
+    ids, mask = batch_of([6] * 4, encoder)
+    torch.set_grad_enabled(True)
+    states = []
     for run in (encoder, lambda attention_mask, input_ids: run_encoder(encoder, attention_mask, input_ids=input_ids)):
         torch.manual_seed(0)
         states.append(run(attention_mask=mask, input_ids=ids).last_hidden_state)
-    assert torch.equal(*states)
-    assert states[1].requires_grad
+    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(states[1], run_encoder(encoder.eval(), mask, input_ids=ids).last_hidden_state, atol=0.01)
+
+
+def test_gradient_checkpointing_keeps_the_encoders_own_pass():
+    encoder = encoder_of("bert").train()
+    _, mask = batch_of(MIXED, encoder)
+    assert packs(encoder, mask)
+    encoder.gradient_checkpointing_enable()
+    assert not packs(encoder, mask)
+    assert packs(encoder.eval(), mask)
+    assert not packs(encoder, mask.to("meta"))
+
+
+@pytest.mark.parametrize("lengths", [[4, 1, 2], [40, 3]], ids=str)
+def test_two_batches_in_one_pass(lengths):
+    encoder = encoder_of("bert").double()
+    first, second = batch_of(MIXED, encoder), batch_of(lengths, encoder)
+    torch.set_grad_enabled(True)
+    texts, others = run_both(encoder, first, second, True)
+    alone = [run_encoder(encoder, mask, True, input_ids=ids) for ids, mask in (first, second)]
+    torch.testing.assert_close(texts.hidden_states, alone[0].hidden_states, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(others.last_hidden_state, alone[1].last_hidden_state, rtol=1e-9, atol=1e-10)
+    assert texts.last_hidden_state is texts.hidden_states[-1]
+    assert run_both(encoder, first, second)[0].hidden_states is None
 
 
 def test_packing():
@@ -124,3 +170,11 @@ def test_a_batch_without_tokens():
     states = run_encoder(encoder, mask, input_ids=torch.full((2, 3), PAD)).last_hidden_state
     assert states.shape == (2, 3, 32)
     assert not states.any()
+
+
+def test_without_packing():
+    encoder = encoder_of("bert")
+    _, mask = batch_of(MIXED, encoder)
+    with without_packing():
+        assert not packs(encoder, mask)
+    assert packs(encoder, mask)

@@ -106,15 +106,11 @@ def nearest_labels(task: Task, tokenizer, encoder) -> np.ndarray:
     return (states @ states.T).argsort(dim=1, descending=True).numpy()
 
 
-def loss_of(encoder, offset, batch, plain=None, keep: float = 0.0) -> torch.Tensor:
-    """Cross-entropy over the labels, the binary loss, and `keep` times how far the texts moved among themselves."""
+def loss_of(encoder, offset, batch) -> torch.Tensor:
     texts, words, targets, n_strangers = batch
     # Of torch's ways to attend, the plain one is the fastest for short texts in bfloat16, gradients included.
     with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16), sdpa_kernel(SDPBackend.MATH):
         states, labels = embed(encoder, texts), embed(encoder, words)
-        if keep:
-            with torch.no_grad():
-                before = embed(plain, texts)
     logits = SCALE * states @ labels.T
     targets = torch.from_numpy(targets).float()
     own = logits[: len(targets)]
@@ -124,10 +120,7 @@ def loss_of(encoder, offset, batch, plain=None, keep: float = 0.0) -> torch.Tens
     # As much weight for the labels that hold as for those that don't.
     positive = (binary * holds).sum() / holds.sum().clamp_min(1)
     negative = (binary * (1 - holds)).sum() / (1 - holds).sum().clamp_min(1)
-    loss = loss + BINARY * (positive + negative)
-    if keep:
-        loss = loss + keep * (states @ states.T - before @ before.T).square().mean()
-    return loss
+    return loss + BINARY * (positive + negative)
 
 
 def train(options) -> None:
@@ -140,13 +133,10 @@ def train(options) -> None:
     tokenizer, encoder = load_tokenizer(folder), load_encoder(folder)
     if options.start is not None:
         encoder.load_state_dict(load_file(options.start / "encoder.safetensors"), strict=False)
-    tasks = [task for task in load_mixture(options.data, options.shared) if task.name not in options.without]
-    plain = load_encoder(folder).eval() if options.keep else None
-    sampler = Sampler(tasks, tokenizer, encoder.eval(), options.seed)
+    sampler = Sampler(load_mixture(options.data, options.shared), tokenizer, encoder.eval(), options.seed)
     # Dropout would take a fifth of the time, and a hundred thousand rows seen a few times are not learnt by heart.
     encoder.embeddings.requires_grad_(False)
     encoder.pooler.requires_grad_(False)
-    encoder.encoder.layer[: options.frozen_layers].requires_grad_(False)
     offset = torch.nn.Parameter(torch.tensor(6.0))
     trained = [p for p in encoder.parameters() if p.requires_grad]
     decays, others = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() == 1]
@@ -161,7 +151,7 @@ def train(options) -> None:
     losses, start, log = [], time.perf_counter(), []
     options.output.mkdir(parents=True, exist_ok=True)
     for step in range(1, options.steps + 1):
-        loss = loss_of(encoder, offset, sampler.draw(), plain, options.keep)
+        loss = loss_of(encoder, offset, sampler.draw())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -205,9 +195,6 @@ def main():
     parser.add_argument("--shared", type=Path, default=common.DATA, help="folder of the other data sets")
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--lr", type=float, default=5e-5, help="peak learning rate")
-    parser.add_argument("--keep", type=float, default=0.0, help="weight of the similarities between texts as they were")
-    parser.add_argument("--frozen-layers", type=int, default=0, help="first layers that stay as they are")
-    parser.add_argument("--without", nargs="*", default=(), help="sets to leave out, to judge by")
     parser.add_argument("--start", type=Path, help="go on from the weights in the output folder of another run")
     parser.add_argument("--report", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,3 +1,4 @@
+import contextlib
 import socket
 
 import numpy as np
@@ -436,6 +437,25 @@ def test_shared_labels_are_encoded_once(architecture):
     with without_packing():  # packed, its own forward would not run
         model(**batch)
     assert encoded == [3]
+
+
+def test_a_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
+    model = tiny_model("bi-encoder", tie_encoders=True).double().eval()
+    batch = batch_for(model, TWO_TEXTS * 2, THREE_LABELS[:1] * 4)
+    batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
+    batch |= {"class_index": torch.tensor([[0, 2], [1, 0], [2, -1], [1, 2]]), "labels": torch.tensor([0, 1, 0, 1])}
+    del batch["labels_mask"]
+    passes = []
+    model.encoder.embeddings.register_forward_hook(lambda *seen: passes.append(1))
+    found = []
+    for pass_of in (without_packing, contextlib.nullcontext):
+        model.zero_grad()
+        with pass_of():
+            output = model(**batch)
+        output.loss.backward()
+        found.append([output.logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(passes) == 2 + 1
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)

@@ -324,8 +324,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._remember(train, seed)
         self.model_.eval()
         if not frozen:
-            for encoder in self.model_.encoder_modules():
-                forget(encoder)
+            for module in self.model_.model.frozen_modules():
+                forget(module)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
 

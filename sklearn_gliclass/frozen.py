@@ -102,7 +102,7 @@ class StateEngine(InferenceEngine):
         return self._read_or_compute(self._collection(self._describe_labels), keys, self._encode_labels).arrays[TEXT]
 
     def _encode_labels(self, labels: np.ndarray) -> States:
-        return States.pack({TEXT: self._run_labels(labels, self.model.model.pool_labels)}, weight_dtype(self.dtype))
+        return States.pack({TEXT: self._pool_labels(labels)}, weight_dtype(self.dtype))
 
     def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> States:
         """States of some texts beside the labels of a chunk."""

@@ -100,15 +100,15 @@ class InferenceEngine:
         """What all batches of a chunk have in common: the label states of the bi-encoders."""
         if not hasattr(self.layout, "label_batch"):
             return {}
-        return {"class_states": self._run_labels(chunk, self.model.model.pool_labels)}
+        return {"class_states": self._pool_labels(chunk)}
 
-    def _run_labels(self, labels: np.ndarray, function) -> torch.Tensor:
-        """What `function` gives for the sequences of some labels, (labels, hidden)."""
+    def _pool_labels(self, labels: np.ndarray) -> torch.Tensor:
+        """States (labels, hidden) of some labels."""
         states = []
         for first in range(0, len(labels), LABELS_AT_ONCE):
             inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
             with autocast(self.model.device, self.dtype):
-                states.append(function(**inputs))
+                states.append(self.model.model.pool_labels(**inputs))
         return torch.cat(states)
 
     def _plan(self, lengths: np.ndarray, chunk: np.ndarray) -> tuple[np.ndarray, list[slice]]:

@@ -30,7 +30,6 @@ class Architecture(nn.Module):
 
     backbone_name = "encoder_model"
     scales_logits_always = False  # the bi-encoders do; the others where features are normalised
-    projects_classes_when_read = True  # the fused one has projected them before they entered the encoder
 
     def __init__(self, config):
         super().__init__()
@@ -63,6 +62,10 @@ class Architecture(nn.Module):
     def label_modules(self) -> list[nn.Module]:
         """What the states of labels that stand apart from the text depend on."""
         return []
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """What stays as it is with frozen encoders, for stored states depend on it."""
+        return [*self.state_modules(), *self.label_modules()]
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
@@ -163,7 +166,7 @@ class Architecture(nn.Module):
             reading = self.read(states, context)
             text, text_mask = self.pool_text(reading.text, reading.text_mask)
             text = self.project_text(text)
-            classes = self.project_classes(reading.classes) if self.projects_classes_when_read else reading.classes
+            classes = self.project_class_states(reading.classes)
             logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
             if labels is not None:
                 losses.append(self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids))

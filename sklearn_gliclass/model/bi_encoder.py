@@ -104,13 +104,11 @@ class BiEncoder(Architecture):
 class FusedBiEncoder(BiEncoder):
     """Label embeddings stand in for the ``<<LABEL>>`` tokens of the text's sequence, and are read back there."""
 
-    projects_classes_when_read = False
-
     def state_modules(self):
-        return [*self.encoder_modules(), *self.label_modules(), self.classes_projector]
+        return [self.encoder_model, *self.label_modules(), self.classes_projector]
 
     def project_class_states(self, classes):
-        return classes
+        return classes  # they were projected before they entered the encoder
 
     def encode(self, input_ids, attention_mask, every_layer, **labels):
         classes, class_mask = self.encode_labels(**labels)

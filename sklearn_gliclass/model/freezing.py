@@ -30,8 +30,7 @@ def freeze(model, how) -> None:
 
 def _parameters(model, how) -> list[nn.Parameter]:
     if is_whole(how):
-        modules = [*model.encoder_modules(), *model.model.state_modules(), *model.model.label_modules()]
-        return [parameter for module in modules for parameter in module.parameters()]
+        return [parameter for module in model.model.frozen_modules() for parameter in module.parameters()]
     if isinstance(how, bool | np.bool_):
         return []
     n_layers = 0 if how == "embeddings" else how

@@ -70,7 +70,7 @@ def load_encoder(folder: Path, whole: bool = False, difference: Path | None = No
     return copy_with_fingerprint(_read_encoder(folder, whole, difference, share, mtime_ns))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=3)  # the default one is read as it is, with half of our difference, and with all of it
 def _read_encoder(folder: Path, whole: bool, difference: Path | None, share: float, mtime_ns: int):
     config = AutoConfig.from_pretrained(folder)
     model_class = AutoModel if whole else encoder_class(config)

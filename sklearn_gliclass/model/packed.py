@@ -36,30 +36,29 @@ def run_encoder(encoder: nn.Module, attention_mask: Tensor, output_hidden_states
     """
     if not packs(encoder, attention_mask):
         return encoder(attention_mask=attention_mask, output_hidden_states=output_hidden_states, **tokens)
-    packing = Packing(attention_mask)
-    layers = _run_packed(encoder, packing, output_hidden_states, **{k: packing.pack(t) for k, t in tokens.items()})
-    layers = [packing.unpack(states) for states in layers]
-    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=tuple(layers) if output_hidden_states else None)
+    return _run_packed(encoder, attention_mask, output_hidden_states, **tokens)
 
 
 def run_both(encoder: nn.Module, first, second, output_hidden_states: bool = False):
     """The encoder's outputs for two batches (token ids, mask), in one pass over the tokens of both.
 
-    One pass reads the weights and writes their gradients once, not twice. Only where the encoder packs, see
-    :func:`packs`. Hidden states are those of the first batch.
+    One pass reads the weights and writes their gradients once, not twice. Where the encoder does not pack, see
+    :func:`packs`, the padding costs more than that.
     """
     length = max(mask.shape[1] for _, mask in (first, second))
     ids, mask = (
         torch.cat([F.pad(batch, (0, length - batch.shape[1])) for batch in pair])
         for pair in zip(first, second, strict=True)
     )
-    packing = Packing(mask)
-    layers = _run_packed(encoder, packing, output_hidden_states, input_ids=packing.pack(ids))
-    shape = first[1].shape
-    texts = tuple(packing.unpack(states, slice(shape[0]), shape[1]) for states in layers)
-    others = packing.unpack(layers[-1], slice(shape[0], None), second[1].shape[1])
-    outputs = BaseModelOutput(last_hidden_state=texts[-1], hidden_states=texts if output_hidden_states else None)
-    return outputs, BaseModelOutput(last_hidden_state=others)
+    outputs = run_encoder(encoder, mask, output_hidden_states, input_ids=ids)
+    n_first = len(first[0])
+    return _part(outputs, slice(n_first), first[1].shape[1]), _part(outputs, slice(n_first, None), second[1].shape[1])
+
+
+def _part(outputs: BaseModelOutput, rows: slice, length: int) -> BaseModelOutput:
+    """Some rows of the outputs, without the padding that the others needed."""
+    layers = tuple(states[rows, :length] for states in outputs.hidden_states or (outputs.last_hidden_state,))
+    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if outputs.hidden_states else None)
 
 
 def packs(encoder: nn.Module, attention_mask: Tensor) -> bool:
@@ -102,44 +101,33 @@ class Packing:
         """(batch, length, ...) -> (tokens, ...)."""
         return batch[self.rows, self.columns]
 
-    def unpack(self, states: Tensor, rows: slice = slice(None), length: int | None = None) -> Tensor:
-        """(tokens, hidden) -> (batch, length, hidden), zeros for padding; or some rows of it, of less length."""
-        first, last, _ = rows.indices(self.shape[0])
-        batch = states.new_zeros(last - first, length or self.shape[1], states.shape[-1])
-        if (first, last) == (0, self.shape[0]):
-            batch[self.rows, self.columns] = states
-        else:
-            inside = ((self.rows >= first) & (self.rows < last)).nonzero().squeeze(1)
-            batch[self.rows[inside] - first, self.columns[inside]] = states[inside]
+    def unpack(self, states: Tensor) -> Tensor:
+        """(tokens, hidden) -> (batch, length, hidden), zeros for padding."""
+        batch = states.new_zeros(*self.shape, states.shape[-1])
+        batch[self.rows, self.columns] = states
         return batch
 
 
-def _run_packed(encoder, packing: Packing, output_hidden_states: bool, **tokens) -> list[Tensor]:
-    """The last layer's states (tokens, hidden), or those of all layers, for packed `tokens`."""
+def _run_packed(encoder, attention_mask, output_hidden_states, **tokens) -> BaseModelOutput:
+    packing = Packing(attention_mask)
     positions = packing.columns
     if BERT_LIKE[type(encoder).__name__]:
         positions = positions + encoder.config.pad_token_id + 1
-    tokens = {name: batch.unsqueeze(0) for name, batch in tokens.items()}
+    tokens = {name: packing.pack(batch).unsqueeze(0) for name, batch in tokens.items()}
     layers = [encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)]  # (tokens, hidden)
     for layer in encoder.encoder.layer:
         states = _run_layer(layer, layers[-1], packing.runs)
         layers = [*layers, states] if output_hidden_states else [states]
-    return layers
+    layers = tuple(map(packing.unpack, layers))
+    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
 
 
 def _run_layer(layer: nn.Module, states: Tensor, runs) -> Tensor:
     """One layer of BERT, states (tokens, hidden)."""
     attention = layer.attention.self
     parts = [part(states) for part in (attention.query, attention.key, attention.value)]
-    if not runs:  # no token at all
-        context = parts[0]
-    elif torch.is_grad_enabled():
-        context = torch.cat([_attend(attention, run, length, *parts) for run, length in runs])
-    else:
-        context = torch.empty_like(parts[0])
-        for run, length in runs:
-            context[run] = _attend(attention, run, length, *parts)
-    states = layer.attention.output(context, states)
+    contexts = [_attend(attention, run, length, *parts) for run, length in runs]
+    states = layer.attention.output(torch.cat(contexts or parts[:1]), states)  # or: there is no token at all
     if torch.is_grad_enabled():  # what the layer has seen is kept for the gradients anyway
         return layer.feed_forward_chunk(states)
     return torch.cat([layer.feed_forward_chunk(some) for some in states.split(FEED_FORWARD_TOKENS)])

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-WINDOW_BATCHES = 50  # lengths are sorted inside windows of this many batches
+# Lengths are sorted inside windows of at most so many batches, and of at least so many windows: with fewer an epoch
+# would hold nearly the batches of the one before, and texts of one class, which are often of like lengths.
+WINDOW_BATCHES, MIN_WINDOWS = 50, 8
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,27 +38,34 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice
 
 
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.RandomState | None) -> list[np.ndarray]:
-    """Random batches of texts of like lengths.
+    """Random batches of texts of like lengths, as even in size as can be.
 
     The texts are shuffled; inside windows of many batches they are sorted by length and cut; then the batches
-    are shuffled. Without `rng`: one sort, no shuffling.
+    are shuffled. Few texts make small windows, down to one batch. Without `rng`: one sort, no shuffling.
 
     Examples
     --------
     >>> [batch.tolist() for batch in bucketed_batches(np.array([9, 1, 8, 2]), 2, None)]
     [[1, 3], [2, 0]]
+    >>> [len(batch) for batch in bucketed_batches(np.ones(34), 32, None)]
+    [17, 17]
     """
+    if not len(lengths):
+        return []
+    n_batches = -(-len(lengths) // batch_size)
     if rng is None:
-        order = np.argsort(lengths, kind="stable")
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        return np.array_split(np.argsort(lengths, kind="stable"), n_batches)
     order = rng.permutation(len(lengths))
-    window = batch_size * WINDOW_BATCHES
-    batches = []
-    for start in range(0, len(order), window):
-        rows = order[start : start + window]
-        rows = rows[np.argsort(lengths[rows], kind="stable")]
-        batches.extend(rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
-    return [batches[i] for i in rng.permutation(len(batches))]
+    ends = np.cumsum([len(batch) for batch in np.array_split(order, n_batches)])
+    for window in np.split(order, ends[_window(n_batches) - 1 : -1 : _window(n_batches)]):
+        window[:] = window[np.argsort(lengths[window], kind="stable")]
+    batches = np.split(order, ends[:-1])
+    return [batches[i] for i in rng.permutation(n_batches)]
+
+
+def _window(n_batches: int) -> int:
+    """How many batches share a window."""
+    return max(1, min(WINDOW_BATCHES, n_batches // MIN_WINDOWS))
 
 
 def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:

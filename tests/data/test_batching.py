@@ -48,7 +48,9 @@ def test_buckets_hold_every_row_once(n, batch_size, rng):
     batches = bucketed_batches(random_lengths(0, n), batch_size, rng)
     assert sorted(np.concatenate(batches)) == list(range(n))
     assert len(batches) == -(-n // batch_size)
-    assert max(map(len, batches)) <= batch_size
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
 
 
 def padded_tokens(lengths, batches):
@@ -61,6 +63,19 @@ def test_buckets_hold_like_lengths():
     assert padded_tokens(lengths, batches) < 1.1 * lengths.sum()
     unsorted = [np.arange(start, start + 16) for start in range(0, 2000, 16)]
     assert padded_tokens(lengths, unsorted) > 1.5 * lengths.sum()
+
+
+@pytest.mark.parametrize("n", [48, 100, 600])
+def test_few_texts_meet_many_others(n):
+    """In windows as large as the data each epoch would hold the batches of the one before."""
+    lengths, rng = random_lengths(0, n), np.random.RandomState(0)
+    partners = [set() for _ in range(n)]
+    for _ in range(12):
+        for batch in bucketed_batches(lengths, 16, rng):
+            for row in batch:
+                partners[row].update(batch)
+    by_chance = (1 - (1 - 15 / (n - 1)) ** 12) * (n - 1)  # other texts in 12 batches of texts at random
+    assert np.mean([len(others) - 1 for others in partners]) > 0.7 * by_chance
 
 
 def test_the_order_of_batches_is_random_and_the_seed_s():

@@ -116,21 +116,21 @@ def test_history():
 
 def test_epochs_left_open_are_a_number_of_steps():
     args = TrainingArguments(batch_size=16)
-    assert [args.resolve_epochs(n) for n in (16, 160, 2500, 100_000)] == [48, 16, 4, 3]
-    assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 31
+    assert [args.resolve_epochs(n) for n in (8, 16, 160, 2500, 100_000)] == [48, 48, 15, 4, 3]
+    assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 21
     assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
 
 
 def test_training_args_are_what_none_stood_for():
     clf = fitted(max_epochs=None, others_lr=None, lr=3e-3)
     assert (clf.max_epochs, clf.others_lr) == (None, None)
-    assert (clf.training_args_.max_epochs, clf.training_args_.others_lr) == (34, 3e-3)  # 12 times the root of 8 steps
-    assert clf.n_iter_ == 34
+    assert (clf.training_args_.max_epochs, clf.training_args_.others_lr) == (48, 3e-3)  # one batch
+    assert clf.n_iter_ == 48
     back = pickle.loads(pickle.dumps(clf.set_params(lr=1.0)))
     assert back.training_args_.get_params() == clf.training_args_.get_params()
     assert back.net_.args_.get_params() == clf.net_.args_.get_params()
     stopped = fitted(max_epochs=None, early_stopping=True, validation_fraction=0.5, n_iter_no_change=99)
-    assert stopped.training_args_.max_epochs == stopped.n_iter_ == 24  # of the 4 rows that are trained on
+    assert stopped.training_args_.max_epochs == stopped.n_iter_ == 48
 
 
 def test_resolved_arguments_are_a_copy_that_trains_the_same():

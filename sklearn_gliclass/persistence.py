@@ -27,8 +27,8 @@ LABEL_TOKENIZER_FOLDER = "label_tokenizer"
 
 # What a fitted estimator knows beside its model; each may be missing.
 _FITTED = (
-    "classes_", "label_names_", "target_mean_", "target_scale_", "n_features_in_", "feature_names_in_", "logit_offset_",
-    "_y_kind", "_one_dimensional", "_fitted_on_texts",
+    "classes_", "label_names_", "target_mean_", "target_scale_", "shrinkage_", "n_features_in_", "feature_names_in_",
+    "logit_offset_", "_y_kind", "_one_dimensional", "_fitted_on_texts",
 )  # fmt: skip
 # Hyperparameters that name folders of this machine.
 _OF_THE_PLACE = ("pretrained", "memory")

@@ -72,6 +72,8 @@ def test_both_estimators_document_shared_hyperparameters_alike():
         return {name: " ".join(lines).strip() for name, lines in found.items()}
 
     classifier, regressor = map(entries, ESTIMATORS)
+    assert regressor.pop('shrinkage : float or "auto", default="auto"')
+    assert regressor.pop("batch_size : int, default=16") == classifier.pop("batch_size : int, default=32")
     assert {name: classifier[name] for name in regressor} == regressor
 
 

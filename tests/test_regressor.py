@@ -78,6 +78,88 @@ def test_partial_fit_keeps_the_units():
     assert reg.n_iter_ == 2
 
 
+# -- shrinkage -------------------------------------------------------------------------------------------------
+
+MANY_TEXTS = [f"{text} {number}" for number in range(5) for text in TEXTS]
+NOISE = np.random.RandomState(0).randn(len(MANY_TEXTS), 2)
+
+
+def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_without_the_rows():
+    signal = np.c_[np.tile(VALUES, 5) + NOISE[:, 0], NOISE[:, 1]]  # the second output has nothing to learn
+    reg = tiny(max_epochs=30, dtype="float64").fit(MANY_TEXTS, signal)
+    rows = np.random.RandomState(0).permutation(len(MANY_TEXTS))
+    first, second = rows[:20], rows[20:]
+    standardised = (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    predicted = np.empty_like(signal)
+    for train, test in ((second, first), (first, second)):
+        half = clone(reg).set_params(shrinkage=1.0)
+        # In the units of the whole y, which the halves are standardised by: two outputs of mean 0 and deviation 1.
+        half.fit([MANY_TEXTS[row] for row in train], standardised[train])
+        predicted[test] = half.predict([MANY_TEXTS[row] for row in test])
+    slopes = [np.linalg.lstsq(predicted[:, [i]], standardised[:, i])[0][0] for i in range(2)]
+    assert reg.shrinkage_[0] > 0.6 > 0.3 > reg.shrinkage_[1]
+    np.testing.assert_allclose(reg.shrinkage_, np.clip(slopes, 0.1, 1.0), atol=0.2)
+
+
+def test_predictions_are_moved_towards_the_mean_by_shrinkage():
+    whole, half = (tiny(shrinkage=shrinkage).fit(TEXTS, VALUES) for shrinkage in (1.0, 0.5))
+    np.testing.assert_allclose(
+        half.predict(TEXTS) - VALUES.mean(), (whole.predict(TEXTS) - VALUES.mean()) / 2, rtol=1e-6
+    )
+
+
+def test_noise_is_predicted_better_with_shrinkage():
+    rng = np.random.RandomState(0)
+    words = " ".join(TEXTS).split()
+    errors = []
+    for _ in range(3):
+        texts, y = [" ".join(rng.choice(words, 6)) for _ in range(64)], rng.randn(64)
+        errors.append(
+            [
+                np.square(
+                    tiny(max_epochs=30, shrinkage=shrinkage).fit(texts[:32], y[:32]).predict(texts[32:]) - y[32:]
+                ).mean()
+                for shrinkage in ("auto", 1.0)
+            ]
+        )
+    shrunk, whole = np.mean(errors, axis=0)
+    assert shrunk < 0.9 * whole
+
+
+def test_where_shrinkage_is_not_measured(tmp_path):
+    def ones(reg):
+        return reg.shrinkage_.tolist() == [1.0]
+
+    y = NOISE[:, 0]
+    assert ones(tiny().fit(MANY_TEXTS[:19], y[:19]))
+    assert ones(tiny(max_epochs=0).fit(MANY_TEXTS, y))
+    assert ones(tiny().partial_fit(MANY_TEXTS, y))
+    reg = tiny(warm_start=True).fit(MANY_TEXTS, y)
+    measured = reg.shrinkage_
+    assert measured < 1
+    for goes_on in (reg.fit, reg.partial_fit):
+        goes_on(MANY_TEXTS, y)
+        np.testing.assert_array_equal(reg.shrinkage_, measured)
+    reg.save_pretrained(tmp_path)
+    loaded = GLiClassRegressor.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(loaded.shrinkage_, measured)
+    np.testing.assert_allclose(loaded.predict(TEXTS), reg.predict(TEXTS), rtol=1e-5)
+
+
+def test_weights_count_in_the_shrinkage():
+    """Rows of a weight of nearly nothing say nothing: the second half of the rows is another task."""
+    y = np.r_[np.tile(VALUES, 3), 10 * NOISE[24:, 0]]
+    weight = np.r_[np.ones(24), np.full(16, 1e-9)]
+    heard, unheard = (tiny(max_epochs=30).fit(MANY_TEXTS, y, w).shrinkage_[0] for w in (None, weight))
+    assert heard < unheard
+
+
+@pytest.mark.parametrize("shrinkage", [0, 1.5, "yes", None])
+def test_wrong_shrinkage_is_named(shrinkage):
+    with pytest.raises(ValueError, match="The 'shrinkage' parameter of GLiClassRegressor must be"):
+        tiny(shrinkage=shrinkage).fit(TEXTS, VALUES)
+
+
 @pytest.mark.parametrize(
     ("y", "hyperparameters", "message"),
     [

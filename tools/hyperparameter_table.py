@@ -64,7 +64,7 @@ ADVICE = {
     "weight_decay, others_weight_decay": "seldom",
     "optim": 'little memory: "adafactor", "sgd"',
     "max_epochs": "first of all: less for speed, 0 for zero-shot evaluation",
-    "batch_size": "memory and GPUs; larger batches want a higher `lr`",
+    "batch_size": "little memory: lower; GPUs: higher, with a higher `lr`",
     "gradient_accumulation_steps": "a larger batch than memory holds",
     "lr_scheduler_type": 'single epochs on a stream: "constant"',
     "warmup_ratio": "the loss jumps at the start: higher",
@@ -77,6 +77,7 @@ ADVICE = {
     "shuffle_labels": "False: the order of labels in a prompt carries meaning",
     "freeze_encoder": "grid search over heads in seconds; laptops; the encoder knows the domain already",
     "memory": "you fit or predict the same texts again, in a search or on another day",
+    "shrinkage": '1 halves the time of a fit on few rows; noisy values need what "auto" finds',
     "early_stopping": "many epochs and enough rows to hold some back",
     "validation_fraction": "with `early_stopping` and few rows: higher",
     "n_iter_no_change": "with `early_stopping` and a noisy validation loss: higher",
@@ -111,7 +112,7 @@ def docstring_entries(estimator) -> dict[str, str]:
 
 def table() -> str:
     """The README's part between the markers."""
-    entries = docstring_entries(GLiClassClassifier)
+    entries = {**docstring_entries(GLiClassClassifier), **docstring_entries(GLiClassRegressor)}
     missing, extra = sorted(set(entries) - set(ADVICE)), sorted(set(ADVICE) - set(entries))
     if missing or extra:
         raise SystemExit(
@@ -132,12 +133,18 @@ def group_of(names: str):
 
 
 def row(names: str, text: str) -> str:
-    parameters = inspect.signature(GLiClassClassifier).parameters
-    regressor = inspect.signature(GLiClassRegressor).parameters
-    defaults = dict.fromkeys(f"`{parameters[name].default!r}`" for name in names.split(", "))
-    note = "" if names.split(", ")[0] in regressor else " (classifier only)"
+    names = names.split(", ")
+    classifier, regressor = (inspect.signature(e).parameters for e in (GLiClassClassifier, GLiClassRegressor))
+    defaults = dict.fromkeys(f"`{(classifier | regressor)[name].default!r}`" for name in names)
+    note = ""
+    if names[0] not in regressor:
+        note = " (classifier only)"
+    elif names[0] not in classifier:
+        note = " (regressor only)"
+    elif classifier[names[0]].default != regressor[names[0]].default:
+        defaults = [f"`{classifier[names[0]].default!r}`, regressor `{regressor[names[0]].default!r}`"]
     cells = (
-        ", ".join(f"`{name}`" for name in names.split(", ")) + note, ", ".join(defaults), markdown(text), ADVICE[names]
+        ", ".join(f"`{name}`" for name in names) + note, ", ".join(defaults), markdown(text), ADVICE[", ".join(names)]
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

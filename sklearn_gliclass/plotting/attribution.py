@@ -117,10 +117,11 @@ class TokenAttributionDisplay:
         found = token_attributions(
             estimator.model_, layout, texts[0], index, estimator._labels_per_prompt(), n_steps=n_steps
         )
-        scale, mean = (
-            (getattr(estimator, name)[index] if hasattr(estimator, name) else default)
-            for name, default in (("target_scale_", 1.0), ("target_mean_", 0.0))
+        mean, scale, shrinkage = (
+            getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
+            for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))
         )
+        scale = scale * shrinkage
         output, baseline = (float(value * scale + mean) for value in (found.logit, found.baseline))
         return cls(texts[0], found.spans, found.values * scale, name, output, baseline)
 

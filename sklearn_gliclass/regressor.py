@@ -463,22 +463,23 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         if self.shrinkage != "auto":
             return np.full(len(names), float(self.shrinkage))
         goes_on = epochs is not None or (self.warm_start and hasattr(self, "model_"))
-        if goes_on or self.max_epochs == 0 or len(texts) < MIN_SHRINKAGE_ROWS:
-            return getattr(self, "shrinkage_", np.ones(len(names))) if goes_on else np.ones(len(names))
+        if goes_on:
+            return getattr(self, "shrinkage_", np.ones(len(names)))
+        if self.max_epochs == 0 or len(texts) < MIN_SHRINKAGE_ROWS:
+            return np.ones(len(names))
         return self._measure_shrinkage(texts, targets, names, weight)
 
     def _measure_shrinkage(self, texts, targets, names, weight) -> np.ndarray:
-        """The slope of each output on what models have predicted that were trained without it."""
-        rng = check_random_state(self.random_state)
-        rows = rng.permutation(len(texts))[:MAX_SHRINKAGE_ROWS]
+        """The slope of each output on what models have predicted that were trained without the row."""
+        rows = check_random_state(self.random_state).permutation(len(texts))[:MAX_SHRINKAGE_ROWS]
         predicted = np.empty((len(rows), len(names)))
         for train, test in KFold(2).split(rows):
-            judges, judged = rows[train], rows[test]
+            seen, unseen = rows[train], [texts[row] for row in rows[test]]
             half = clone(self).set_params(warm_start=False, ewc_lambda=0.0)
-            half._fit_model([texts[row] for row in judges], targets.take(judges), names, weight[judges], None)
-            predicted[test] = half._engine().logits([texts[row] for row in judged])
+            half._fit_model([texts[row] for row in seen], targets.take(seen), names, weight[seen], None)
+            predicted[test] = half._engine().logits(unseen)
         weighted = predicted * weight[rows, None]
-        with np.errstate(invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             slopes = (weighted * targets.array[rows]).sum(axis=0) / (weighted * predicted).sum(axis=0)
         return np.clip(np.nan_to_num(slopes, nan=1.0), MIN_SHRINKAGE, 1.0)
 

@@ -248,7 +248,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max))
-        keep = hasattr(self, "model_") and (self.warm_start or epochs is not None)
+        keep = self._keeps_model(epochs)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices), kept_memory():
             torch.manual_seed(seed)
@@ -257,6 +257,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.label_names_ = list(label_texts)
             self._train(texts, targets, sample_weight, stratify, seed, epochs, keep)
         return self
+
+    def _keeps_model(self, epochs) -> bool:
+        """Whether training goes on from the model that is there; `epochs`: those of `partial_fit`, else None."""
+        return hasattr(self, "model_") and (self.warm_start or epochs is not None)
 
     def _start(self, label_texts, problem_type) -> None:
         """Build the model and train nothing."""

@@ -462,11 +462,11 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     def _find_shrinkage(self, texts, targets, names, weight, epochs) -> np.ndarray:
         if self.shrinkage != "auto":
             return np.full(len(names), float(self.shrinkage))
-        goes_on = epochs is not None or (self.warm_start and hasattr(self, "model_"))
-        if goes_on:
-            return getattr(self, "shrinkage_", np.ones(len(names)))
-        if self.max_epochs == 0 or len(texts) < MIN_SHRINKAGE_ROWS:
-            return np.ones(len(names))
+        none = np.ones(len(names))
+        if self._keeps_model(epochs):
+            return getattr(self, "shrinkage_", none)
+        if epochs is not None or self.max_epochs == 0 or len(texts) < MIN_SHRINKAGE_ROWS:
+            return none
         return self._measure_shrinkage(texts, targets, names, weight)
 
     def _measure_shrinkage(self, texts, targets, names, weight) -> np.ndarray:

@@ -56,16 +56,12 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Random
     if rng is None:
         return np.array_split(np.argsort(lengths, kind="stable"), n_batches)
     order = rng.permutation(len(lengths))
-    ends = np.cumsum([len(batch) for batch in np.array_split(order, n_batches)])
-    for window in np.split(order, ends[_window(n_batches) - 1 : -1 : _window(n_batches)]):
+    batches = np.array_split(order, n_batches)  # views: what is sorted in `order` is sorted in them
+    ends = np.cumsum([len(batch) for batch in batches])
+    per_window = max(1, min(WINDOW_BATCHES, n_batches // MIN_WINDOWS))
+    for window in np.split(order, ends[per_window - 1 : -1 : per_window]):
         window[:] = window[np.argsort(lengths[window], kind="stable")]
-    batches = np.split(order, ends[:-1])
     return [batches[i] for i in rng.permutation(n_batches)]
-
-
-def _window(n_batches: int) -> int:
-    """How many batches share a window."""
-    return max(1, min(WINDOW_BATCHES, n_batches // MIN_WINDOWS))
 
 
 def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:

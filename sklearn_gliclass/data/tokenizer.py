@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -43,15 +42,7 @@ def _read_tokenizer(folder, **options):
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "
             "fast tokenizer (a tokenizer.json)."
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, _sentence_length(Path(folder)))
     return add_control_tokens(tokenizer)
-
-
-def _sentence_length(folder: Path) -> float:
-    """The length that a sentence encoder was trained for, which its tokenizer doesn't tell."""
-    path = folder / "sentence_bert_config.json"
-    length = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
-    return length or math.inf
 
 
 def add_control_tokens(tokenizer):

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,15 +20,19 @@ TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
 
 
-def load_tokenizer(folder, config=None):
+def load_tokenizer(folder, config=None, as_trained: bool = False):
     """Load the fast tokenizer of a folder; the control tokens are added where it lacks them.
 
-    `config`: the encoder's, where the folder's own configuration is not that of an encoder.
+    `config`: the encoder's, where the folder's own configuration is not that of an encoder. `as_trained`: texts as
+    long as a sentence encoder was trained with at most, not as long as it has positions for.
     """
     if config is not None:
         return _read_tokenizer(folder, config=config)
     files = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in Path(folder).iterdir()))
-    return copy.deepcopy(_read_once(folder, files))
+    tokenizer = copy.deepcopy(_read_once(folder, files))
+    if as_trained:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, _sentence_length(Path(folder)))
+    return tokenizer
 
 
 @functools.lru_cache(maxsize=4)
@@ -43,6 +48,13 @@ def _read_tokenizer(folder, **options):
             "fast tokenizer (a tokenizer.json)."
         )
     return add_control_tokens(tokenizer)
+
+
+def _sentence_length(folder: Path) -> float:
+    """The length that a sentence encoder was trained for, which its tokenizer doesn't tell."""
+    path = folder / "sentence_bert_config.json"
+    length = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
+    return length or math.inf
 
 
 def add_control_tokens(tokenizer):

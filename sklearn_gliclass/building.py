@@ -12,7 +12,6 @@ import torch
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
-from .model.freezing import is_whole
 from .model.loading import load_encoder, new_encoder
 from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_WEIGHTS, find_checkpoint
 from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
@@ -103,10 +102,7 @@ def _text_encoder(estimator, texts, problem_type, zero_shot):
     folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
     own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
     share = 1.0 if own is None or zero_shot else FINE_TUNING_SHARE
-    # Untrained, it judges worse beyond that length (movie reviews, zero-shot: 0.71 with 256 tokens, 0.65 with 512);
-    # trained, better (the same with 8 rows a class: 0.57 and 0.67).
-    as_trained = zero_shot or is_whole(estimator.freeze_encoder)
-    return load_encoder(folder, whole, own, share), load_tokenizer(folder, as_trained=as_trained)
+    return load_encoder(folder, whole, own, share), load_tokenizer(folder)
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):

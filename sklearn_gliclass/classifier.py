@@ -154,8 +154,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Where models from the hub are kept. Default: the Hugging Face cache.
     max_length : int, optional
         Most tokens of a sequence; longer texts are cut at the end, with a warning, labels never. Default: the
-        encoder's limit (512 for all-MiniLM-L6-v2); of a sentence encoder that is not trained (zero-shot, or
-        ``freeze_encoder=True``) the length that its makers trained it with (256).
+        encoder's limit; of a sentence encoder what it was trained for (256 for all-MiniLM-L6-v2).
     label_names : dict or list, optional
         What the model reads for each label: {label: text}, or texts in the order of the labels.
     text_template : str or callable, optional

@@ -68,17 +68,3 @@ def test_a_text_alone_and_beside_a_long_one(pooling, intents):
     long = " ".join(test["text"])[:1500]
     together = clf.decision_function([short, long])
     np.testing.assert_allclose(together[:1], clf.decision_function([short]), atol=1e-5)
-
-
-def test_trained_it_reads_to_the_end_of_its_positions_and_otherwise_as_far_as_it_was_trained(intents, tmp_path):
-    texts, labels = intents[0]["text"], intents[0]["label"]
-    zero_shot = GLiClassClassifier().fit(None, sorted(labels.unique()))
-    frozen = GLiClassClassifier(max_epochs=0, freeze_encoder=True).fit(texts, labels)
-    trained = GLiClassClassifier(max_epochs=0).fit(texts, labels)
-    given = GLiClassClassifier(max_epochs=0, max_length=300, freeze_encoder=True).fit(texts, labels)
-    lengths = {"zero-shot": 256, "frozen": 256, "trained": 512, "given": 300}
-    fitted = dict(zip(lengths, (zero_shot, frozen, trained, given), strict=True))
-    assert {name: clf.max_length_ for name, clf in fitted.items()} == lengths
-    for clf in (zero_shot, trained):
-        clf.save_pretrained(tmp_path / str(clf.max_length_))
-        assert GLiClassClassifier.from_pretrained(tmp_path / str(clf.max_length_)).max_length_ == clf.max_length_

@@ -20,19 +20,15 @@ TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
 
 
-def load_tokenizer(folder, config=None, as_trained: bool = False):
+def load_tokenizer(folder, config=None):
     """Load the fast tokenizer of a folder; the control tokens are added where it lacks them.
 
-    `config`: the encoder's, where the folder's own configuration is not that of an encoder. `as_trained`: texts as
-    long as a sentence encoder was trained with at most, not as long as it has positions for.
+    `config`: the encoder's, where the folder's own configuration is not that of an encoder.
     """
     if config is not None:
         return _read_tokenizer(folder, config=config)
     files = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in Path(folder).iterdir()))
-    tokenizer = copy.deepcopy(_read_once(folder, files))
-    if as_trained:
-        tokenizer.model_max_length = min(tokenizer.model_max_length, _sentence_length(Path(folder)))
-    return tokenizer
+    return copy.deepcopy(_read_once(folder, files))
 
 
 @functools.lru_cache(maxsize=4)
@@ -47,6 +43,7 @@ def _read_tokenizer(folder, **options):
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "
             "fast tokenizer (a tokenizer.json)."
         )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, _sentence_length(Path(folder)))
     return add_control_tokens(tokenizer)
 
 

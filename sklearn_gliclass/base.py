@@ -40,8 +40,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     _parameter_constraints: dict = CONSTRAINTS
 
-    def _keep(self, arguments):
-        """Keep the arguments of a subclass's `__init__`, its ``locals()``, each under its own name and as it is."""
+    def _set_hyperparameters(self, arguments):
+        """What a subclass's `__init__` does: its arguments, given as ``locals()``, become attributes as they are."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)

@@ -370,7 +370,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         verbose=0,
         random_state=None,
     ):
-        self._keep(locals())
+        self._set_hyperparameters(locals())
 
     def __sklearn_clone__(self):
         # Models that give advice are used as they are: a clone of a fitted one would not be fitted.

@@ -323,7 +323,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         verbose=0,
         random_state=None,
     ):
-        self._keep(locals())
+        self._set_hyperparameters(locals())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

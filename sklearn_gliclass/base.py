@@ -119,8 +119,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices), kept_memory():
             torch.manual_seed(seed)
+            start = None if keep else build(self, [*texts, *label_texts], targets.problem_type)
+            self._check_model((self.model_ if keep else start.model).config)
             if not keep:
-                self._adopt(build(self, [*texts, *label_texts], targets.problem_type))
+                self._adopt(start)
             self.label_names_ = list(label_texts)
             self._train(texts, targets, sample_weight, stratify, seed, epochs, keep)
         return self
@@ -191,6 +193,8 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         with self._elastic(goes_on):
             self.net_.partial_fit(train, epochs=epochs)
             if epochs is None:
+                if not (self.ewc_lambda and goes_on):  # else earlier data hold the labels
+                    self._settle(train)
                 self._reinforce(train, valid, seed)
         self._remember(train, seed)
         self.model_.eval()
@@ -199,6 +203,12 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 forget(module)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
+
+    def _check_model(self, config) -> None:
+        """What the model that is to be trained can't do raises: nothing, but for the classifier."""
+
+    def _settle(self, train: TextDataset) -> None:
+        """What `fit` does after the supervised epochs, before reinforcement: nothing, but for the classifier."""
 
     def _reinforces(self) -> bool:
         """Whether `fit` trains on after the supervised epochs."""

@@ -23,6 +23,7 @@ from .targets import (
     read_class_targets,
 )
 from .training import RLTrainer, RLTrainerConfig
+from .training.centroids import LABEL_CENTROID_SHARE, can_draw, draw_labels
 
 
 class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
@@ -138,10 +139,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Optimiser, by its name in transformers.
     max_epochs : int, optional
         Passes over the data; 0 trains nothing. Default: as many as give 48 optimiser steps per square root of
-        the number of batches (in batches of 32, up to 32 samples 48 steps, 100 samples 85, 1,000 samples 268), 3 at
-        least.
-    batch_size : int, default=32
-        Samples in a forward pass of the training.
+        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least.
+    batch_size : int, optional
+        Samples in a forward pass of the training. Default: 32, of fewer than 96 samples a third, and 16 at least.
     gradient_accumulation_steps : int, default=1
         Forward passes per optimiser step.
     lr_scheduler_type : str, default="linear"
@@ -215,6 +215,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     class_weight : {"balanced"}, dict or None, default=None
         Weights of the classes in the loss. Multi-label: of each class's positives; "balanced" gives the
         positives and the negatives of each class the same total.
+    label_centroid_share : float, optional
+        Single-label: after the training each label's state moves so far, from 0 to 1, to the mean of its class's
+        texts; `partial_fit` moves none. Default: 0.5 where labels are points beside the texts', in the architecture
+        "bi-encoder" with the scorer "simple", and 0 elsewhere, where it can't be done.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Multi-label: probability from which on a label is predicted; a text without any is "none of these".
 
@@ -244,8 +248,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     ewc_ : dict
         What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
     training_args_ : TrainingArguments
-        What the training loop was told, with everything resolved: `max_epochs` and `others_lr` are the numbers that
-        None stood for. `partial_fit` leaves it as the first training has set it.
+        What the training loop was told, with everything resolved: `max_epochs`, `batch_size` and `others_lr` are the
+        numbers that None stood for. `partial_fit` leaves it as the first training has set it.
+    label_centroid_share_ : float
+        `label_centroid_share`, or what None stood for.
     max_length_ : int
         Most tokens of a sequence: `max_length`, or what None stood for.
     logit_offset_ : float
@@ -286,6 +292,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
         "class_weight": [StrOptions({"balanced"}), dict, None],
+        "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
         "rl": [RLTrainerConfig, None],
         "reward_components": [dict, list, tuple, None],
@@ -340,7 +347,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         others_weight_decay=0.0,
         optim="adamw_torch",
         max_epochs=None,
-        batch_size=32,
+        batch_size=None,
         gradient_accumulation_steps=1,
         lr_scheduler_type="linear",
         warmup_ratio=0.1,
@@ -350,6 +357,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         label_names=None,
         text_template=None,
         class_weight=None,
+        label_centroid_share=None,
         threshold=0.5,
         shuffle_labels=True,
         freeze_encoder=False,
@@ -463,6 +471,22 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                     f"{name} is read by reinforcement learning alone, and rl is None; set rl=RLTrainerConfig(), or "
                     f"leave {name}=None."
                 )
+
+    def _check_model(self, config):
+        """What moves labels raises where labels can't be moved."""
+        share, can = self.label_centroid_share, can_draw(config)
+        if share and not can:
+            raise ValueError(
+                f"label_centroid_share={share!r} has no effect here: labels can be moved where y is single-label, "
+                'architecture_type="bi-encoder" and scorer_type="simple", and this model has '
+                f"problem_type={config.problem_type!r}, architecture_type={config.architecture_type!r}, "
+                f"scorer_type={config.scorer_type!r}. Leave label_centroid_share=None."
+            )
+        self.label_centroid_share_ = (LABEL_CENTROID_SHARE if can else 0.0) if share is None else float(share)
+
+    def _settle(self, train):
+        if self.label_centroid_share_ and len(self.net_.history):
+            draw_labels(self.net_, train, self.label_centroid_share_)
 
     def _reinforces(self):
         return self.rl is not None

@@ -127,8 +127,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Optimiser, by its name in transformers.
     max_epochs : int, optional
         Passes over the data; 0 trains nothing. Default: as many as give 48 optimiser steps per square root of
-        the number of batches (in batches of 32, up to 32 samples 48 steps, 100 samples 85, 1,000 samples 268), 3 at
-        least.
+        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least.
     batch_size : int, default=16
         Samples in a forward pass of the training.
     gradient_accumulation_steps : int, default=1
@@ -224,8 +223,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     ewc_ : dict
         What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
     training_args_ : TrainingArguments
-        What the training loop was told, with everything resolved: `max_epochs` and `others_lr` are the numbers that
-        None stood for. `partial_fit` leaves it as the first training has set it.
+        What the training loop was told, with everything resolved: `max_epochs`, `batch_size` and `others_lr` are the
+        numbers that None stood for. `partial_fit` leaves it as the first training has set it.
     max_length_ : int
         Most tokens of a sequence: `max_length`, or what None stood for.
     n_features_in_ : int

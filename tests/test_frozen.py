@@ -119,7 +119,8 @@ def test_equal_for_regression():
 def test_equal_to_a_plain_loop():
     """Projectors, cosine and scale, by hand and by torch alone, on states of one text after the other."""
     constant = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": None}
-    options = {**EXACT, **constant, "max_epochs": 7, "batch_size": 8, "text_contrastive_loss_coef": 0}
+    options = {**EXACT, **constant, "max_epochs": 7, "batch_size": 8, "text_contrastive_loss_coef": 0,
+               "label_centroid_share": 0}  # fmt: skip
     clf = tiny(freeze_encoder=True, **options)
     trained = clone(clf).fit(TEXTS, LABELS)
     start = clone(clf).set_params(max_epochs=0).fit(TEXTS, LABELS)

@@ -73,7 +73,8 @@ def test_both_estimators_document_shared_hyperparameters_alike():
 
     classifier, regressor = map(entries, ESTIMATORS)
     assert regressor.pop('shrinkage : float or "auto", default="auto"')
-    assert regressor.pop("batch_size : int, default=16") == classifier.pop("batch_size : int, default=32")
+    default = " Default: 32, of fewer than 96 samples a third, and 16 at least."
+    assert regressor.pop("batch_size : int, default=16") + default == classifier.pop("batch_size : int, optional")
     assert {name: classifier[name] for name in regressor} == regressor
 
 
@@ -138,6 +139,8 @@ EFFECTS = [
     (BI, {"freeze_encoder": 1}),
     (BI, {"early_stopping": True, "validation_fraction": 0.25}),
     ({"early_stopping": True, "validation_fraction": 0.25}, {"validation_fraction": 0.5}),
+    (BI, {"label_centroid_share": 0}),
+    (BI, {"label_centroid_share": 1.0}),
     (BI, {"class_weight": {"sports": 5.0, "politics": 1.0}}),
     (BI, {"random_state": 1}),
 ]

@@ -30,6 +30,8 @@ class TextDataset:
         The texts, where someone beside the model reads them.
     """
 
+    label_states = None  # of a frozen label encoder, where the data carry them
+
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
                  shuffle_labels, texts=None):  # fmt: skip
         self.layout = layout
@@ -49,13 +51,14 @@ class TextDataset:
         """Ids and target of one text, as skorch's helpers expect of a data set."""
         return self.tokens[row], self.targets[row]
 
-    def evaluation_batches(self, batch_size: int):
-        """Yield batches by length, with all labels in their order, in chunks that fit a prompt.
+    def evaluation_batches(self, batch_size: int, rows: np.ndarray | None = None):
+        """Yield batches by length, with all labels in their order, in chunks that fit a prompt; `rows`: of these.
 
         What a label encoder reads is not in them: it is the same for all, see :meth:`evaluation_labels`.
         """
         chunks = label_chunks(self.n_labels, self.max_labels)
-        for rows in bucketed_batches(self.tokens.lengths, batch_size, None):
+        chosen = np.arange(len(self)) if rows is None else rows
+        for rows in (chosen[part] for part in bucketed_batches(self.tokens.lengths[chosen], batch_size, None)):
             targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
             yield Batch(targets, rows, chunks=[self._text_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
 

@@ -19,7 +19,7 @@ CONSTRAINTS = {
     "others_weight_decay": [Interval(Real, 0, None, closed="left")],
     "optim": [StrOptions(set(OPTIMIZERS))],
     "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     "gradient_accumulation_steps": [Interval(Integral, 1, None, closed="left")],
     "lr_scheduler_type": [StrOptions(set(SCHEDULES))],
     "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
@@ -42,6 +42,7 @@ RL_CONSTRAINTS = {
 
 STEPS_PER_ROOT = 48  # optimiser steps per square root of the number of batches
 MIN_EPOCHS = 3
+BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # the first, but so many batches where these are not too small
 
 
 @dataclass
@@ -62,9 +63,9 @@ class TrainingArguments(BaseEstimator):
         Optimiser, by its name in transformers.
     max_epochs : int or None, default=None
         Passes over the data. None: as many as give 48 optimiser steps per square root of the number of batches
-        (in batches of 32, up to 32 samples 48 steps, 100 samples 85, 1,000 samples 268), 3 at least.
-    batch_size : int, default=32
-        Samples in a forward pass.
+        (for one batch 48, for ten 152, for a hundred 480), 3 at least.
+    batch_size : int or None, default=None
+        Samples in a forward pass. None: 32, of fewer than 96 samples a third, and 16 at least.
     gradient_accumulation_steps : int, default=1
         Forward passes per optimiser step.
     lr_scheduler_type : str, default="linear"
@@ -90,7 +91,7 @@ class TrainingArguments(BaseEstimator):
     others_weight_decay: float = 0.0
     optim: str = "adamw_torch"
     max_epochs: int | None = None
-    batch_size: int = 32
+    batch_size: int | None = None
     gradient_accumulation_steps: int = 1
     lr_scheduler_type: str = "linear"
     warmup_ratio: float = 0.1
@@ -135,9 +136,16 @@ class TrainingArguments(BaseEstimator):
         """Raise ``InvalidParameterError`` (a ValueError and TypeError) for a value that is not allowed."""
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
 
+    def resolve_batch_size(self, n_samples: int) -> int:
+        """`batch_size`, or the number that None stands for."""
+        if self.batch_size is not None:
+            return self.batch_size
+        # A few large batches are nearly the same in each epoch: steps that differ learn what new texts share too.
+        return min(BATCH_SIZE, max(MIN_BATCH_SIZE, -(-n_samples // MIN_BATCHES)))
+
     def steps_per_epoch(self, n_samples: int) -> int:
         """Optimiser steps in a pass over `n_samples`."""
-        batches = -(-n_samples // self.batch_size)
+        batches = -(-n_samples // self.resolve_batch_size(n_samples))
         return -(-batches // self.gradient_accumulation_steps)
 
     def resolve_epochs(self, n_samples: int) -> int:
@@ -145,13 +153,17 @@ class TrainingArguments(BaseEstimator):
         if self.max_epochs is not None:
             return self.max_epochs
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
-        batches = max(1.0, n_samples / (self.batch_size * self.gradient_accumulation_steps))
+        samples_per_step = self.resolve_batch_size(n_samples) * self.gradient_accumulation_steps
+        batches = max(1.0, n_samples / samples_per_step)
         return max(MIN_EPOCHS, round(STEPS_PER_ROOT * math.sqrt(batches) / self.steps_per_epoch(n_samples)))
 
     def resolve(self, n_samples: int) -> "TrainingArguments":
-        """A copy with what None stands for in `max_epochs` and `others_lr`."""
-        others_lr = self.lr if self.others_lr is None else self.others_lr
-        return clone(self).set_params(max_epochs=self.resolve_epochs(n_samples), others_lr=others_lr)
+        """A copy with what None stands for in `max_epochs`, `batch_size` and `others_lr`."""
+        return clone(self).set_params(
+            max_epochs=self.resolve_epochs(n_samples),
+            batch_size=self.resolve_batch_size(n_samples),
+            others_lr=self.lr if self.others_lr is None else self.others_lr,
+        )
 
 
 @dataclass

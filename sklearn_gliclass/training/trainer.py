@@ -159,10 +159,10 @@ class Trainer(skorch.NeuralNet):
 
     def get_iterator(self, dataset, training=False):
         """Batches of like lengths; in training their order is random, anew in each epoch."""
-        args = self.args_
+        args, batch_size = self.args_, self.args_.resolve_batch_size(len(dataset))
         if training:
-            return Epochs(dataset, args.batch_size, self.rng_, args.gradient_accumulation_steps)
-        return Epochs(dataset, args.batch_size)
+            return Epochs(dataset, batch_size, self.rng_, args.gradient_accumulation_steps)
+        return Epochs(dataset, batch_size)
 
     def infer(self, x, **fit_params):
         """The model's output for a batch of training."""
@@ -249,6 +249,23 @@ class Trainer(skorch.NeuralNet):
             ]
 
     @torch.no_grad()
+    def embed(self, dataset: TextDataset, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where texts and labels of a plain bi-encoder are.
+
+        Returns the projected texts (rows, hidden) of some rows, as the scorer takes them, and the states (labels,
+        hidden) of all labels before their projection.
+        """
+        shared = self._shared_inputs(dataset)
+        batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows))
+        texts = torch.cat([self._run(batch.chunks[0], **shared[0]).text_embeddings for batch in batches])
+        place = np.empty(len(dataset), np.int64)
+        place[np.concatenate([batch.rows for batch in batches])] = np.arange(len(rows))
+        labels = dataset.label_states  # of a frozen encoder
+        if labels is None:
+            labels = torch.cat([chunk["class_states"] for chunk in shared])
+        return texts[torch.from_numpy(place[rows])], labels.to(self.device, weight_dtype(self.dtype))
+
+    @torch.no_grad()
     def _all_logits(self, batch, shared):
         """Logits of all labels, chunk by chunk."""
         self._set_training(False)
@@ -268,7 +285,8 @@ class Trainer(skorch.NeuralNet):
     def forward_iter(self, X, training=False, device="cpu"):
         """Yield the logits (n, labels) of a data set, in the order of its rows."""
         dataset = self.get_dataset(X)
-        batches, shared = list(dataset.evaluation_batches(self.args_.batch_size)), self._shared_inputs(dataset)
+        batch_size = self.args_.resolve_batch_size(len(dataset))
+        batches, shared = list(dataset.evaluation_batches(batch_size)), self._shared_inputs(dataset)
         logits = torch.cat([self._all_logits(batch, shared) for batch in batches]).to(device)
         yield logits[np.argsort(np.concatenate([batch.rows for batch in batches]))]
 

@@ -31,6 +31,22 @@ def test_identity_projector_gives_its_input_back(activation):
     torch.testing.assert_close(projector(x), x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_rows", [3, 40])
+def test_outputs_are_fitted_by_the_least_change(n_rows):
+    projector = randomize(Projector(6, 12, 4, "gelu")).double()
+    x, wanted = torch.randn(n_rows, 6).double(), torch.randn(n_rows, 4).double()
+    before = arrays(projector)
+    hidden = projector.act(projector.linear_1(x)).detach().numpy()
+    projector.fit_outputs(x, wanted)
+    after = arrays(projector)
+    missing = wanted.numpy() - hidden @ before["linear_2.weight"].T - before["linear_2.bias"]
+    least = np.linalg.lstsq(hidden, missing, rcond=None)[0]  # of all solutions the smallest
+    np.testing.assert_allclose(after["linear_2.weight"] - before["linear_2.weight"], least.T, atol=1e-8)
+    np.testing.assert_array_equal(after["linear_2.bias"], before["linear_2.bias"])
+    if n_rows == 3:
+        torch.testing.assert_close(projector(x), wanted)
+
+
 def test_identity_projector_is_trained_as_any_other():
     projector = Projector(6, 12, 6, "gelu")
     projector.init_identity()

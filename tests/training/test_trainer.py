@@ -121,6 +121,16 @@ def test_epochs_left_open_are_a_number_of_steps():
     assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
 
 
+def test_batches_left_open_are_a_third_of_few_samples():
+    args = TrainingArguments()
+    assert [args.resolve_batch_size(n) for n in (1, 16, 48, 50, 64, 95, 96, 8000)] == [16, 16, 16, 17, 22, 32, 32, 32]
+    assert [args.resolve_epochs(n) for n in (8, 48, 320)] == [48, 28, 15]  # 48 steps * sqrt(batches) / batches
+    assert args.resolve(50).batch_size == 17
+    clf = GLiClassClassifier(**{**TINY, "max_epochs": 1}).fit(TEXTS * 6, LABELS * 6)  # 48 rows
+    assert [batch["train_batch_size"] for batch in clf.history_[0, "batches"]] == [16, 16, 16]
+    assert (clf.batch_size, clf.training_args_.batch_size) == (None, 16)
+
+
 def test_training_args_are_what_none_stood_for():
     clf = fitted(max_epochs=None, others_lr=None, lr=3e-3)
     assert (clf.max_epochs, clf.others_lr) == (None, None)
@@ -229,7 +239,7 @@ def test_validation_encodes_the_labels_once_for_all_batches(architecture, dtype,
     options = {"encoder_config": TINY_ENCODERS[ENCODERS[architecture]], "architecture_type": architecture}
     clf = GLiClassClassifier(
         **{**TINY, **options, "dtype": dtype, "max_num_classes": 4, "batch_size": 5, "max_epochs": 2}, random_state=0,
-        early_stopping=True, validation_fraction=0.5, n_iter_no_change=9,
+        early_stopping=True, validation_fraction=0.5, n_iter_no_change=9, label_centroid_share=0,
     ).fit(texts, labels)  # fmt: skip
     valid = clf.net_.valid
     # 12 rows are 3 batches, 6 labels 2 chunks: one call for each chunk and epoch.

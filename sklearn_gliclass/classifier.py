@@ -217,8 +217,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         positives and the negatives of each class the same total.
     label_centroid_share : float, optional
         Single-label: after the training each label's state moves so far, from 0 to 1, to the mean of its class's
-        texts; `partial_fit` moves none. Default: 0.5 where labels are points beside the texts', in the architecture
-        "bi-encoder" with the scorer "simple", and 0 elsewhere, where it can't be done.
+        texts. `partial_fit`, and warm starts with `ewc_lambda`, move none. Default: 0.5 where labels are points
+        beside the texts', in the architecture "bi-encoder" with the scorer "simple", and 0 elsewhere, where it can't
+        be done.
     threshold : float or array-like of shape (n_classes,), default=0.5
         Multi-label: probability from which on a label is predicted; a text without any is "none of these".
 

@@ -48,13 +48,12 @@ def draw_labels(net, dataset: TextDataset, share: float) -> None:
 
 
 def _rows(dataset: TextDataset) -> np.ndarray:
-    """Rows spread evenly over those of each class, by its likeliest class where a row has probabilities."""
+    """Rows, ascending, spread evenly over those of each class, by its likeliest class where a row has probabilities."""
     classes = dataset.targets if dataset.targets.ndim == 1 else dataset.targets.argmax(axis=1)
     order = np.argsort(classes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
-    return np.concatenate([
-        group[np.linspace(0, len(group) - 1, min(len(group), ROWS_A_CLASS)).round().astype(int)] for group in groups
-    ])  # fmt: skip
+    spread = [np.linspace(0, len(group) - 1, min(len(group), ROWS_A_CLASS)).round().astype(int) for group in groups]
+    return np.sort(np.concatenate([group[places] for group, places in zip(groups, spread, strict=True)]))
 
 
 def _memberships(dataset: TextDataset, rows: np.ndarray) -> torch.Tensor:

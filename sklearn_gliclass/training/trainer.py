@@ -252,18 +252,16 @@ class Trainer(skorch.NeuralNet):
     def embed(self, dataset: TextDataset, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Where texts and labels of a plain bi-encoder are.
 
-        Returns the projected texts (rows, hidden) of some rows, as the scorer takes them, and the states (labels,
-        hidden) of all labels before their projection.
+        Returns the projected texts (rows, hidden) of some rows, in ascending order, as the scorer takes them, and the
+        states (labels, hidden) of all labels before their projection.
         """
         shared = self._shared_inputs(dataset)
         batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows))
         texts = torch.cat([self._run(batch.chunks[0], **shared[0]).text_embeddings for batch in batches])
-        place = np.empty(len(dataset), np.int64)
-        place[np.concatenate([batch.rows for batch in batches])] = np.arange(len(rows))
         labels = dataset.label_states  # of a frozen encoder
         if labels is None:
             labels = torch.cat([chunk["class_states"] for chunk in shared])
-        return texts[torch.from_numpy(place[rows])], labels.to(self.device, weight_dtype(self.dtype))
+        return _in_order(texts, batches), labels.to(self.device, weight_dtype(self.dtype))
 
     @torch.no_grad()
     def _all_logits(self, batch, shared):
@@ -288,7 +286,7 @@ class Trainer(skorch.NeuralNet):
         batch_size = self.args_.resolve_batch_size(len(dataset))
         batches, shared = list(dataset.evaluation_batches(batch_size)), self._shared_inputs(dataset)
         logits = torch.cat([self._all_logits(batch, shared) for batch in batches]).to(device)
-        yield logits[np.argsort(np.concatenate([batch.rows for batch in batches]))]
+        yield _in_order(logits, batches)
 
     def predict_proba(self, X):
         """Probabilities (n, labels) of a data set; for regression the standardised values."""
@@ -315,6 +313,11 @@ class Trainer(skorch.NeuralNet):
         else:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         return tags
+
+
+def _in_order(results: torch.Tensor, batches) -> torch.Tensor:
+    """What the batches gave, one after the other, in the order of the data set's rows."""
+    return results[np.argsort(np.concatenate([batch.rows for batch in batches]))]
 
 
 # problem_type -> what the logits stand for

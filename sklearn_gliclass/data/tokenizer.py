@@ -28,7 +28,17 @@ def load_tokenizer(folder, config=None):
     if config is not None:
         return _read_tokenizer(folder, config=config)
     files = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in Path(folder).iterdir()))
-    return copy.deepcopy(_read_once(folder, files))
+    return _copy(_read_once(folder, files))
+
+
+def _copy(tokenizer):
+    """A deep copy that is spared walking through the vocabulary: a copy of the dictionary will do."""
+    flat = [value for value in vars(tokenizer).values() if type(value) is dict and _is_vocabulary(value)]
+    return copy.deepcopy(tokenizer, {id(value): value.copy() for value in flat})
+
+
+def _is_vocabulary(values: dict) -> bool:
+    return all(type(token) is str and type(index) is int for token, index in values.items())
 
 
 @functools.lru_cache(maxsize=4)

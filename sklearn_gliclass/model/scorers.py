@@ -21,6 +21,13 @@ def _score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Se
     )
 
 
+def _dot(text: Tensor, classes: Tensor) -> Tensor:
+    """Dot products (batch, labels) of texts (batch, hidden) and labels (batch or 1, labels, hidden)."""
+    if classes.shape[0] == 1:
+        return text @ classes[0].T
+    return torch.einsum("bd,bcd->bc", text, classes)
+
+
 class DotScorer(nn.Module):
     """Dot product of text and label."""
 
@@ -31,9 +38,73 @@ class DotScorer(nn.Module):
         """It is one."""
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
-        if classes.shape[0] == 1:
-            return text @ classes[0].T
-        return torch.einsum("bd,bcd->bc", text, classes)
+        return _dot(text, classes)
+
+
+class _PairLayers(torch.autograd.Function):
+    """``relu(dropout([text, label, text factor * label factor] @ first.T + bias)) @ last``, for each text and label.
+
+    Most of a step with the scorer "weighted-dot" is in here. The first layer acts on a concatenation: each part is
+    multiplied by itself, once and not once per pair. Its outputs (batch, labels, units) are by far the largest
+    numbers of the model; they are worked on in place, and kept once: where one of them is 0, be it by the activation
+    or by dropout, no gradient goes through it.
+    """
+
+    @staticmethod
+    def forward(ctx, text, label, text_factor, label_factor, first, bias, last, share: float):
+        of_text, of_label, of_product = first.chunk(3, dim=1)
+        product = text_factor * label_factor  # (B, C, D)
+        hidden = F.linear(product, of_product)
+        hidden += F.linear(text, of_text, bias)
+        hidden += F.linear(label, of_label)
+        hidden.relu_()
+        ctx.kept = 1.0
+        if share:
+            hidden, ctx.kept = _drop(hidden, share)
+        last = last.to(hidden.dtype) / ctx.kept
+        ctx.save_for_backward(text, label, text_factor, label_factor, first, last, product, hidden)
+        return hidden @ last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        text, label, text_factor, label_factor, first, last, product, hidden = ctx.saved_tensors
+        dtype = hidden.dtype
+        of_text, of_label, of_product = first.to(dtype).chunk(3, dim=1)
+        gradient = gradient.to(dtype)
+        d_last = gradient.flatten() @ hidden.flatten(0, 1) / ctx.kept
+        d_hidden = torch.ops.aten.threshold_backward(gradient.unsqueeze(-1) * last, hidden, 0.0)
+        d_of_text = d_hidden.sum(dim=1, keepdim=True)  # (B, 1, 4D)
+        d_of_label = d_hidden if len(label) > 1 else d_hidden.sum(dim=0, keepdim=True)  # (B or 1, C, 4D)
+        d_product = d_hidden @ of_product
+        # Each part of the weight's gradient is written where it belongs.
+        d_first = torch.empty_like(first, dtype=dtype)
+        parts = ((d_of_text, text), (d_of_label, label), (d_hidden, product))
+        for part, (outputs, inputs) in zip(d_first.chunk(3, dim=1), parts, strict=True):
+            torch.mm(outputs.flatten(0, 1).T, inputs.flatten(0, 1).to(dtype), out=part)
+        return (
+            d_of_text @ of_text,
+            d_of_label @ of_label,
+            (d_product * label_factor).sum(dim=1, keepdim=True),
+            (d_product * text_factor).sum_to_size(label_factor.shape),
+            d_first,
+            d_of_text.flatten(0, 1).sum(dim=0),
+            d_last,
+            None,
+        )
+
+
+def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
+    """Values of which a share, in steps of 1 / 65,536, is set to 0; and the share that is kept.
+
+    torch's dropout draws 32 random bits or more for each value, in one thread; 16 do.
+    """
+    n_dropped = round(share * 2**16)
+    drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+    lots, last = drawn.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15 - 1
+    if values.dtype.itemsize >= 4:  # which holds a lot as it is: one pass does, values where the lot is larger, else 0
+        return torch.ops.aten.threshold_backward(values, lots.to(values.dtype), last), 1.0 - n_dropped / 2**16
+    return values.masked_fill_(lots <= last, 0.0), 1.0 - n_dropped / 2**16
 
 
 class WeightedDotScorer(nn.Module):
@@ -55,12 +126,12 @@ class WeightedDotScorer(nn.Module):
     def forward(self, text, classes, text_mask=None, class_mask=None):
         text_sum, text_factor = self.proj_text(text).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D) each
         label_sum, label_factor = self.proj_label(classes).chunk(2, dim=-1)  # (B or 1, C, D) each
-        first = self.out_mlp[0]
-        # The first layer acts on a concatenation: each part is multiplied once, not once per pair.
-        of_text, of_label, of_product = first.weight.split(self.width, dim=1)
-        hidden = F.linear(text_sum, of_text, first.bias) + F.linear(label_sum, of_label)
-        hidden = hidden + F.linear(text_factor * label_factor, of_product)  # (B, C, 4D)
-        return self.out_mlp[1:](hidden).squeeze(-1)
+        first, dropout, _, last = self.out_mlp
+        share = dropout.p if self.training else 0.0
+        pair_layers = _PairLayers.apply(
+            text_sum, label_sum, text_factor, label_factor, first.weight, first.bias, last.weight[0], share
+        )
+        return pair_layers + last.bias
 
     @torch.no_grad()
     def init_dot_product(self) -> None:
@@ -113,12 +184,14 @@ class HopfieldScorer(nn.Module):
         self.mlp = _score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
-        memory = text.unsqueeze(1)  # (B, 1, D)
-        attention = (self.q_proj(classes) * self.k_proj(memory)).sum(-1, keepdim=True) * self.beta  # (B, C, 1)
+        attention = _dot(self.k_proj(text), self.q_proj(classes)) * self.beta  # (B, C)
         if class_mask is not None:
-            attention = attention.masked_fill(~class_mask.bool().unsqueeze(-1), torch.finfo(attention.dtype).min)
-        retrieved = attention.softmax(dim=1) * self.v_proj(memory)  # (B, C, D)
-        return self.mlp(classes + retrieved).squeeze(-1)
+            attention = attention.masked_fill(~class_mask.bool(), torch.finfo(attention.dtype).min)
+        attention = attention.softmax(dim=1).unsqueeze(-1)
+        # The first layer acts on a sum, label + attention * value: each part is multiplied once, not once per pair.
+        first = self.mlp[0]
+        of_value = F.linear(self.v_proj(text), first.weight).unsqueeze(1)  # (B, 1, H)
+        return self.mlp[1:](first(classes) + attention * of_value).squeeze(-1)
 
 
 class CrossAttentionScorer(nn.Module):

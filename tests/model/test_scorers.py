@@ -5,7 +5,13 @@ import pytest
 import torch
 from tiny_models import randomize, tiny_config
 
-from sklearn_gliclass.model.scorers import DOT_PRODUCT_SCORERS, MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
+from sklearn_gliclass.model.scorers import (
+    DOT_PRODUCT_SCORERS,
+    MLP_HIDDEN_SIZES,
+    SCORERS,
+    TOKEN_SCORERS,
+    _drop,
+)
 
 WIDTH, HEADS = 8, 2
 
@@ -192,6 +198,57 @@ def test_weighted_dot_learns_with_all_of_its_weights_from_a_dot_product():
         assert not torch.equal(weight, start[name]), name
         if name == "out_mlp.0.weight":  # the units that started without effect have learnt too
             assert (weight[32:] != start[name][32:]).any(dim=1).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("n_prompts", [1, 3], ids=["shared labels", "own labels"])
+def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
+    """Each input and each weight against finite differences; a seed makes dropout take the same units every time."""
+    scorer = randomize(
+        SCORERS["weighted-dot"](tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=share), 4)
+    )
+    scorer.double().train()
+    generator = torch.Generator().manual_seed(2)
+    text = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    classes = torch.randn(n_prompts, 5, 4, generator=generator, dtype=torch.float64)
+    names, weights = zip(*scorer.named_parameters(), strict=True)
+
+    def score(text, classes, *weights):
+        torch.manual_seed(0)
+        return torch.func.functional_call(scorer, dict(zip(names, weights, strict=True)), (text, classes))
+
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(score, [x.detach().requires_grad_() for x in (text, classes, *weights)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_of_hidden_units(share, dtype):
+    """As many as a binomial distribution allows, anywhere; the others stay as they are."""
+    torch.manual_seed(0)
+    values = torch.rand(50, 40, 51).add(1.0).to(dtype)
+    dropped, kept = _drop(values.clone(), share)
+    gone = dropped == 0
+    assert kept == pytest.approx(1 - share, abs=2**-17)
+    for axis in ((0, 1), (0, 2), (1, 2)):
+        n = values.numel() / gone.sum(axis).numel()
+        assert (gone.double().mean(axis) - share).abs().max() < 5 * (share * (1 - share) / n) ** 0.5
+    assert torch.equal(dropped[~gone], values[~gone])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_dropout_of_weighted_dot_keeps_the_mean_and_is_for_training_only(share):
+    config = tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=share)
+    scorer = randomize(SCORERS["weighted-dot"](config, 16)).eval()
+    text, classes = torch.randn(1, 16), torch.randn(1, 4, 16)
+    with torch.no_grad():
+        exact = scorer(text, classes)
+        torch.testing.assert_close(scorer(text, classes), exact)
+        drawn = scorer.train()(text.expand(20_000, -1), classes)
+    torch.testing.assert_close(
+        drawn.mean(dim=0, keepdim=True), exact, rtol=0.0, atol=5 * float(drawn.std(dim=0).max()) / 140 + 1e-5
+    )
+    assert (drawn.std(dim=0) > 1e-3).all() == bool(share)
 
 
 def test_cross_attention_needs_a_divisible_width():

@@ -159,7 +159,9 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _labels_per_prompt(self) -> int | None:
         """Regression reads all of its outputs at once."""
-        return None if self.config_.problem_type == "regression" else self.max_num_classes
+        if self.config_.problem_type == "regression":
+            return None
+        return self.config_.max_num_classes if self.max_num_classes is None else self.max_num_classes
 
     def _train(self, texts, targets, sample_weight, stratify, seed, epochs, goes_on) -> None:
         layout = self._layout(self.label_names_)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .model import GLiClassModel
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
+LABELS_IN_PROMPT, LABELS_APART = 25, 200  # labels that cost a text's length, and labels that cost one reading a batch
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
 
 
@@ -145,6 +146,8 @@ def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type) ->
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
+    if estimator.max_num_classes is None:
+        fields["max_num_classes"] = _max_num_classes(estimator)
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
@@ -171,6 +174,12 @@ def _logit_scale(estimator, problem_type) -> float:
     fused, regression = estimator.architecture_type == "bi-encoder-fused", problem_type == "regression"
     large = estimator.normalize_features and not fused and not regression
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
+
+
+def _max_num_classes(estimator) -> int:
+    """What ``max_num_classes=None`` stands for."""
+    cheap = estimator.architecture_type == "bi-encoder" and estimator.scorer_type == "simple"
+    return LABELS_APART if cheap else LABELS_IN_PROMPT
 
 
 @torch.no_grad()

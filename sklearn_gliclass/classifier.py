@@ -65,9 +65,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     problem_type : str, optional
         "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
         a y that does not fit raises.
-    max_num_classes : int, default=25
+    max_num_classes : int or None, default=None
         Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks.
+        others, and prediction scores the labels in chunks. None: 25, but 200 in the plain bi-encoder with the
+        scorer "simple", where a batch shares its labels and a further one costs little; of a checkpoint its own.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03
@@ -232,8 +233,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     model_ : GLiClassModel
         The torch model.
     config_ : GLiClassModelConfig
-        Its configuration, with everything resolved: sizes, ids of the control tokens, `logit_scale_init_value`,
-        `tie_encoders`, `problem_type`.
+        Its configuration, with everything resolved: sizes, ids of the control tokens, `max_num_classes`,
+        `logit_scale_init_value`, `tie_encoders`, `problem_type`.
     tokenizer_ : PreTrainedTokenizerFast
         The text's tokenizer.
     label_tokenizer_ : PreTrainedTokenizerFast or None
@@ -316,7 +317,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         projector_hidden_act="gelu",
         vocab_size=None,
         problem_type=None,
-        max_num_classes=25,
+        max_num_classes=None,
         use_lstm=False,
         initializer_range=0.03,
         scorer_type="simple",

@@ -24,7 +24,7 @@ MODEL_CONSTRAINTS = {
     "hidden_size": [_positive, None],
     "projector_hidden_act": [str],
     "vocab_size": [_positive, None],
-    "max_num_classes": [Interval(Integral, 2, None, closed="left")],
+    "max_num_classes": [Interval(Integral, 2, None, closed="left"), None],
     "use_lstm": ["boolean"],
     "initializer_range": [Interval(Real, 0, None, closed="left")],
     "scorer_type": [StrOptions(set(SCORERS))],

@@ -53,9 +53,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     problem_type : str, optional
         "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
         a y that does not fit raises.
-    max_num_classes : int, default=25
+    max_num_classes : int or None, default=None
         Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks.
+        others, and prediction scores the labels in chunks. None: 25, but 200 in the plain bi-encoder with the
+        scorer "simple", where a batch shares its labels and a further one costs little; of a checkpoint its own.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03
@@ -265,7 +266,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         projector_hidden_act="gelu",
         vocab_size=None,
         problem_type=None,
-        max_num_classes=25,
+        max_num_classes=None,
         use_lstm=False,
         initializer_range=0.03,
         scorer_type="simple",

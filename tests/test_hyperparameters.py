@@ -217,6 +217,26 @@ def test_max_num_classes_bounds_the_prompts():
     assert tokens == [3, 3, 2]
 
 
+@pytest.mark.parametrize(
+    ("options", "resolved"),
+    [({}, 200), ({"scorer_type": "mlp"}, 25), (UNI, 25), ({"architecture_type": "bi-encoder-fused"}, 25)],
+)
+def test_max_num_classes_is_all_where_labels_are_cheap(options, resolved):
+    labels = [f"topic {i}" for i in range(30) for _ in range(2)]
+    texts = [f"{number} about {label}" for number, label in enumerate(labels)]
+
+    def fit(max_num_classes):
+        clf = GLiClassClassifier(**{**BASE, **options, "batch_size": 4, "max_epochs": 1})
+        return clf.set_params(max_num_classes=max_num_classes).fit(texts, labels)
+
+    default, few, all_of_them = fit(None), fit(25), fit(30)
+    assert default.config_.max_num_classes == resolved
+    assert default.max_num_classes is None
+    assert not np.allclose(few.decision_function(texts), all_of_them.decision_function(texts), atol=1e-6)
+    expected = all_of_them if resolved == 200 else few
+    np.testing.assert_array_equal(default.decision_function(texts), expected.decision_function(texts))
+
+
 def test_ignore_index_marks_unknown_labels():
     common = {**BASE, "logit_scale_init_value": 1.0}
     known = GLiClassClassifier(**common).fit(TEXTS, MULTI).decision_function(TEXTS)

@@ -147,7 +147,7 @@ def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type) ->
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
     if estimator.max_num_classes is None:
-        fields["max_num_classes"] = _max_num_classes(estimator)
+        fields["max_num_classes"] = _max_num_classes(estimator, problem_type)
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
@@ -176,10 +176,11 @@ def _logit_scale(estimator, problem_type) -> float:
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 
-def _max_num_classes(estimator) -> int:
+def _max_num_classes(estimator, problem_type) -> int:
     """What ``max_num_classes=None`` stands for."""
     cheap = estimator.architecture_type == "bi-encoder" and estimator.scorer_type == "simple"
-    return LABELS_APART if cheap else LABELS_IN_PROMPT
+    # A softmax learns most from the classes that are hard to tell apart, and few labels hold few of these.
+    return LABELS_APART if cheap and problem_type == "single_label_classification" else LABELS_IN_PROMPT
 
 
 @torch.no_grad()

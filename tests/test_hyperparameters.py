@@ -221,7 +221,7 @@ def test_max_num_classes_bounds_the_prompts():
     ("options", "resolved"),
     [({}, 200), ({"scorer_type": "mlp"}, 25), (UNI, 25), ({"architecture_type": "bi-encoder-fused"}, 25)],
 )
-def test_max_num_classes_is_all_where_labels_are_cheap(options, resolved):
+def test_max_num_classes_is_larger_where_labels_are_cheap(options, resolved):
     labels = [f"topic {i}" for i in range(30) for _ in range(2)]
     texts = [f"{number} about {label}" for number, label in enumerate(labels)]
 
@@ -235,6 +235,7 @@ def test_max_num_classes_is_all_where_labels_are_cheap(options, resolved):
     assert not np.allclose(few.decision_function(texts), all_of_them.decision_function(texts), atol=1e-6)
     expected = all_of_them if resolved == 200 else few
     np.testing.assert_array_equal(default.decision_function(texts), expected.decision_function(texts))
+    assert GLiClassClassifier(**{**BASE, **options}).fit(TEXTS, MULTI).config_.max_num_classes == 25
 
 
 def test_ignore_index_marks_unknown_labels():

@@ -119,7 +119,9 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices), kept_memory():
             torch.manual_seed(seed)
-            start = None if keep else build(self, [*texts, *label_texts], targets.problem_type)
+            if not keep:
+                rows_per_label = len(texts) / len(label_texts)
+                start = build(self, [*texts, *label_texts], targets.problem_type, rows_per_label=rows_per_label)
             self._check_model((self.model_ if keep else start.model).config)
             if not keep:
                 self._adopt(start)

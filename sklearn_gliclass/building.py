@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .model import GLiClassModel
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
-LABELS_IN_PROMPT, LABELS_APART = 25, 200  # labels that cost a text's length, and labels that cost one reading a batch
+LABELS_AT_ONCE, LABELS_OF_MANY_ROWS, MANY_ROWS = 25, 200, 40  # the second from so many rows a label
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
 
 
@@ -34,7 +34,7 @@ class Start:
     label_tokenizer: object | None
 
 
-def build(estimator, texts, problem_type: str, zero_shot: bool = False) -> Start:
+def build(estimator, texts, problem_type: str, zero_shot: bool = False, rows_per_label: float = 0.0) -> Start:
     """The untrained model that the estimator's hyperparameters describe.
 
     Parameters
@@ -47,6 +47,8 @@ def build(estimator, texts, problem_type: str, zero_shot: bool = False) -> Start
         What y is.
     zero_shot : bool, default=False
         No training follows: our own weights are taken in full.
+    rows_per_label : float, default=0.0
+        How many rows there are to train on, for each label.
     """
     from .model import GLiClassModel  # late: takes transformers' models with it
 
@@ -54,7 +56,7 @@ def build(estimator, texts, problem_type: str, zero_shot: bool = False) -> Start
         return _from_checkpoint(estimator, problem_type)
     encoder, tokenizer = _text_encoder(estimator, texts, problem_type, zero_shot)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
-    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type)
+    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label)
     model = GLiClassModel(config, encoder, label_encoder)
     # The plain bi-encoder's sequences hold no control tokens; an encoder from scratch knows no others either.
     if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
@@ -139,7 +141,7 @@ def _ties_encoders(estimator) -> bool:
     return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
 
-def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type) -> GLiClassModelConfig:
+def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label):
     fields = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
     text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
@@ -147,7 +149,7 @@ def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type) ->
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
     if estimator.max_num_classes is None:
-        fields["max_num_classes"] = _max_num_classes(estimator, problem_type)
+        fields["max_num_classes"] = _max_num_classes(estimator, problem_type, rows_per_label)
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
@@ -176,11 +178,13 @@ def _logit_scale(estimator, problem_type) -> float:
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 
-def _max_num_classes(estimator, problem_type) -> int:
+def _max_num_classes(estimator, problem_type, rows_per_label) -> int:
     """What ``max_num_classes=None`` stands for."""
     cheap = estimator.architecture_type == "bi-encoder" and estimator.scorer_type == "simple"
-    # A softmax learns most from the classes that are hard to tell apart, and few labels hold few of these.
-    return LABELS_APART if cheap and problem_type == "single_label_classification" else LABELS_IN_PROMPT
+    # A softmax learns most from the classes that are hard to tell apart, and few labels hold few of these. With few
+    # rows there is little more to learn from them, and reading the labels takes as long as reading the texts.
+    many = cheap and problem_type == "single_label_classification" and rows_per_label >= MANY_ROWS
+    return LABELS_OF_MANY_ROWS if many else LABELS_AT_ONCE
 
 
 @torch.no_grad()

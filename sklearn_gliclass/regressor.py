@@ -55,8 +55,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         a y that does not fit raises.
     max_num_classes : int or None, default=None
         Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks. None: 25, but for single-label y 200 in the plain
-        bi-encoder with the scorer "simple", where a batch shares its labels; of a checkpoint its own.
+        others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
+        single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
+        checkpoint its own.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03

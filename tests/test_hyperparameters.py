@@ -218,24 +218,36 @@ def test_max_num_classes_bounds_the_prompts():
 
 
 @pytest.mark.parametrize(
-    ("options", "resolved"),
-    [({}, 200), ({"scorer_type": "mlp"}, 25), (UNI, 25), ({"architecture_type": "bi-encoder-fused"}, 25)],
+    ("options", "n_rows", "resolved"),
+    [
+        ({}, 40, 200),
+        ({}, 39, 25),
+        ({"scorer_type": "mlp"}, 40, 25),
+        (UNI, 40, 25),
+        ({"architecture_type": "bi-encoder-fused"}, 40, 25),
+    ],
 )
-def test_max_num_classes_is_larger_where_labels_are_cheap(options, resolved):
+def test_max_num_classes_is_larger_where_labels_are_cheap_and_rows_are_many(options, n_rows, resolved):
+    labels = [f"topic {i}" for i in range(26)] * n_rows
+    texts = [f"{i} {i * i % 7}" for i in range(len(labels))]
+    clf = GLiClassClassifier(**{**BASE, **options, "max_epochs": 0}).fit(texts, labels)
+    assert clf.config_.max_num_classes == resolved
+    assert clf.max_num_classes is None
+    both = [[0, 1], [1, 0]] * n_rows
+    assert clf.fit(texts[: len(both)], both).config_.max_num_classes == 25  # multi-label
+
+
+def test_max_num_classes_bounds_what_a_step_sees():
     labels = [f"topic {i}" for i in range(30) for _ in range(2)]
     texts = [f"{number} about {label}" for number, label in enumerate(labels)]
 
-    def fit(max_num_classes):
-        clf = GLiClassClassifier(**{**BASE, **options, "batch_size": 4, "max_epochs": 1})
-        return clf.set_params(max_num_classes=max_num_classes).fit(texts, labels)
+    def predict(max_num_classes):
+        clf = GLiClassClassifier(**{**BASE, "batch_size": 4, "max_epochs": 1, "max_num_classes": max_num_classes})
+        return clf.fit(texts, labels).decision_function(texts)
 
-    default, few, all_of_them = fit(None), fit(25), fit(30)
-    assert default.config_.max_num_classes == resolved
-    assert default.max_num_classes is None
-    assert not np.allclose(few.decision_function(texts), all_of_them.decision_function(texts), atol=1e-6)
-    expected = all_of_them if resolved == 200 else few
-    np.testing.assert_array_equal(default.decision_function(texts), expected.decision_function(texts))
-    assert GLiClassClassifier(**{**BASE, **options}).fit(TEXTS, MULTI).config_.max_num_classes == 25
+    np.testing.assert_array_equal(predict(None), predict(25))
+    np.testing.assert_array_equal(predict(200), predict(30))
+    assert not np.allclose(predict(25), predict(30), atol=1e-6)
 
 
 def test_ignore_index_marks_unknown_labels():

@@ -99,12 +99,14 @@ def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
 
     torch's dropout draws 32 random bits or more for each value, in one thread; 16 do.
     """
-    n_dropped = round(share * 2**16)
+    n_dropped = min(round(share * 2**16), 2**16 - 1)
     drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-    lots, last = drawn.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15 - 1
+    lots, first_kept = drawn.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
     if values.dtype.itemsize >= 4:  # which holds a lot as it is: one pass does, values where the lot is larger, else 0
-        return torch.ops.aten.threshold_backward(values, lots.to(values.dtype), last), 1.0 - n_dropped / 2**16
-    return values.masked_fill_(lots <= last, 0.0), 1.0 - n_dropped / 2**16
+        values = torch.ops.aten.threshold_backward(values, lots.to(values.dtype), first_kept - 1)
+    else:
+        values = values.masked_fill_(lots < first_kept, 0.0)
+    return values, 1.0 - n_dropped / 2**16
 
 
 class WeightedDotScorer(nn.Module):

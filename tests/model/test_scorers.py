@@ -222,7 +222,7 @@ def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.9])
 def test_dropout_of_hidden_units(share, dtype):
     """As many as a binomial distribution allows, anywhere; the others stay as they are."""
     torch.manual_seed(0)
@@ -234,6 +234,13 @@ def test_dropout_of_hidden_units(share, dtype):
         n = values.numel() / gone.sum(axis).numel()
         assert (gone.double().mean(axis) - share).abs().max() < 5 * (share * (1 - share) / n) ** 0.5
     assert torch.equal(dropped[~gone], values[~gone])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_of_nearly_all_hidden_units_still_has_a_mean(dtype):
+    dropped, kept = _drop(torch.ones(100, 100, dtype=dtype), 1 - 1e-9)
+    assert kept > 0
+    assert (dropped == 0).double().mean() > 0.99
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])

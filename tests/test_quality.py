@@ -108,6 +108,7 @@ def test_tables():
         ("a", "single-label", "8", 1, "tfidf", 0.7, 0.11),
         ("b", "single-label", "8", 0, "ours", 0.2, 5),
         ("b", "single-label", "8", 0, "tfidf", 0.25, 1),
+        ("b", "single-label", "8", 1, "tfidf", 0.9, 9),  # a draw of which this package's answer is missing
     ]
     table = quality_tables.markdown(pd.DataFrame(lines, columns=columns))
     assert table.split("\n") == [

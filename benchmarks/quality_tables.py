@@ -1,6 +1,5 @@
 """Markdown tables of the results of quality.py."""
 
-import numpy as np
 import pandas as pd
 
 SCORES = {
@@ -59,10 +58,9 @@ def _table(results: pd.DataFrame, score: str) -> str:
 
 def _alike(results: pd.DataFrame) -> pd.DataFrame:
     """Where this package was measured on some draws of a set, the rivals count on the same ones."""
-    own = results[results["method"] == "ours"]
-    pairs = set(zip(own["set"], own["seed"], strict=True))
-    kept = [(name, seed) in pairs for name, seed in zip(results["set"], results["seed"], strict=True)]
-    return results[np.array(kept, bool) | ~results["set"].isin(own["set"])]
+    draws = pd.MultiIndex.from_frame(results[["set", "seed"]])
+    own = results["method"] == "ours"
+    return results[draws.isin(draws[own]) | ~results["set"].isin(results["set"][own])]
 
 
 def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) -> list[str]:

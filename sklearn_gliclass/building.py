@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .model import GLiClassModel
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
-LABELS_AT_ONCE, LABELS_OF_MANY_ROWS, MANY_ROWS = 25, 200, 40  # the second from so many rows a label
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
+LABELS_AT_ONCE, LABELS_OF_MANY_ROWS, MANY_ROWS = 25, 200, 40  # the second from so many rows a label
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _ties_encoders(estimator) -> bool:
     return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
 
-def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label):
+def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label) -> GLiClassModelConfig:
     fields = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
     text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:

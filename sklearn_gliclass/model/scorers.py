@@ -75,7 +75,7 @@ class _PairLayers(torch.autograd.Function):
         d_last = gradient.flatten() @ hidden.flatten(0, 1) / ctx.kept
         d_hidden = torch.ops.aten.threshold_backward(gradient.unsqueeze(-1) * last, hidden, 0.0)
         d_of_text = d_hidden.sum(dim=1, keepdim=True)  # (B, 1, 4D)
-        d_of_label = d_hidden if len(label) > 1 else d_hidden.sum(dim=0, keepdim=True)  # (B or 1, C, 4D)
+        d_of_label = d_hidden.sum_to_size(len(label), *d_hidden.shape[1:])  # (B or 1, C, 4D)
         d_product = d_hidden @ of_product
         # Each part of the weight's gradient is written where it belongs.
         d_first = torch.empty_like(first, dtype=dtype)

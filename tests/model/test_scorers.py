@@ -5,13 +5,7 @@ import pytest
 import torch
 from tiny_models import randomize, tiny_config
 
-from sklearn_gliclass.model.scorers import (
-    DOT_PRODUCT_SCORERS,
-    MLP_HIDDEN_SIZES,
-    SCORERS,
-    TOKEN_SCORERS,
-    _drop,
-)
+from sklearn_gliclass.model.scorers import DOT_PRODUCT_SCORERS, MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS, _drop
 
 WIDTH, HEADS = 8, 2
 
@@ -238,6 +232,7 @@ def test_dropout_of_hidden_units(share, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_of_nearly_all_hidden_units_still_has_a_mean(dtype):
+    torch.manual_seed(0)
     dropped, kept = _drop(torch.ones(100, 100, dtype=dtype), 1 - 1e-9)
     assert kept > 0
     assert (dropped == 0).double().mean() > 0.99
@@ -245,6 +240,7 @@ def test_dropout_of_nearly_all_hidden_units_still_has_a_mean(dtype):
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_dropout_of_weighted_dot_keeps_the_mean_and_is_for_training_only(share):
+    torch.manual_seed(0)
     config = tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=share)
     scorer = randomize(SCORERS["weighted-dot"](config, 16)).eval()
     text, classes = torch.randn(1, 16), torch.randn(1, 4, 16)

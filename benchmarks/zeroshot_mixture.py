@@ -1,4 +1,7 @@
-"""What zeroshot_train.py learns from: the sets of a folder and some of the shared ones, with wordings of the labels.
+"""What zeroshot_train.py learns from: the sets of a folder, some of the shared ones, and tasks written for it.
+
+``zeroshot_written`` holds small tasks, one a line, that a language model wrote for this training: names of classes,
+other wordings of each, and texts with their class. Lists of classes copied from a published set were left out.
 
 Left out of the folder are sets whose texts belong to people who have not licensed them, as far as the tables say.
 Held out of the shared sets, to judge by: banking77, nlupp_intents, sms_spam, snips, subjectivity, trec6. Of the movie
@@ -14,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 WORDINGS = Path(__file__).with_name("zeroshot_wordings.json")
+WRITTEN = Path(__file__).with_name("zeroshot_written")
 LEFT_OUT = ("clickbait", "counselling_questions", "crisis_tweets", "privacy_questions", "programming_languages")
 # Two texts in one, or properties of form rather than of content: less of these.
 WEIGHTS = {
@@ -23,6 +27,7 @@ WEIGHTS = {
     "go_emotions": 2.0, "vader_amazon": 2.0, "vader_tweets": 2.0, "movie_reviews": 2.5, "netflix_genres": 1.0,
     "clinc150": 1.5, "emobank_valence": 1.0, "emobank_arousal": 0.3,
 }  # fmt: skip
+WRITTEN_WEIGHT = 3.0  # of the tasks in zeroshot_written, which are many and small: about 3 batches of 5
 NAME_SHARE = 0.5  # how often a label goes by its own name
 FRAMES = ("{}", "{}", "{}", "This text is about {}.", "about {}", "topic: {}", "{}?", "This is an example of {}.",
           "category: {}", "The text belongs to the class {}.")  # fmt: skip
@@ -55,10 +60,10 @@ class Task:
     labels: list[str]
     targets: np.ndarray
     wordings: dict[str, list[str]] = field(default_factory=dict)
+    weight: float = field(init=False)  # how often it is drawn, by the square root of its rows
 
-    @property
-    def weight(self) -> float:
-        return WEIGHTS.get(self.name, 1.0)
+    def __post_init__(self):
+        self.weight = WEIGHTS.get(self.name, 1.0)
 
     def wording(self, k: int, rng) -> str:
         """A label's name, maybe in a frame, or one of its other wordings."""
@@ -88,6 +93,17 @@ def load_mixture(folder: Path, shared: Path) -> list[Task]:
     texts, valence, arousal = columns(shared, "emobank", "text", "valence", "arousal")
     tasks.append(by_value("emobank_valence", texts, valence.astype(float) - 3, 0.4, 0.05, tuple(VALENCE), VALENCE))
     tasks.append(by_value("emobank_arousal", texts, arousal.astype(float) - 3, 0.4, 0.0, tuple(AROUSAL), AROUSAL))
+    return tasks + written_tasks()
+
+
+def written_tasks() -> list[Task]:
+    lines = [line for path in sorted(WRITTEN.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    tasks = []
+    for entry in map(json.loads, lines):
+        texts, labels = map(pd.Series, zip(*entry["texts"], strict=True))
+        task = one_hot(entry["task"], texts, labels, entry["labels"])
+        task.weight = WRITTEN_WEIGHT
+        tasks.append(task)
     return tasks
 
 

@@ -137,7 +137,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Build the model and train nothing."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self._adopt(build(self, list(label_texts), problem_type))
+            self._adopt(build(self, list(label_texts), problem_type, zero_shot=True))
 
     def _adopt(self, start: Start) -> None:
         """Take a model over, on the device and in the type of the hyperparameters."""

@@ -13,7 +13,7 @@ from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokeni
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder
-from .model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
+from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_WEIGHTS, find_checkpoint
 from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
 from .persistence import load_model, load_tokenizers
 
@@ -34,7 +34,7 @@ class Start:
     label_tokenizer: object | None
 
 
-def build(estimator, texts, problem_type: str, rows_per_label: float = 0.0) -> Start:
+def build(estimator, texts, problem_type: str, zero_shot: bool = False, rows_per_label: float = 0.0) -> Start:
     """The untrained model that the estimator's hyperparameters describe.
 
     Parameters
@@ -45,6 +45,8 @@ def build(estimator, texts, problem_type: str, rows_per_label: float = 0.0) -> S
         What a tokenizer is trained on, where the encoder is new.
     problem_type : str
         What y is.
+    zero_shot : bool, default=False
+        No training follows: our own weights are taken in full.
     rows_per_label : float, default=0.0
         How many rows there are to train on, for each label.
     """
@@ -52,7 +54,7 @@ def build(estimator, texts, problem_type: str, rows_per_label: float = 0.0) -> S
 
     if estimator.pretrained is not None:
         return _from_checkpoint(estimator, problem_type)
-    encoder, tokenizer = _text_encoder(estimator, texts, problem_type)
+    encoder, tokenizer = _text_encoder(estimator, texts, problem_type, zero_shot)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
     config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label)
     model = GLiClassModel(config, encoder, label_encoder)
@@ -88,7 +90,7 @@ def _equal(value, default) -> bool:
 # -- from an encoder -----------------------------------------------------------------------------------------
 
 
-def _text_encoder(estimator, texts, problem_type):
+def _text_encoder(estimator, texts, problem_type, zero_shot):
     """The encoder and its tokenizer: loaded, or new with a tokenizer trained on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
     whole = estimator.architecture_type == "encoder-decoder"
@@ -102,7 +104,8 @@ def _text_encoder(estimator, texts, problem_type):
         return _new_for(options, tokenizer, whole), tokenizer
     folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
     own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
-    return load_encoder(folder, whole, own), load_tokenizer(folder)
+    share = 1.0 if own is None or zero_shot else FINE_TUNING_SHARE
+    return load_encoder(folder, whole, own, share), load_tokenizer(folder)
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):

@@ -41,7 +41,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     encoder_model : str, optional
         Encoder to start from, as it is: a folder, or a name on the Hugging Face hub. Default, without
         `encoder_config`: "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs; classifiers
-        start from what this package has trained it to, which knows which names fit a text.
+        start from what this package has trained it to, which knows which names fit a text: with names alone from
+        there, before training from half way.
     encoder_config : dict, optional
         Build the encoder from scratch instead: a transformers configuration with its "model_type". A
         tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.

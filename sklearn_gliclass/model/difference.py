@@ -49,8 +49,8 @@ def write_difference(base: nn.Module, tuned: nn.Module, path: Path, metadata: di
 
 
 @torch.no_grad()
-def add_difference(module: nn.Module, path: Path) -> None:
-    """Add a difference that :func:`write_difference` wrote to the module that it belongs to."""
+def add_difference(module: nn.Module, path: Path, share: float = 1.0) -> None:
+    """Add a difference that :func:`write_difference` wrote, or a share of it, to the module that it belongs to."""
     with safe_open(path, "pt") as file:
         belongs_to = file.metadata()["base"]
     if fingerprint(module) != belongs_to:
@@ -61,4 +61,4 @@ def add_difference(module: nn.Module, path: Path) -> None:
     tensors = load_file(path)
     weights = module.state_dict()
     for name in {key.rpartition(".")[0] for key in tensors}:
-        weights[name] += dequantize(tensors[f"{name}.packed"], tensors[f"{name}.scales"], weights[name].shape)
+        weights[name] += share * dequantize(tensors[f"{name}.packed"], tensors[f"{name}.scales"], weights[name].shape)

@@ -60,23 +60,24 @@ def quiet_transformers():
             logging.enable_progress_bar()
 
 
-def load_encoder(folder: Path, whole: bool = False, difference: Path | None = None):
+def load_encoder(folder: Path, whole: bool = False, difference: Path | None = None, share: float = 1.0):
     """A copy of the encoder in a folder.
 
-    `whole`: with the decoder of an encoder-decoder; `difference`: a file of :func:`write_difference` to add.
+    `whole`: with the decoder of an encoder-decoder; `difference`: a file of :func:`write_difference`, of which `share`
+    is added.
     """
     mtime_ns = (folder / "config.json").stat().st_mtime_ns
-    return copy_with_fingerprint(_read_encoder(folder, whole, difference, mtime_ns))
+    return copy_with_fingerprint(_read_encoder(folder, whole, difference, share, mtime_ns))
 
 
-@functools.lru_cache(maxsize=2)  # the default one is read as it is, and with our difference
-def _read_encoder(folder: Path, whole: bool, difference: Path | None, mtime_ns: int):
+@functools.lru_cache(maxsize=3)  # the default one is read as it is, with half of our difference, and with all of it
+def _read_encoder(folder: Path, whole: bool, difference: Path | None, share: float, mtime_ns: int):
     config = AutoConfig.from_pretrained(folder)
     model_class = AutoModel if whole else encoder_class(config)
     with quiet_transformers():
         encoder = model_class.from_pretrained(folder)
     if difference is not None:
-        add_difference(encoder, difference)
+        add_difference(encoder, difference, share)
     return encoder
 
 

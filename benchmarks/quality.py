@@ -14,6 +14,7 @@ SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 
 import argparse
 import csv
+import hashlib
 import importlib.metadata
 import os
 import sys
@@ -29,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from quality_methods import METHODS
 from quality_sets import Split, find_sets, load_split
 from quality_tables import markdown
+from sklearn_gliclass.model.lookup import OWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = ["set", "rows", "seed", "method"]
@@ -140,7 +142,8 @@ def score(split: Split, predictions) -> dict[str, float]:
 
 def versions() -> str:
     found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
-    return " ".join(f"{name}={found[name]}" for name in PACKAGES if name in found)
+    weights = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()[:8]  # those that classifiers start from
+    return " ".join([*(f"{name}={found[name]}" for name in PACKAGES if name in found), f"weights={weights}"])
 
 
 def append(path: Path, line: dict) -> None:

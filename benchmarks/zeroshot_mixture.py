@@ -1,7 +1,7 @@
 """What zeroshot_train.py learns from: the sets of a folder, some of the shared ones, and tasks written for it.
 
 ``zeroshot_written`` holds small tasks, one a line, that a language model wrote for this training: names of classes,
-other wordings of each, and texts with their class. Lists of classes copied from a published set were left out.
+other wordings of each, and texts with their class. The model card says what they have in common with public sets.
 
 Left out of the folder are sets whose texts belong to people who have not licensed them, as far as the tables say.
 Held out of the shared sets, to judge by: banking77, nlupp_intents, sms_spam, snips, subjectivity, trec6. Of the movie

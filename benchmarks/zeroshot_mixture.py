@@ -2,6 +2,7 @@
 
 ``zeroshot_written`` holds small tasks, one a line, that a language model wrote for this training: names of classes,
 other wordings of each, and texts with their class. The model card says what they have in common with public sets.
+Its folder ``untrained`` holds tasks that were written too late for the shipped weights: nothing reads them yet.
 
 Left out of the folder are sets whose texts belong to people who have not licensed them, as far as the tables say.
 Held out of the shared sets, to judge by: banking77, nlupp_intents, sms_spam, snips, subjectivity, trec6. Of the movie

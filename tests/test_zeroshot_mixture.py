@@ -32,11 +32,9 @@ def test_each_task_has_classes_and_texts_of_each(tasks):
 
 
 def test_no_text_and_no_name_of_a_task_stands_twice(tasks):
-    for counts in (
-        collections.Counter(t for task in tasks for t in task.texts),
-        collections.Counter(t.name for t in tasks),
-    ):
-        assert counts.most_common(1)[0][1] == 1
+    texts = collections.Counter(text for task in tasks for text in task.texts)
+    names = collections.Counter(task.name for task in tasks)
+    assert texts.most_common(1)[0][1] == names.most_common(1)[0][1] == 1
 
 
 def test_a_class_goes_by_its_name_and_its_other_wordings():

@@ -2,7 +2,7 @@
 
 ``zeroshot_written`` holds small tasks, one a line, that a language model wrote for this training: names of classes,
 other wordings of each, and texts with their class. The model card says what they have in common with public sets.
-Its folder ``untrained`` holds tasks that were written too late for the shipped weights: nothing reads them yet.
+Its folder ``untrained`` holds tasks that took no part in it: ``zeroshot.py --written`` judges by them.
 
 Left out of the folder are sets whose texts belong to people who have not licensed them, as far as the tables say.
 Held out of the shared sets, to judge by: banking77, nlupp_intents, sms_spam, snips, subjectivity, trec6. Of the movie
@@ -19,6 +19,7 @@ import pandas as pd
 
 WORDINGS = Path(__file__).with_name("zeroshot_wordings.json")
 WRITTEN = Path(__file__).with_name("zeroshot_written")
+UNTRAINED = WRITTEN / "untrained"
 LEFT_OUT = ("clickbait", "counselling_questions", "crisis_tweets", "privacy_questions", "programming_languages")
 # Two texts in one, or properties of form rather than of content: less of these.
 WEIGHTS = {
@@ -97,8 +98,10 @@ def load_mixture(folder: Path, shared: Path) -> list[Task]:
     return tasks + written_tasks()
 
 
-def written_tasks() -> list[Task]:
-    lines = [line for path in sorted(WRITTEN.glob("*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+def written_tasks(paths=None) -> list[Task]:
+    """The tasks in some files; default: all that are trained on."""
+    paths = sorted(WRITTEN.glob("*.jsonl")) if paths is None else paths
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     tasks = []
     for entry in map(json.loads, lines):
         texts, labels = map(pd.Series, zip(*entry["texts"], strict=True))

@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import zeroshot
 from quality_sets import find_sets, load_split
-from zeroshot_mixture import WRITTEN_WEIGHT, one_hot, written_tasks
+from zeroshot_mixture import UNTRAINED, WRITTEN_WEIGHT, one_hot, written_tasks
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
 def tasks():
-    return written_tasks()
+    """Those of the training, then those that judge."""
+    return written_tasks() + written_tasks(UNTRAINED.glob("*.jsonl"))
 
 
 def test_each_task_has_classes_and_texts_of_each(tasks):
-    assert len(tasks) > 100
+    assert len(written_tasks()) > 100
     for task in tasks:
         assert len(task.labels) >= 2
         assert task.targets.shape == (len(task.texts), len(task.labels))
@@ -56,6 +58,30 @@ def test_no_test_text_of_the_shared_sets_is_among_them(tasks):
     for name in find_sets(SHARED):
         split = load_split(SHARED, name, 1, 0)
         assert [text for text in split.X_test if words(text) in written and len(words(text).split()) > 6] == []
+
+
+def test_the_table_of_the_written_tasks_is_the_mean_macro_f1(monkeypatch, tmp_path):
+    """Two tasks whose texts hold the names of their classes: the one all right, the other all wrong."""
+
+    class ByName:
+        def fit(self, X, y):
+            self.classes = y
+            return self
+
+        def predict(self, X):
+            return np.array([next(name for name in self.classes if name in text) for text in X])
+
+    right = '{"task": "a", "labels": {"red": [], "blue": []}, "texts": [["red", "red"], ["blue", "blue"]]}'
+    wrong = '{"task": "b", "labels": {"red": [], "blue": []}, "texts": [["a red", "blue"], ["a blue", "red"]]}'
+    (tmp_path / "colours.jsonl").write_text(f"{right}\n{wrong}\n", encoding="utf-8")
+    monkeypatch.setattr(zeroshot, "UNTRAINED", tmp_path)
+    monkeypatch.setattr(zeroshot, "classifier", lambda model: ByName())
+    lines = zeroshot.written_table(["x", "y"]).splitlines()
+    assert lines[2:] == [
+        "| colours | 2 | 0.500 | 0.500 |",
+        "| **mean of all** | 2 | 0.500 | 0.500 |",
+        "| tasks on which it is the best, or one of them |  | 2 | 2 |",
+    ]
 
 
 def words(text: str) -> str:

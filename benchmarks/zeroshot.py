@@ -8,8 +8,7 @@
 `plain` is the similarity of all-MiniLM-L6-v2's embeddings of text and class name, `ours` the estimator's default
 start, anything else the folder of a GLiClass checkpoint. Every model and set is one line of a CSV file; what stands
 there is not run again. At most 1,000 rows of NAME.test.csv.gz judge; underscores in class names are read as spaces.
-The written tasks are small, and by the hand that wrote those of the training: their mean says little of other data,
-and, since they are many, much about which of two models that hand's data favour.
+The written tasks are by the hand that wrote those of the training, and favour what learnt from that (model card).
 """
 
 import argparse

@@ -109,12 +109,13 @@ def written_table(models: list[str]) -> str:
     means = scores.groupby("tasks", sort=True).mean()
     means.loc["**mean of all**"] = scores.mean()
     counts = scores.groupby("tasks").size()
-    lines = [["tasks", "number", *models], ["---"] * (2 + len(models))]
-    lines += [[name, str(counts.get(name, len(scores))), *(f"{value:.3f}" for value in row)]
-              for name, row in zip(means.index, means.to_numpy(), strict=True)]  # fmt: skip
+    lines = [
+        [name, str(counts.get(name, len(scores))), *(f"{value:.3f}" for value in row)]
+        for name, row in zip(means.index, means.to_numpy(), strict=True)
+    ]
     best = scores.eq(scores.max(axis=1), axis=0).sum()
     lines.append(["tasks on which it is the best, or one of them", "", *map(str, best)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(["tasks", "number", *models], lines)
 
 
 def table(results: pd.DataFrame) -> str:
@@ -124,9 +125,12 @@ def table(results: pd.DataFrame) -> str:
     unseen, seen = wide[~wide.index.isin(SEEN)], wide[wide.index.isin(SEEN)]
     mean = unseen.mean().to_frame("**mean**").T
     rows = pd.concat([unseen, mean, seen.rename(lambda name: f"{name} (seen in training)")])
-    lines = [["set", *wide], ["---"] * (1 + wide.shape[1])]
-    lines += [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(rows.index, rows.to_numpy(), strict=True)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lines = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(rows.index, rows.to_numpy(), strict=True)]
+    return markdown(["set", *wide], lines)
+
+
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
 
 
 if __name__ == "__main__":

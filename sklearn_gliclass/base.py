@@ -190,7 +190,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
         if epochs is None or not hasattr(self, "net_"):
             told = TrainingArguments(**{name: getattr(self, name) for name in arguments.FIELDS})
-            self.training_args_ = told.resolve(len(train))
+            self.training_args_ = told.resolve(len(train), heads_only=frozen)
             self.net_ = self._make_net(seed, valid)
             self.net_.initialize()
         self.net_.module_.train()

@@ -133,15 +133,16 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         products of text and label that a dot product consists of are not among these.
     lr : float, default=1e-4
         Peak learning rate of the encoders.
-    others_lr : float, optional, default=5e-4
-        Peak learning rate of everything else; None: `lr`.
+    others_lr : float, "auto" or None, default="auto"
+        Peak learning rate of everything else. "auto": 5e-4, with ``freeze_encoder=True`` 3e-4; None: `lr`.
     weight_decay, others_weight_decay : float, default=0.01, 0.0
         Weight decay of the encoders' matrices and of the others; biases and norms have none.
     optim : str, default="adamw_torch"
         Optimiser, by its name in transformers.
     max_epochs : int, optional
         Passes over the data; 0 trains nothing. Default: as many as give 48 optimiser steps per square root of
-        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least.
+        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least; with
+        ``freeze_encoder=True`` half as many again.
     batch_size : int, optional
         Samples in a forward pass of the training. Default: 32, of fewer than 96 samples a third, and 16 at least.
     gradient_accumulation_steps : int, default=1
@@ -345,7 +346,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         tie_encoders=None,
         projector_init="identity",
         lr=1e-4,
-        others_lr=5e-4,
+        others_lr="auto",
         weight_decay=0.01,
         others_weight_decay=0.0,
         optim="adamw_torch",

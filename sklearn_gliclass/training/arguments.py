@@ -14,7 +14,7 @@ from .transformers_arguments import read_transformers_arguments
 # The constraint of each field, which the estimators declare as their own too.
 CONSTRAINTS = {
     "lr": [Interval(Real, 0, None, closed="left")],
-    "others_lr": [Interval(Real, 0, None, closed="left"), None],
+    "others_lr": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"}), None],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "others_weight_decay": [Interval(Real, 0, None, closed="left")],
     "optim": [StrOptions(set(OPTIMIZERS))],
@@ -29,6 +29,7 @@ CONSTRAINTS = {
 
 _off = Options(Real, {-1})
 RL_CONSTRAINTS = {
+    "others_lr": [Interval(Real, 0, None, closed="left"), None],
     "cliprange": [Interval(Real, 0, None, closed="neither")],
     "num_rl_iters": [Interval(Integral, 1, None, closed="left")],
     "gamma": [Interval(Real, 0, None, closed="left"), _off],
@@ -41,6 +42,9 @@ RL_CONSTRAINTS = {
 }
 
 STEPS_PER_ROOT = 48  # optimiser steps per square root of the number of batches
+OTHERS_LR = 5e-4
+# Heads alone learn longer in smaller steps: on two classes less by heart, on many of them more.
+FROZEN_STEPS_PER_ROOT, FROZEN_OTHERS_LR = 72, 3e-4
 MIN_EPOCHS = 3
 BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # the first, but so many batches where these are not too small
 
@@ -53,8 +57,8 @@ class TrainingArguments(BaseEstimator):
     ----------
     lr : float, default=1e-4
         Peak learning rate of the encoders.
-    others_lr : float or None, default=5e-4
-        Peak learning rate of everything else; None: `lr`.
+    others_lr : float, "auto" or None, default="auto"
+        Peak learning rate of everything else. "auto": 5e-4, where the heads alone are trained 3e-4; None: `lr`.
     weight_decay : float, default=0.01
         Decay of the encoders' matrices; biases and norms have none.
     others_weight_decay : float, default=0.0
@@ -63,7 +67,8 @@ class TrainingArguments(BaseEstimator):
         Optimiser, by its name in transformers.
     max_epochs : int or None, default=None
         Passes over the data. None: as many as give 48 optimiser steps per square root of the number of batches
-        (for one batch 48, for ten 152, for a hundred 480), 3 at least.
+        (for one batch 48, for ten 152, for a hundred 480), 3 at least; half as many again where the heads alone
+        are trained.
     batch_size : int or None, default=None
         Samples in a forward pass. None: 32, of fewer than 96 samples a third, and 16 at least.
     gradient_accumulation_steps : int, default=1
@@ -86,7 +91,7 @@ class TrainingArguments(BaseEstimator):
     """
 
     lr: float = 1e-4
-    others_lr: float | None = 5e-4
+    others_lr: float | str | None = "auto"
     weight_decay: float = 0.01
     others_weight_decay: float = 0.0
     optim: str = "adamw_torch"
@@ -148,21 +153,36 @@ class TrainingArguments(BaseEstimator):
         batches = -(-n_samples // self.resolve_batch_size(n_samples))
         return -(-batches // self.gradient_accumulation_steps)
 
-    def resolve_epochs(self, n_samples: int) -> int:
+    def resolve_others_lr(self, heads_only: bool = False) -> float:
+        """`others_lr`, or the number that "auto" or None stands for."""
+        if self.others_lr == "auto":
+            return FROZEN_OTHERS_LR if heads_only else OTHERS_LR
+        return self.lr if self.others_lr is None else self.others_lr
+
+    def resolve_epochs(self, n_samples: int, heads_only: bool = False) -> int:
         """`max_epochs`, or the number that None stands for."""
         if self.max_epochs is not None:
             return self.max_epochs
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
         samples_per_step = self.resolve_batch_size(n_samples) * self.gradient_accumulation_steps
         batches = max(1.0, n_samples / samples_per_step)
-        return max(MIN_EPOCHS, round(STEPS_PER_ROOT * math.sqrt(batches) / self.steps_per_epoch(n_samples)))
+        steps = (FROZEN_STEPS_PER_ROOT if heads_only else STEPS_PER_ROOT) * math.sqrt(batches)
+        return max(MIN_EPOCHS, round(steps / self.steps_per_epoch(n_samples)))
 
-    def resolve(self, n_samples: int) -> "TrainingArguments":
-        """A copy with what None stands for in `max_epochs`, `batch_size` and `others_lr`."""
+    def resolve(self, n_samples: int, heads_only: bool = False) -> "TrainingArguments":
+        """A copy with what was left open in `max_epochs`, `batch_size` and `others_lr`.
+
+        Parameters
+        ----------
+        n_samples : int
+            Samples to train on.
+        heads_only : bool, default=False
+            Whether the encoders are frozen as a whole.
+        """
         return clone(self).set_params(
-            max_epochs=self.resolve_epochs(n_samples),
+            max_epochs=self.resolve_epochs(n_samples, heads_only),
             batch_size=self.resolve_batch_size(n_samples),
-            others_lr=self.lr if self.others_lr is None else self.others_lr,
+            others_lr=self.resolve_others_lr(heads_only),
         )
 
 

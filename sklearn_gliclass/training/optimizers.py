@@ -97,7 +97,7 @@ def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[
     What belongs to an encoder is decided by membership, not by name.
     """
     inside = {id(parameter) for encoder in encoders for parameter in encoder.parameters()}
-    others_lr = args.lr if args.others_lr is None else args.others_lr
+    others_lr = args.resolve_others_lr()
     groups = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:

@@ -154,8 +154,25 @@ def test_resolved_arguments_are_a_copy_that_trains_the_same():
     assert (rl.others_lr, rl.kl_beta, rl.max_epochs) == (0.0, 0.5, 3)
 
 
+def test_heads_alone_train_longer_in_smaller_steps():
+    args = TrainingArguments(batch_size=16)
+    assert args.resolve(160) == TrainingArguments(batch_size=16, max_epochs=15, others_lr=5e-4)
+    assert args.resolve(160, heads_only=True) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4)
+    given = TrainingArguments(batch_size=16, max_epochs=2, others_lr=1e-2)
+    assert given.resolve(160, heads_only=True) == given
+    assert TrainingArguments(lr=0.1, others_lr=None).resolve(160, heads_only=True).others_lr == 0.1
+    open_ones = {"max_epochs": None, "others_lr": "auto"}
+    for freeze_encoder, epochs, rate in ((False, 48, 5e-4), (1, 48, 5e-4), (True, 72, 3e-4)):
+        clf = fitted(**open_ones, freeze_encoder=freeze_encoder)
+        assert (clf.n_iter_, clf.training_args_.others_lr) == (epochs, rate)
+        assert max(clf.history_[:, "others_lr"]) == pytest.approx(rate, rel=0.1)
+    with pytest.raises(ValueError, match="'others_lr' parameter of RLTrainerConfig"):
+        RLTrainerConfig(others_lr="auto").validate()
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("lr", -1), ("optim", "adam"), ("warmup_ratio", 2), ("batch_size", 0), ("max_epochs", 1.5)]
+    ("field", "value"),
+    [("lr", -1), ("others_lr", "high"), ("optim", "adam"), ("warmup_ratio", 2), ("batch_size", 0), ("max_epochs", 1.5)],
 )
 def test_wrong_arguments_are_named(field, value):
     with pytest.raises(ValueError, match=f"'{field}' parameter of TrainingArguments .* Got {value!r} instead"):

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
 from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
-from .poolings import NO_POOLING, POOLINGS
+from .poolings import NO_POOLING, POOLINGS, read_by
 from .scorers import DOT_PRODUCT_SCORERS, SCORERS
 
 NORM_EPSILON = 1e-8
@@ -100,6 +100,10 @@ class Architecture(nn.Module):
         if self.config.encoder_layer_id != -1:
             return [hidden_states[self.config.encoder_layer_id]]
         return [last_state]
+
+    def text_read(self, mask: Tensor) -> Tensor:
+        """Mask of the tokens whose last states :meth:`pool_text` depends on, among those in `mask`."""
+        return mask.bool() if self.config.use_lstm else read_by(self.config.pooling_strategy, mask)
 
     def pool_text(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, hidden), or with the pooling "pass" the states themselves; and the mask that goes with them."""
@@ -203,15 +207,32 @@ def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tens
         if not config.embed_class_token:
             positions = (positions + 1).clamp_max(input_ids.shape[1] - 1)
         return take_positions(states, positions), mask
-    is_class = input_ids == config.class_token_index
-    owner = is_class.cumsum(dim=1)  # 0 before the first label, k in the k-th label's span
-    after_prompt = (input_ids == config.text_token_index).cumsum(dim=1).bool()
-    in_span = ~after_prompt & attention_mask.bool()
-    if not config.embed_class_token:
-        in_span = in_span & ~is_class
+    owner = _label_spans(config, input_ids, attention_mask)
     labels = torch.arange(1, mask.shape[1] + 1, device=input_ids.device).view(1, -1, 1)
-    spans = ((owner.unsqueeze(1) == labels) & in_span.unsqueeze(1)).to(states.dtype)  # (B, C, L)
+    spans = (owner.unsqueeze(1) == labels).to(states.dtype)  # (B, C, L)
     return spans @ states / spans.sum(-1, keepdim=True).clamp_min(1), mask
+
+
+def class_read(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mask (batch, length) of the tokens whose states :func:`class_states` reads."""
+    if config.class_token_pooling == "first":
+        is_class = input_ids == config.class_token_index
+        if config.embed_class_token:
+            return is_class
+        following = F.pad(is_class[:, :-1], (1, 0))
+        following[:, -1] |= is_class[:, -1]  # nothing follows: it stands for itself
+        return following
+    return _label_spans(config, input_ids, attention_mask) > 0
+
+
+def _label_spans(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(batch, length): k for the tokens of the k-th label, 0 for all others."""
+    is_class = input_ids == config.class_token_index
+    after_prompt = (input_ids == config.text_token_index).cumsum(dim=1).bool()
+    outside = after_prompt | ~attention_mask.bool()
+    if not config.embed_class_token:
+        outside = outside | is_class
+    return is_class.cumsum(dim=1).masked_fill(outside, 0)
 
 
 def text_part(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from .architecture import Architecture, Reading, class_positions, take_positions
 from .layers import Projector
 from .loading import build_encoder
 from .packed import packs, run_both, run_encoder
-from .poolings import POOLINGS
+from .poolings import POOLINGS, read_by
 
 
 class BiEncoder(Architecture):
@@ -38,7 +38,8 @@ class BiEncoder(Architecture):
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
         """Label states (labels, hidden) of the text encoder's width, before the projection."""
-        outputs = run_encoder(self.label_encoder, class_attention_mask, input_ids=class_input_ids)
+        read = read_by(self.config.pooling_strategy, class_attention_mask)
+        outputs = run_encoder(self.label_encoder, class_attention_mask, read=read, input_ids=class_input_ids)
         return self._pool_label_tokens(outputs, class_attention_mask)
 
     def _pool_label_tokens(self, outputs, class_attention_mask: Tensor) -> Tensor:
@@ -77,7 +78,10 @@ class BiEncoder(Architecture):
         if self._encodes_both(attention_mask, **labels):
             outputs, labels = self._encode_both(input_ids, attention_mask, **labels)
         else:
-            outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, input_ids=input_ids)
+            read = self.text_read(attention_mask)
+            outputs = run_encoder(
+                self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids
+            )
         classes, class_mask = self.encode_labels(**labels)
         return self._layers(outputs, attention_mask, every_layer), (attention_mask, classes, class_mask)
 
@@ -88,7 +92,9 @@ class BiEncoder(Architecture):
 
     def _encode_both(self, input_ids, attention_mask, class_input_ids, class_attention_mask, **labels):
         """The output for the texts, and the inputs of :meth:`encode_labels` with states in place of token ids."""
-        texts, classes = (input_ids, attention_mask), (class_input_ids, class_attention_mask)
+        texts = input_ids, attention_mask, self.text_read(attention_mask)
+        class_read = read_by(self.config.pooling_strategy, class_attention_mask)
+        classes = class_input_ids, class_attention_mask, class_read
         outputs, of_labels = run_both(self.encoder_model, texts, classes, self.needs_hidden_states)
         return outputs, {"class_states": self._pool_label_tokens(of_labels, class_attention_mask), **labels}
 
@@ -115,9 +121,13 @@ class FusedBiEncoder(BiEncoder):
         classes = self.project_classes(classes).expand(len(input_ids), -1, -1)
         class_mask = class_mask.expand(len(input_ids), -1)
         embeddings = self.encoder_model.get_input_embeddings()(input_ids).clone()
+        is_class = input_ids == self.config.class_token_index
         # Both sides run row by row and in label order, so the k-th label meets the k-th token.
-        embeddings[input_ids == self.config.class_token_index] = classes[class_mask].to(embeddings.dtype)
-        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, inputs_embeds=embeddings)
+        embeddings[is_class] = classes[class_mask].to(embeddings.dtype)
+        read = self.text_read(text_part(self.config, input_ids, attention_mask)) | is_class
+        outputs = run_encoder(
+            self.encoder_model, attention_mask, self.needs_hidden_states, read, inputs_embeds=embeddings
+        )
         return self._layers(outputs, attention_mask, every_layer), (input_ids, attention_mask)
 
     def read(self, states, context):

@@ -1,7 +1,11 @@
-"""Encoders without padding: linear layers see real tokens only, attention sees texts of one length at a time."""
+"""Encoders without padding: linear layers see real tokens only, attention sees texts of one length at a time.
+
+Where the heads read a few tokens' states, as with the pooling "first", the last layer computes no others.
+"""
 
 import contextlib
 from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,29 +32,53 @@ def without_packing():
         _packing_allowed.reset(token)
 
 
-def run_encoder(encoder: nn.Module, attention_mask: Tensor, output_hidden_states: bool = False, **tokens):
+def run_encoder(
+    encoder: nn.Module,
+    attention_mask: Tensor,
+    output_hidden_states: bool = False,
+    read: Tensor | None = None,
+    **tokens,
+):
     """The encoder's output for ``input_ids`` or ``inputs_embeds``; packed where that is supported.
 
     Packed states of padding are zeros; those of real tokens are the encoder's own, and so are the gradients. A GPU
     keeps the encoder's own pass, as padding costs it less than many small kernels; so does gradient checkpointing.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        A model of transformers.
+    attention_mask : LongTensor of shape (batch, length)
+        1 for real tokens.
+    output_hidden_states : bool, default=False
+        Whether the states of all layers are given; `read` has no effect then.
+    read : BoolTensor of shape (batch, length), optional
+        The tokens whose last states are read; those of others may be zeros. Default: all of them.
+    **tokens
+        The encoder's ``input_ids`` or ``inputs_embeds``.
+
+    Returns
+    -------
+    BaseModelOutput or the encoder's own
+        With ``last_hidden_state`` (batch, length, hidden).
     """
     if not packs(encoder, attention_mask):
         return encoder(attention_mask=attention_mask, output_hidden_states=output_hidden_states, **tokens)
-    return _run_packed(encoder, attention_mask, output_hidden_states, **tokens)
+    return _run_packed(encoder, attention_mask, output_hidden_states, read, **tokens)
 
 
 def run_both(encoder: nn.Module, first, second, output_hidden_states: bool = False):
-    """The encoder's outputs for two batches (token ids, mask), in one pass over the tokens of both.
+    """The encoder's outputs for two batches (token ids, mask, read), in one pass over the tokens of both.
 
     One pass reads the weights and writes their gradients once, not twice. Where the encoder does not pack, see
     :func:`packs`, the padding costs more than that.
     """
-    length = max(mask.shape[1] for _, mask in (first, second))
-    ids, mask = (
+    length = max(batch[1].shape[1] for batch in (first, second))
+    ids, mask, read = (
         torch.cat([F.pad(batch, (0, length - batch.shape[1])) for batch in pair])
         for pair in zip(first, second, strict=True)
     )
-    outputs = run_encoder(encoder, mask, output_hidden_states, input_ids=ids)
+    outputs = run_encoder(encoder, mask, output_hidden_states, read, input_ids=ids)
     n_first = len(first[0])
     return _part(outputs, slice(n_first), first[1].shape[1]), _part(outputs, slice(n_first, None), second[1].shape[1])
 
@@ -74,6 +102,15 @@ def can_pack(encoder: nn.Module) -> bool:
     return type(encoder).__name__ in BERT_LIKE and not encoder.config.is_decoder
 
 
+class Run(NamedTuple):
+    """Texts of one length among the packed tokens, and the tokens that ask in attention: as many in each text."""
+
+    tokens: slice
+    length: int
+    asking: slice
+    n_asking: int
+
+
 class Packing:
     """Where the real tokens of a padded batch are; packed, they stand text by text, the shortest first.
 
@@ -81,62 +118,103 @@ class Packing:
     ----------
     rows, columns : LongTensor of shape (tokens,)
         Place of each packed token in the batch.
-    runs : list of (slice, int)
-        Packed tokens of texts of one length, and the length.
+    runs : list of Run
+        Texts of one length; all of their tokens ask.
     """
 
     def __init__(self, attention_mask: Tensor):
-        self.shape = attention_mask.shape
-        lengths, order = attention_mask.sum(dim=1).sort(stable=True)
-        rows, self.columns = attention_mask[order].nonzero(as_tuple=True)
-        self.rows = order[rows]
+        self.mask = attention_mask
+        lengths, self.order = attention_mask.sum(dim=1).sort(stable=True)
+        rows, self.columns = attention_mask[self.order].nonzero(as_tuple=True)
+        self.rows = self.order[rows]
         self.runs = []
         first = 0
         for length, count in zip(*(values.tolist() for values in lengths.unique(return_counts=True)), strict=True):
             if length:
-                self.runs.append((slice(first, first + length * count), length))
+                tokens = slice(first, first + length * count)
+                self.runs.append(Run(tokens, length, tokens, length))
             first += length * count
+
+    def narrow(self, read: Tensor) -> tuple[Tensor, list[Run]]:
+        """Which packed tokens (asking,) must ask for the states of `read` (batch, length) to be known, and the runs.
+
+        A text of a run that has fewer of them than another one asks with some of its other tokens too.
+        """
+        mask, read = self.mask[self.order].bool(), read[self.order]
+        counts = (read & mask).sum(dim=1).tolist()
+        columns = (mask.int() + (read & mask)).argsort(dim=1, descending=True, stable=True)
+        places = torch.zeros_like(columns)
+        places[mask] = torch.arange(len(self.columns), device=mask.device)
+        asking, runs, text, first = [], [], len(counts) - sum(self._n_texts(run) for run in self.runs), 0
+        for run in self.runs:
+            texts = slice(text, text + self._n_texts(run))
+            n = max(1, *counts[texts])
+            asking.append(places[texts].gather(1, columns[texts, :n]).flatten())
+            runs.append(run._replace(asking=slice(first, first + len(asking[-1])), n_asking=n))
+            text, first = texts.stop, first + len(asking[-1])
+        return torch.cat([self.columns[:0], *asking]), runs
+
+    @staticmethod
+    def _n_texts(run: Run) -> int:
+        return (run.tokens.stop - run.tokens.start) // run.length
 
     def pack(self, batch: Tensor) -> Tensor:
         """(batch, length, ...) -> (tokens, ...)."""
         return batch[self.rows, self.columns]
 
-    def unpack(self, states: Tensor) -> Tensor:
-        """(tokens, hidden) -> (batch, length, hidden), zeros for padding."""
-        batch = states.new_zeros(*self.shape, states.shape[-1])
-        batch[self.rows, self.columns] = states
+    def unpack(self, states: Tensor, places: Tensor | None = None) -> Tensor:
+        """(tokens, hidden) -> (batch, length, hidden), zeros elsewhere; `places`: which of the packed tokens."""
+        batch = states.new_zeros(*self.mask.shape, states.shape[-1])
+        rows, columns = (each if places is None else each[places] for each in (self.rows, self.columns))
+        batch[rows, columns] = states
         return batch
 
 
-def _run_packed(encoder, attention_mask, output_hidden_states, **tokens) -> BaseModelOutput:
+def _run_packed(encoder, attention_mask, output_hidden_states, read, **tokens) -> BaseModelOutput:
     packing = Packing(attention_mask)
     positions = packing.columns
     if BERT_LIKE[type(encoder).__name__]:
         positions = positions + encoder.config.pad_token_id + 1
     tokens = {name: packing.pack(batch).unsqueeze(0) for name, batch in tokens.items()}
-    layers = [encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)]  # (tokens, hidden)
-    for layer in encoder.encoder.layer:
-        states = _run_layer(layer, layers[-1], packing.runs)
-        layers = [*layers, states] if output_hidden_states else [states]
-    layers = tuple(map(packing.unpack, layers))
-    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
+    states = encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)  # (tokens, hidden)
+    layers = list(encoder.encoder.layer)
+    if output_hidden_states:
+        kept = [states]
+        for layer in layers:
+            kept.append(_run_layer(layer, kept[-1], kept[-1], packing.runs))
+        kept = tuple(map(packing.unpack, kept))
+        return BaseModelOutput(last_hidden_state=kept[-1], hidden_states=kept)
+    narrow = read is not None and not (read | ~attention_mask.bool()).all()
+    places, runs = packing.narrow(read) if narrow else (None, packing.runs)
+    for layer in layers[:-1]:
+        states = _run_layer(layer, states, states, packing.runs)
+    for layer in layers[-1:]:
+        states = _run_layer(layer, states, states if places is None else states[places], runs)
+    return BaseModelOutput(last_hidden_state=packing.unpack(states, places))
 
 
-def _run_layer(layer: nn.Module, states: Tensor, runs) -> Tensor:
-    """One layer of BERT, states (tokens, hidden)."""
+def _run_layer(layer: nn.Module, states: Tensor, asking: Tensor, runs: list[Run]) -> Tensor:
+    """One layer of BERT, from states (tokens, hidden) to the next ones of those that ask (asking, hidden)."""
     attention = layer.attention.self
-    parts = [part(states) for part in (attention.query, attention.key, attention.value)]
-    contexts = [_attend(attention, run, length, *parts) for run, length in runs]
-    states = layer.attention.output(torch.cat(contexts or parts[:1]), states)  # or: there is no token at all
+    parts = attention.query(asking), attention.key(states), attention.value(states)
+    contexts = [_attend(attention, run, *parts) for run in runs]
+    states = layer.attention.output(torch.cat(contexts or parts[:1]), asking)  # or: there is no token at all
     if torch.is_grad_enabled():  # what the layer has seen is kept for the gradients anyway
         return layer.feed_forward_chunk(states)
     return torch.cat([layer.feed_forward_chunk(some) for some in states.split(FEED_FORWARD_TOKENS)])
 
 
-def _attend(attention: nn.Module, run: slice, length: int, *parts: Tensor) -> Tensor:
-    """Attention inside each text of a run of texts of one length; returns (tokens of the run, hidden)."""
-    shape = (-1, length, parts[0].shape[1] // attention.attention_head_size, attention.attention_head_size)
-    query, key, value = (part[run].view(shape).transpose(1, 2) for part in parts)
+def _attend(attention: nn.Module, run: Run, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention inside each text of a run; returns (asking tokens of the run, hidden)."""
+    width, size = query.shape[1], attention.attention_head_size
+    query, key, value = (
+        part.view(-1, length, width // size, size).transpose(1, 2)
+        for part, length in (
+            (query[run.asking], run.n_asking),
+            (key[run.tokens], run.length),
+            (value[run.tokens], run.length),
+        )
+    )
     dropout = attention.dropout.p if attention.training else 0.0
     context = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    return context.transpose(1, 2).reshape(-1, parts[0].shape[1])
+    return context.transpose(1, 2).reshape(-1, width)

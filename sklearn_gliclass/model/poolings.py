@@ -67,6 +67,16 @@ def abs_avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
     return _zero_outside(states, mask).abs().sum(dim=1) / _count(states, mask)
 
 
+def read_by(pooling: str, mask: Tensor) -> Tensor:
+    """Mask (batch, length) of the tokens in `mask` whose states the pooling reads."""
+    mask = mask.bool()
+    if pooling == "first":
+        return mask & (mask.cumsum(dim=1) == 1)
+    if pooling == "last":
+        return mask & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
+    return mask
+
+
 # Each is f(token_states (batch, length, hidden), mask (batch, length)) -> (batch, hidden).
 POOLINGS = {
     "max": max_pooling,

@@ -1,6 +1,6 @@
 """Uni-encoder: text and label prompt in one sequence."""
 
-from .architecture import Architecture, Reading, class_states, text_part
+from .architecture import Architecture, Reading, class_read, class_states, text_part
 from .loading import build_encoder
 from .packed import run_encoder
 
@@ -13,7 +13,9 @@ class UniEncoder(Architecture):
         self.encoder_model = encoder or build_encoder(config.encoder_config)
 
     def encode(self, input_ids, attention_mask, every_layer):
-        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, input_ids=input_ids)
+        sequence = self.config, input_ids, attention_mask
+        read = self.text_read(text_part(*sequence)) | class_read(*sequence)
+        outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids)
         layers = self.pick_layers(
             getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
         )

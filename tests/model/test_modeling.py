@@ -309,6 +309,49 @@ def test_identity_projectors_need_the_fitting_width():
 
 # -- where text and labels are read --------------------------------------------------------------------------------
 
+# Options that change where a text and a label are read.
+READING_OPTIONS = [
+    {"pooling_strategy": "first"}, {"pooling_strategy": "last"}, {"pooling_strategy": "first", "use_lstm": True},
+    {"pooling_strategy": "first", "embed_class_token": False},
+    {"pooling_strategy": "avg", "extract_text_features": True},
+    {"pooling_strategy": "last", "extract_text_features": True, "embed_class_token": False},
+    {"pooling_strategy": "max", "extract_text_features": True, "class_token_pooling": "average"},
+    {"pooling_strategy": "first", "class_token_pooling": "average", "embed_class_token": False},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", READING_OPTIONS, ids=str)
+@pytest.mark.parametrize("prompt_first", [False, True])
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused"])
+def test_the_last_layer_computes_all_that_is_read(architecture, prompt_first, options):
+    """Packed, the last layer leaves out what no head reads: loss and gradients are those of all tokens."""
+    model = tiny_model(architecture, prompt_first=prompt_first, dropout=0.0, **options).double()
+    batch = batch_for(model, TWO_TEXTS, THREE_LABELS)
+    labels = torch.eye(3, dtype=torch.double)[:2]
+    found = []
+    for pass_of in (without_packing, contextlib.nullcontext):
+        model.zero_grad()
+        with pass_of():
+            output = model(**batch, labels=labels)
+        output.loss.backward()
+        found.append((output.logits, {name: weight.grad for name, weight in model.named_parameters()}))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-9, atol=1e-10)
+    for name, gradient in found[1][1].items():
+        torch.testing.assert_close(gradient, found[0][1][name], rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "n_read"), [("uni-encoder", 2 * 4), ("bi-encoder-fused", 2 * 4), ("bi-encoder", 2)]
+)
+def test_the_last_layer_computes_nothing_else(architecture, n_read):
+    """With "first" it is one state of each text, and in its sequence one of each of three labels."""
+    model = tiny_model(architecture, pooling_strategy="first")
+    rows = []
+    last = model.encoder.encoder.layer[-1]
+    last.intermediate.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    logits_of(model, **batch_for(model, TWO_TEXTS, THREE_LABELS))
+    assert rows == [n_read]
+
 
 def encoder_states(model, batch):
     return model.encoder(batch["input_ids"], batch["attention_mask"]).last_hidden_state[0]

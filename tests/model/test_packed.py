@@ -144,14 +144,69 @@ def test_gradient_checkpointing_keeps_the_encoders_own_pass():
 @pytest.mark.parametrize("lengths", [[4, 1, 2], [40, 3]], ids=str)
 def test_two_batches_in_one_pass(lengths):
     encoder = encoder_of("bert").double()
-    first, second = batch_of(MIXED, encoder), batch_of(lengths, encoder)
+    first, second = ((ids, mask, some_of(mask)) for ids, mask in (batch_of(MIXED, encoder), batch_of(lengths, encoder)))
     torch.set_grad_enabled(True)
     texts, others = run_both(encoder, first, second, True)
-    alone = [run_encoder(encoder, mask, True, input_ids=ids) for ids, mask in (first, second)]
+    alone = [run_encoder(encoder, mask, True, input_ids=ids) for ids, mask, _ in (first, second)]
     torch.testing.assert_close(texts.hidden_states, alone[0].hidden_states, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(others.last_hidden_state, alone[1].last_hidden_state, rtol=1e-9, atol=1e-10)
     assert texts.last_hidden_state is texts.hidden_states[-1]
-    assert run_both(encoder, first, second)[0].hidden_states is None
+    for outputs, whole, (_, _, read) in zip(run_both(encoder, first, second), alone, (first, second), strict=True):
+        assert outputs.hidden_states is None
+        torch.testing.assert_close(
+            outputs.last_hidden_state[read], whole.last_hidden_state[read], rtol=1e-9, atol=1e-10
+        )
+
+
+def some_of(mask):
+    """A few of the tokens, in some texts none."""
+    return (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.2) & mask.bool()
+
+
+READ = {
+    "the first": lambda mask: mask.cumsum(1) == 1,
+    "some": some_of,
+    "none": lambda mask: mask < 0,
+    "padding too": lambda mask: torch.ones_like(mask, dtype=torch.bool).triu(5),
+    "all": lambda mask: mask.bool(),
+}
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize("which", READ)
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_states_that_are_read_and_their_gradients_are_those_of_all(family, which, left):
+    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    encoder = encoder_of(family, **options).double().train()
+    ids, mask = batch_of(MIXED, encoder)
+    if left:
+        ids, mask = ids.flip(1), mask.flip(1)
+    read = READ[which](mask)
+    torch.set_grad_enabled(True)
+    real = mask * read
+    whole, narrow = (run_encoder(encoder, mask, read=each, input_ids=ids).last_hidden_state for each in (None, read))
+    torch.testing.assert_close(narrow[real.bool()], whole[real.bool()], rtol=1e-9, atol=1e-10)
+    assert ((narrow == 0) | (narrow - whole).abs().lt(1e-9)).all()
+    expected, found = (gradients(encoder, states, real) for states in (whole, narrow))
+    assert expected.keys() == found.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_the_last_layer_computes_what_is_read_only():
+    encoder = encoder_of("bert")
+    ids, mask = batch_of(MIXED, encoder)
+    seen = []
+    for layer in encoder.encoder.layer:
+        layer.intermediate.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    run_encoder(encoder, mask, read=READ["the first"](mask), input_ids=ids)
+    *others, last = seen
+    assert last == len(MIXED)
+    assert set(others) == {sum(MIXED)}
+    seen.clear()
+    outputs = run_encoder(encoder, mask, True, READ["the first"](mask), input_ids=ids)
+    assert set(seen) == {sum(MIXED)}
+    assert outputs.last_hidden_state[mask.bool()].abs().min() > 0
 
 
 def test_packing():
@@ -159,15 +214,28 @@ def test_packing():
     packing = Packing(mask)
     assert packing.rows.tolist() == [1, 0, 0, 0, 3, 3, 3, 4, 4, 4, 4]
     assert packing.columns.tolist() == [0, 0, 1, 2, 0, 1, 2, 0, 1, 2, 3]
-    assert packing.runs == [(slice(0, 1), 1), (slice(1, 7), 3), (slice(7, 11), 4)]
+    assert [run[:2] for run in packing.runs] == [(slice(0, 1), 1), (slice(1, 7), 3), (slice(7, 11), 4)]
+    assert all(run[2:] == run[:2] for run in packing.runs)
     states = torch.arange(20.0).view(5, 4, 1)
     assert torch.equal(packing.unpack(packing.pack(states)), states * mask.unsqueeze(-1))
 
 
-def test_a_batch_without_tokens():
+def test_narrow_packing():
+    """The second text of three tokens asks with one that is not read, for the first one has two."""
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
+    read = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
+    packing = Packing(mask)
+    places, runs = packing.narrow(read)
+    assert [run[2:] for run in runs] == [(slice(0, 1), 1), (slice(1, 5), 2), (slice(5, 6), 1)]
+    assert packing.rows[places].tolist() == [1, 0, 0, 3, 3, 4]
+    assert packing.columns[places].tolist() == [0, 1, 2, 2, 0, 3]
+
+
+@pytest.mark.parametrize("read", [None, torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)])
+def test_a_batch_without_tokens(read):
     encoder = encoder_of("bert")
     mask = torch.zeros(2, 3, dtype=torch.long)
-    states = run_encoder(encoder, mask, input_ids=torch.full((2, 3), PAD)).last_hidden_state
+    states = run_encoder(encoder, mask, read=read, input_ids=torch.full((2, 3), PAD)).last_hidden_state
     assert states.shape == (2, 3, 32)
     assert not states.any()
 

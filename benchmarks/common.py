@@ -130,15 +130,22 @@ def reference(clf, folder: Path):
 # -- arithmetic --------------------------------------------------------------------------------------------------
 
 
-def encoder_flops(config, lengths) -> float:
-    """Floating point operations of a BERT on sequences of these lengths, without padding."""
+def encoder_flops(config, lengths, n_read: int) -> float:
+    """Floating point operations of a BERT on sequences of these lengths, without padding.
+
+    The last layer computes `n_read` states a sequence, all others a state a token.
+    """
     import numpy as np
 
     lengths = np.asarray(lengths, float)
     width, inner = config.hidden_size, config.intermediate_size
-    linear = 2 * lengths * (4 * width * width + 2 * width * inner)
-    attention = 2 * lengths**2 * 2 * width
-    return float(config.num_hidden_layers * (linear + attention).sum())
+
+    def layer(asking):
+        keys_and_values = 2 * lengths * 2 * width * width
+        others = 2 * asking * (2 * width * width + 2 * width * inner)
+        return keys_and_values + others + 2 * asking * lengths * 2 * width
+
+    return float(((config.num_hidden_layers - 1) * layer(lengths) + layer(np.minimum(n_read, lengths))).sum())
 
 
 def matrix_peaks(clock, repeats: int = 10) -> dict[str, float]:

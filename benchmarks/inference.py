@@ -3,8 +3,8 @@
 Both packages run the same weights (MiniLM, random heads, float32) and must give the same probabilities before a time
 is taken. The reference is `ZeroShotClassificationPipeline` at the better of its batch sizes 8 and 32, ours is
 `GLiClassClassifier.predict_proba`; rounds are interleaved. "of peak" is the encoder's arithmetic on real tokens by the
-time of the whole call, over a large matrix product by the faster of torch's libraries; "difference" is the largest
-between probabilities.
+time of the whole call (of the last layer only the states that are read, as ours does), over a large matrix product by
+the faster of torch's libraries; "difference" is the largest between probabilities.
 """
 
 import tempfile
@@ -123,12 +123,15 @@ def largest_difference(clf, workload: Workload, results) -> float:
 
 
 def flops(clf, texts) -> float:
-    """Of the encoders, on real tokens; each text and each label once."""
+    """Of the encoders, on real tokens; each text and each label once, and of the last layer what is read."""
     layout = clf._layout(clf.label_names_)
-    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
-    total = common.encoder_flops(clf.config_.encoder_config, lengths)
+    n_labels = len(clf.label_names_)
+    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(n_labels))
+    in_sequence = clf.architecture_type != "bi-encoder"  # the labels' states are read there too
+    total = common.encoder_flops(clf.config_.encoder_config, lengths, 1 + in_sequence * n_labels)
     if hasattr(layout, "label_sequences"):
-        total += common.encoder_flops(clf.config_.label_model_config, [len(ids) for ids in layout.label_sequences])
+        labels = [len(ids) for ids in layout.label_sequences]
+        total += common.encoder_flops(clf.config_.label_model_config, labels, 1)
     return total
 
 

@@ -202,10 +202,8 @@ def take_positions(states: Tensor, positions: Tensor) -> Tensor:
 
 def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     """A label's state (batch, labels, hidden) and the mask of real labels, as ``class_token_pooling`` says."""
-    positions, mask = class_positions(input_ids, config.class_token_index)
+    positions, mask = _label_positions(config, input_ids)
     if config.class_token_pooling == "first":
-        if not config.embed_class_token:
-            positions = (positions + 1).clamp_max(input_ids.shape[1] - 1)
         return take_positions(states, positions), mask
     owner = _label_spans(config, input_ids, attention_mask)
     labels = torch.arange(1, mask.shape[1] + 1, device=input_ids.device).view(1, -1, 1)
@@ -214,15 +212,19 @@ def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tens
 
 
 def class_read(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mask (batch, length) of the tokens whose states :func:`class_states` reads."""
+    """Mask (batch, length) of the tokens whose states :func:`class_states` reads, for labels and empty slots."""
     if config.class_token_pooling == "first":
-        is_class = input_ids == config.class_token_index
-        if config.embed_class_token:
-            return is_class
-        following = F.pad(is_class[:, :-1], (1, 0))
-        following[:, -1] |= is_class[:, -1]  # nothing follows: it stands for itself
-        return following
+        positions, _ = _label_positions(config, input_ids)
+        return torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, positions, True)
     return _label_spans(config, input_ids, attention_mask) > 0
+
+
+def _label_positions(config, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The first token of each label, and the mask of real labels; see :func:`class_positions`."""
+    positions, mask = class_positions(input_ids, config.class_token_index)
+    if not config.embed_class_token:
+        positions = (positions + 1).clamp_max(input_ids.shape[1] - 1)
+    return positions, mask
 
 
 def _label_spans(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -124,14 +124,14 @@ class FusedBiEncoder(BiEncoder):
         is_class = input_ids == self.config.class_token_index
         # Both sides run row by row and in label order, so the k-th label meets the k-th token.
         embeddings[is_class] = classes[class_mask].to(embeddings.dtype)
-        read = self.text_read(text_part(self.config, input_ids, attention_mask)) | is_class
+        text_mask = text_part(self.config, input_ids, attention_mask)
+        read = self.text_read(text_mask) | is_class
         outputs = run_encoder(
             self.encoder_model, attention_mask, self.needs_hidden_states, read, inputs_embeds=embeddings
         )
-        return self._layers(outputs, attention_mask, every_layer), (input_ids, attention_mask)
+        return self._layers(outputs, attention_mask, every_layer), (input_ids, text_mask)
 
     def read(self, states, context):
-        input_ids, attention_mask = context
+        input_ids, text_mask = context
         positions, class_mask = class_positions(input_ids, self.config.class_token_index)
-        text_mask = text_part(self.config, input_ids, attention_mask)
         return Reading(states, text_mask, take_positions(states, positions), class_mask)

@@ -4,6 +4,7 @@ Where the heads read a few tokens' states, as with the pooling "first", the last
 """
 
 import contextlib
+import copy
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -116,10 +117,12 @@ class Packing:
 
     Attributes
     ----------
-    rows, columns : LongTensor of shape (tokens,)
-        Place of each packed token in the batch.
+    rows, columns : LongTensor of shape (asking,)
+        Place in the batch of each token that asks in attention: of all of them, but see :meth:`narrow`.
+    places : LongTensor of shape (asking,) or slice
+        Their places among the packed tokens.
     runs : list of Run
-        Texts of one length; all of their tokens ask.
+        Texts of one length.
     """
 
     def __init__(self, attention_mask: Tensor):
@@ -127,6 +130,7 @@ class Packing:
         lengths, self.order = attention_mask.sum(dim=1).sort(stable=True)
         rows, self.columns = attention_mask[self.order].nonzero(as_tuple=True)
         self.rows = self.order[rows]
+        self.places = slice(None)
         self.runs = []
         first = 0
         for length, count in zip(*(values.tolist() for values in lengths.unique(return_counts=True)), strict=True):
@@ -135,38 +139,39 @@ class Packing:
                 self.runs.append(Run(tokens, length, tokens, length))
             first += length * count
 
-    def narrow(self, read: Tensor) -> tuple[Tensor, list[Run]]:
-        """Which packed tokens (asking,) must ask for the states of `read` (batch, length) to be known, and the runs.
+    def narrow(self, read: Tensor) -> "Packing":
+        """The same tokens, of which those in `read` (batch, length) ask.
 
         A text of a run that has fewer of them than another one asks with some of its other tokens too.
         """
-        mask, read = self.mask[self.order].bool(), read[self.order]
-        counts = (read & mask).sum(dim=1).tolist()
-        columns = (mask.int() + (read & mask)).argsort(dim=1, descending=True, stable=True)
-        places = torch.zeros_like(columns)
-        places[mask] = torch.arange(len(self.columns), device=mask.device)
-        asking, runs, text, first = [], [], len(counts) - sum(self._n_texts(run) for run in self.runs), 0
+        mask = self.mask[self.order].bool()
+        read = read[self.order] & mask
+        packed = torch.zeros_like(mask, dtype=torch.long)
+        packed[mask] = torch.arange(len(self.rows), device=mask.device)
+        # In each text first what is read, then its other tokens; texts without a token are in no run.
+        candidates = packed.gather(1, (mask.int() + read).argsort(dim=1, descending=True, stable=True))[mask.any(dim=1)]
+        counts = read.sum(dim=1)[mask.any(dim=1)].tolist()
+        places, runs, text, first = [], [], 0, 0
         for run in self.runs:
-            texts = slice(text, text + self._n_texts(run))
-            n = max(1, *counts[texts])
-            asking.append(places[texts].gather(1, columns[texts, :n]).flatten())
-            runs.append(run._replace(asking=slice(first, first + len(asking[-1])), n_asking=n))
-            text, first = texts.stop, first + len(asking[-1])
-        return torch.cat([self.columns[:0], *asking]), runs
-
-    @staticmethod
-    def _n_texts(run: Run) -> int:
-        return (run.tokens.stop - run.tokens.start) // run.length
+            texts = slice(text, text + (run.tokens.stop - run.tokens.start) // run.length)
+            n_asking = max(1, *counts[texts])
+            places.append(candidates[texts, :n_asking].flatten())
+            asking = slice(first, first + len(places[-1]))
+            runs.append(run._replace(asking=asking, n_asking=n_asking))
+            text, first = texts.stop, asking.stop
+        narrow = copy.copy(self)
+        narrow.places = torch.cat(places)
+        narrow.rows, narrow.columns, narrow.runs = self.rows[narrow.places], self.columns[narrow.places], runs
+        return narrow
 
     def pack(self, batch: Tensor) -> Tensor:
-        """(batch, length, ...) -> (tokens, ...)."""
+        """(batch, length, ...) -> (asking, ...)."""
         return batch[self.rows, self.columns]
 
-    def unpack(self, states: Tensor, places: Tensor | None = None) -> Tensor:
-        """(tokens, hidden) -> (batch, length, hidden), zeros elsewhere; `places`: which of the packed tokens."""
+    def unpack(self, states: Tensor) -> Tensor:
+        """(asking, hidden) -> (batch, length, hidden), zeros elsewhere."""
         batch = states.new_zeros(*self.mask.shape, states.shape[-1])
-        rows, columns = (each if places is None else each[places] for each in (self.rows, self.columns))
-        batch[rows, columns] = states
+        batch[self.rows, self.columns] = states
         return batch
 
 
@@ -176,28 +181,23 @@ def _run_packed(encoder, attention_mask, output_hidden_states, read, **tokens) -
     if BERT_LIKE[type(encoder).__name__]:
         positions = positions + encoder.config.pad_token_id + 1
     tokens = {name: packing.pack(batch).unsqueeze(0) for name, batch in tokens.items()}
-    states = encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)  # (tokens, hidden)
-    layers = list(encoder.encoder.layer)
-    if output_hidden_states:
-        kept = [states]
-        for layer in layers:
-            kept.append(_run_layer(layer, kept[-1], kept[-1], packing.runs))
-        kept = tuple(map(packing.unpack, kept))
-        return BaseModelOutput(last_hidden_state=kept[-1], hidden_states=kept)
-    narrow = read is not None and not (read | ~attention_mask.bool()).all()
-    places, runs = packing.narrow(read) if narrow else (None, packing.runs)
-    for layer in layers[:-1]:
-        states = _run_layer(layer, states, states, packing.runs)
-    for layer in layers[-1:]:
-        states = _run_layer(layer, states, states if places is None else states[places], runs)
-    return BaseModelOutput(last_hidden_state=packing.unpack(states, places))
+    layers = [encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)]  # (tokens, hidden)
+    packings = [packing] * len(encoder.encoder.layer)  # of each layer
+    if packings and not (output_hidden_states or read is None or (read | ~attention_mask.bool()).all()):
+        packings[-1] = packing.narrow(read)
+    for layer, packing in zip(encoder.encoder.layer, packings, strict=True):
+        states = _run_layer(layer, layers[-1], packing)
+        layers = [*layers, states] if output_hidden_states else [states]
+    layers = tuple(map(packing.unpack, layers))
+    return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
 
 
-def _run_layer(layer: nn.Module, states: Tensor, asking: Tensor, runs: list[Run]) -> Tensor:
+def _run_layer(layer: nn.Module, states: Tensor, packing: Packing) -> Tensor:
     """One layer of BERT, from states (tokens, hidden) to the next ones of those that ask (asking, hidden)."""
     attention = layer.attention.self
+    asking = states[packing.places]
     parts = attention.query(asking), attention.key(states), attention.value(states)
-    contexts = [_attend(attention, run, *parts) for run in runs]
+    contexts = [_attend(attention, run, *parts) for run in packing.runs]
     states = layer.attention.output(torch.cat(contexts or parts[:1]), asking)  # or: there is no token at all
     if torch.is_grad_enabled():  # what the layer has seen is kept for the gradients anyway
         return layer.feed_forward_chunk(states)

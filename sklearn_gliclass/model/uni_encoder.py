@@ -13,15 +13,15 @@ class UniEncoder(Architecture):
         self.encoder_model = encoder or build_encoder(config.encoder_config)
 
     def encode(self, input_ids, attention_mask, every_layer):
-        sequence = self.config, input_ids, attention_mask
-        read = self.text_read(text_part(*sequence)) | class_read(*sequence)
+        text_mask = text_part(self.config, input_ids, attention_mask)
+        read = self.text_read(text_mask) | class_read(self.config, input_ids, attention_mask)
         outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids)
         layers = self.pick_layers(
             getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer
         )
-        return layers, (input_ids, attention_mask)
+        return layers, (input_ids, attention_mask, text_mask)
 
     def read(self, states, context):
-        input_ids, attention_mask = context
+        input_ids, attention_mask, text_mask = context
         classes, class_mask = class_states(self.config, states, input_ids, attention_mask)
-        return Reading(states, text_part(self.config, input_ids, attention_mask), classes, class_mask)
+        return Reading(states, text_mask, classes, class_mask)

@@ -225,10 +225,10 @@ def test_narrow_packing():
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
     read = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
     packing = Packing(mask)
-    places, runs = packing.narrow(read)
-    assert [run[2:] for run in runs] == [(slice(0, 1), 1), (slice(1, 5), 2), (slice(5, 6), 1)]
-    assert packing.rows[places].tolist() == [1, 0, 0, 3, 3, 4]
-    assert packing.columns[places].tolist() == [0, 1, 2, 2, 0, 3]
+    narrow = packing.narrow(read)
+    assert [run[2:] for run in narrow.runs] == [(slice(0, 1), 1), (slice(1, 5), 2), (slice(5, 6), 1)]
+    assert narrow.rows.tolist() == packing.rows[narrow.places].tolist() == [1, 0, 0, 3, 3, 4]
+    assert narrow.columns.tolist() == packing.columns[narrow.places].tolist() == [0, 1, 2, 2, 0, 3]
 
 
 @pytest.mark.parametrize("read", [None, torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)])

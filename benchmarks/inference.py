@@ -150,7 +150,7 @@ def overhead(options, clock) -> None:
 
         @torch.inference_mode()
         def bare(clf=clf, batches=batches, labels=labels):
-            with autocast("cpu", "float32"):
+            with autocast("cpu", "float32", inference=True):
                 shared = {"class_states": clf.model_.model.pool_labels(**labels)} if labels else {}
                 for batch in batches:
                     clf.model_(**batch, **shared)

@@ -13,7 +13,7 @@ from .data.states import LABELS, TEXT, StateDataset, States, state_inputs
 from .inference import InferenceEngine
 from .memory import Collection, key_of, open_collection
 from .model.fingerprint import fingerprint
-from .model.precision import autocast, weight_dtype
+from .model.precision import weight_dtype
 from .model.states import embed_states, heads_read_tokens, text_states
 
 BATCHES_AT_ONCE = 64  # whose states are held in memory in prediction
@@ -61,7 +61,7 @@ class StateEngine(InferenceEngine):
             states = self._states(tokens, rows, chunk)
             for batch in batches:
                 inputs = state_inputs([states], np.arange(batch.start, batch.stop), labels, len(labels), **shared)
-                with autocast(device, self.dtype):
+                with self.products:
                     output = function(**to_device(inputs, device, dtype))
                 yield rows[batch], output
 

@@ -59,6 +59,7 @@ class InferenceEngine:
         self.dtype = dtype
         self.progress = progress
         self.n_cut = 0
+        self.products = autocast(model.device, dtype, inference=True)  # an engine lives for one call
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits of shape (n_texts, n_labels)."""
@@ -107,7 +108,7 @@ class InferenceEngine:
         states = []
         for first in range(0, len(labels), LABELS_AT_ONCE):
             inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
-            with autocast(self.model.device, self.dtype):
+            with self.products:
                 states.append(self.model.model.pool_labels(**inputs))
         return torch.cat(states)
 
@@ -131,7 +132,7 @@ class InferenceEngine:
         orders = [chunk] * len(rows)
         inputs = self._tensors(self.layout.text_batch([tokens[row] for row in rows], orders))
         try:
-            with autocast(self.model.device, self.dtype):
+            with self.products:
                 output = function(**inputs, **shared)
         except torch.cuda.OutOfMemoryError:
             if len(rows) == 1:

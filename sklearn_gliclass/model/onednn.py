@@ -9,12 +9,15 @@ import time
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 MIN_MULTIPLICATIONS = 4_000_000  # of a matrix product; in smaller ones the copies cost more than they save
-MIN_GAIN = 1.25  # times as fast: far from what the two differ by where both know the processor
+# From how many times as fast oneDNN is taken: in training, far from what the two differ by where both know the
+# processor; in inference, unless it is clearly slower, as it also saves the activation's pass over the memory.
+MIN_GAIN = 1.25
+MIN_GAIN_INFERENCE = 0.9
 
 
 class OneDNNLinear(TorchFunctionMode):
@@ -24,6 +27,53 @@ class OneDNNLinear(TorchFunctionMode):
         if function is F.linear and not kwargs and _fits(*args):
             return linear(*args)
         return function(*args, **(kwargs or {}))
+
+
+class OneDNNInference(TorchFunctionMode):
+    """The same without gradients, for weights that stay as they are while this object is in use.
+
+    A weight that is used again is kept in oneDNN's own order too, which else each product makes anew.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.weights = {}  # by id: the weight, which keeps the id its own, and its sorted copy or None
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in ACTIVATIONS and not kwargs and _fits(*args):
+            inputs, weight, *bias = args
+            return infer_linear(inputs, self._sorted(weight, inputs), *bias, activation=ACTIVATIONS[function])
+        return function(*args, **(kwargs or {}))
+
+    def _sorted(self, weight: Tensor, inputs: Tensor) -> Tensor:
+        if not isinstance(weight, nn.Parameter):  # computed for this product
+            return weight
+        known = self.weights.get(id(weight))
+        if known is None:  # its first use, which in a short call is its last
+            self.weights[id(weight)] = weight, None
+            return weight
+        if known[1] is None:
+            rows = inputs.numel() // inputs.shape[-1]
+            known = self.weights[id(weight)] = weight, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        return known[1]
+
+
+def linear_gelu(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.gelu(F.linear(inputs, weight, bias))``, which :class:`OneDNNInference` computes in one go."""
+    if has_torch_function((inputs, weight)):
+        return handle_torch_function(linear_gelu, (inputs, weight), inputs, weight, bias)
+    return F.gelu(F.linear(inputs, weight, bias))
+
+
+ACTIVATIONS = {F.linear: "none", linear_gelu: "gelu"}  # oneDNN's names for what follows the product
+
+
+def infer_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+    """``F.linear`` by oneDNN without gradients, with an activation; `weight` may be in oneDNN's own order."""
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    algorithm = "none" if activation == "gelu" else ""  # the exact GELU, not that by tanh
+    outputs = torch.ops.mkldnn._linear_pointwise(flat, weight, bias, activation, [], algorithm)
+    return outputs.view(*inputs.shape[:-1], -1)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -66,17 +116,22 @@ def _fits(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     )
 
 
-@functools.cache
-def onednn_pays() -> bool:
-    """Whether oneDNN multiplies clearly faster on this machine: measured once per process, in milliseconds."""
+def onednn_pays(inference: bool = False) -> bool:
+    """Whether to multiply in oneDNN on this machine."""
     if not torch.backends.mkldnn.is_available():
         return False
+    return gain(infer_linear) > MIN_GAIN_INFERENCE if inference else gain(linear) > MIN_GAIN
+
+
+@functools.cache
+def gain(product) -> float:
+    """How many times as fast as torch's own `product` is: measured once per process, in milliseconds."""
     with torch.inference_mode():
         inputs, weight = torch.ones(256, 384), torch.ones(384, 384)
-        seconds = {function: [] for function in (F.linear, linear)}
+        seconds = {function: [] for function in (F.linear, product)}
         for _ in range(8):
             for function, measured in seconds.items():
                 start = time.perf_counter()
                 function(inputs, weight)
                 measured.append(time.perf_counter() - start)
-    return min(seconds[F.linear]) > MIN_GAIN * min(seconds[linear])
+    return min(seconds[F.linear]) / min(seconds[product])

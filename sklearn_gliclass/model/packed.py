@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from .onednn import linear_gelu
+
 # Encoders of BERT's structure, by class: whether their positions start after the padding index.
 BERT_LIKE = {"BertModel": False, "RobertaModel": True, "XLMRobertaModel": True, "CamembertModel": True}
 
 # Tokens that the wide layer of the feed-forward part sees at once: more would leave the caches, and memory of such
 # size is handed back to the system and asked for again in each layer.
-FEED_FORWARD_TOKENS = 512
+FEED_FORWARD_TOKENS = 2048
 
 _packing_allowed = ContextVar("packing_allowed", default=True)
 
@@ -201,7 +203,15 @@ def _run_layer(layer: nn.Module, states: Tensor, packing: Packing) -> Tensor:
     states = layer.attention.output(torch.cat(contexts or parts[:1]), asking)  # or: there is no token at all
     if torch.is_grad_enabled():  # what the layer has seen is kept for the gradients anyway
         return layer.feed_forward_chunk(states)
-    return torch.cat([layer.feed_forward_chunk(some) for some in states.split(FEED_FORWARD_TOKENS)])
+    return torch.cat([_feed_forward(layer, some) for some in states.split(FEED_FORWARD_TOKENS)])
+
+
+def _feed_forward(layer: nn.Module, states: Tensor) -> Tensor:
+    """The feed-forward part of a layer, its wide half and the activation in one go where a library can do so."""
+    wide, activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
+    if type(wide) is nn.Linear and getattr(activation, "act", None) is F.gelu:
+        return layer.output(linear_gelu(states, wide.weight, wide.bias), states)
+    return layer.feed_forward_chunk(states)
 
 
 def _attend(attention: nn.Module, run: Run, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from .onednn import OneDNNLinear, onednn_pays
+from .onednn import OneDNNInference, OneDNNLinear, onednn_pays
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -14,13 +14,28 @@ def weight_dtype(dtype: str) -> torch.dtype:
     return torch.float64 if dtype == "float64" else torch.float32
 
 
-def autocast(device, dtype: str):
-    """How matrix products are computed: in bfloat16, where `dtype` says so; in float32 by the faster library."""
+def autocast(device, dtype: str, inference: bool = False):
+    """How matrix products are computed: in bfloat16, where `dtype` says so; in float32 by the faster library.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Where the model is.
+    dtype : str
+        A key of ``DTYPES``.
+    inference : bool, default=False
+        No gradient is asked for, and the weights stay as they are while the result is in use.
+
+    Returns
+    -------
+    context manager
+        May be entered many times.
+    """
     kind = torch.device(device).type
     if dtype == "bfloat16":
         return torch.autocast(kind, torch.bfloat16)
-    if dtype == "float32" and kind == "cpu" and onednn_pays():
-        return OneDNNLinear()
+    if dtype == "float32" and kind == "cpu" and onednn_pays(inference):
+        return OneDNNInference() if inference else OneDNNLinear()
     return contextlib.nullcontext()
 
 

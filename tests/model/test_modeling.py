@@ -348,7 +348,7 @@ def test_the_last_layer_computes_nothing_else(architecture, n_read):
     model = tiny_model(architecture, pooling_strategy="first")
     rows = []
     last = model.encoder.encoder.layer[-1]
-    last.intermediate.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    last.output.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     logits_of(model, **batch_for(model, TWO_TEXTS, THREE_LABELS))
     assert rows == [n_read]
 

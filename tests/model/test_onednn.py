@@ -1,13 +1,18 @@
 """oneDNN's linear layers against torch's own."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import BertConfig, BertModel
 
+from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model import onednn, precision
-from sklearn_gliclass.model.onednn import OneDNNLinear, linear, onednn_pays
+from sklearn_gliclass.model.onednn import OneDNNInference, OneDNNLinear, infer_linear, linear, linear_gelu, onednn_pays
+from sklearn_gliclass.model.packed import run_encoder, without_packing
 from sklearn_gliclass.model.precision import autocast
+from sklearn_gliclass.testing import TINY
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is built without oneDNN")
 
@@ -79,18 +84,126 @@ def test_what_stays_with_torch(inputs, weight, calls):
     assert calls == []
 
 
-def test_one_measurement_a_process(monkeypatch):
-    assert isinstance(onednn_pays(), bool)
+@pytest.fixture
+def inferred(monkeypatch):
+    """Shape of the inputs, layout of the weight and activation of what goes to oneDNN without gradients."""
+    seen = []
+
+    def note(inputs, weight, *bias, activation):
+        seen.append((tuple(inputs.shape), weight.layout, activation))
+        return infer_linear(inputs, weight, *bias, activation=activation)
+
+    monkeypatch.setattr(onednn, "infer_linear", note)
+    return seen
+
+
+@pytest.mark.parametrize("bias", [random(160), None], ids=["bias", "no bias"])
+@pytest.mark.parametrize("shape", [(300, 128), (4, 75, 128)])
+@pytest.mark.parametrize(("function", "activation"), [(F.linear, "none"), (linear_gelu, "gelu")])
+def test_inference(function, activation, shape, bias, inferred):
+    """The first use takes the weight as it is, later ones in oneDNN's order, with other numbers of rows as well."""
+    inputs, weight = random(*shape), nn.Parameter(random(160, 128))
+    products = OneDNNInference()
+    for some in (inputs, inputs, inputs[:, :128] if inputs.dim() == 3 else inputs[:250]):
+        with products, torch.inference_mode():
+            outputs = function(some, weight, bias)
+        expected = some.double() @ weight.double().T + (0 if bias is None else bias)
+        if activation == "gelu":  # by its formula
+            expected = expected * (1 + torch.erf(expected / 2**0.5)) / 2
+        torch.testing.assert_close(outputs.double(), expected, rtol=1e-5, atol=1e-5)
+    assert [layout for _, layout, _ in inferred] == [torch.strided, torch._mkldnn, torch._mkldnn]
+    assert inferred[0] == (shape, torch.strided, activation)
+
+
+def test_inference_with_computed_weights(inferred):
+    """They are not kept, and other memory orders than rows are no matter."""
+    products = OneDNNInference()
+    for number in range(3):
+        inputs, weight = random(128, 300).T, random(160 + number, 128)
+        with products, torch.inference_mode():
+            torch.testing.assert_close(F.linear(inputs, weight), inputs @ weight.T, rtol=1e-4, atol=1e-4)
+    assert len(inferred) == 3
+    assert products.weights == {}
+
+
+def test_inference_leaves_small_products_to_torch(inferred):
+    inputs, weight = random(2, 128), random(160, 128)
+    with OneDNNInference(), torch.inference_mode():
+        assert torch.equal(F.linear(inputs, weight), inputs @ weight.T)
+        assert torch.equal(linear_gelu(inputs, weight), F.gelu(inputs @ weight.T))
+    assert inferred == []
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_activation_of_an_encoder(activation, monkeypatch, inferred):
+    """The exact GELU is computed with the product; what is no such function stays what it is."""
+    encoder = BertModel(
+        BertConfig(vocab_size=50, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256,
+                   hidden_act=activation)
+    ).eval()  # fmt: skip
+    ids = torch.randint(3, 50, (10, 40), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    with torch.inference_mode():
+        with without_packing():
+            expected = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        with OneDNNInference():
+            outputs = run_encoder(encoder, mask, input_ids=ids).last_hidden_state
+    torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert [name for _, _, name in inferred].count("gelu") == (2 if activation == "gelu" else 0)
+
+
+@pytest.mark.parametrize("architecture_type", ["uni-encoder", "bi-encoder"])
+def test_predictions_by_either_library(architecture_type, monkeypatch, inferred):
+    texts = [f"{word} {number} text" for word in ("good", "bad") for number in range(200)]
+    clf = GLiClassClassifier(architecture_type=architecture_type, random_state=0, **TINY).fit(
+        texts, ["good", "bad"] * 200
+    )
+    probabilities = []
+    for pays in (True, False):
+        inferred.clear()
+        monkeypatch.setattr(precision, "onednn_pays", lambda inference=False, pays=pays: pays)
+        monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
+        probabilities.append(clf.predict_proba(texts))
+        assert bool(inferred) is pays
+    np.testing.assert_allclose(*probabilities, atol=1e-5)
+
+
+def test_weights_may_change_between_calls(monkeypatch):
+    """A sorted copy of a weight is never older than the call."""
+    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: True)
+    monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
+    texts = [f"text {number}" for number in range(400)]
+    clf = GLiClassClassifier(random_state=0, **TINY).fit(texts, ["a", "b"] * 200)
+    before = clf.predict_proba(texts)
+    clf.partial_fit(texts, ["b", "a"] * 200)
+    after = clf.predict_proba(texts)
+    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: False)
+    np.testing.assert_allclose(after, clf.predict_proba(texts), atol=1e-5)
+    assert abs(after - before).max() > 1e-4
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_one_measurement_a_process(inference, monkeypatch):
+    assert isinstance(onednn_pays(inference), bool)
     monkeypatch.setattr(onednn, "time", None)
-    onednn_pays()
+    onednn_pays(inference)
 
 
-@pytest.mark.parametrize(("dtype", "pays", "expected"), [
-    ("float32", True, OneDNNLinear),
-    ("float32", False, precision.contextlib.nullcontext),
-    ("float64", True, precision.contextlib.nullcontext),
-    ("bfloat16", True, torch.autocast),
+@pytest.mark.parametrize(("measured", "inference", "pays"), [
+    (1.3, False, True), (1.2, False, False), (0.95, True, True), (0.85, True, False),
 ])  # fmt: skip
-def test_where_it_is_used(dtype, pays, expected, monkeypatch):
-    monkeypatch.setattr(precision, "onednn_pays", lambda: pays)
-    assert type(autocast("cpu", dtype)) is expected
+def test_when_it_pays(measured, inference, pays, monkeypatch):
+    monkeypatch.setattr(onednn, "gain", lambda product: measured)
+    assert onednn_pays(inference) is pays
+
+
+@pytest.mark.parametrize(("dtype", "pays", "inference", "expected"), [
+    ("float32", True, False, OneDNNLinear),
+    ("float32", True, True, OneDNNInference),
+    ("float32", False, True, precision.contextlib.nullcontext),
+    ("float64", True, True, precision.contextlib.nullcontext),
+    ("bfloat16", True, True, torch.autocast),
+])  # fmt: skip
+def test_where_it_is_used(dtype, pays, inference, expected, monkeypatch):
+    monkeypatch.setattr(precision, "onednn_pays", lambda inference: pays)
+    assert type(autocast("cpu", dtype, inference)) is expected

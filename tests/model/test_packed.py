@@ -198,7 +198,7 @@ def test_the_last_layer_computes_what_is_read_only():
     ids, mask = batch_of(MIXED, encoder)
     seen = []
     for layer in encoder.encoder.layer:
-        layer.intermediate.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+        layer.output.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     run_encoder(encoder, mask, read=READ["the first"](mask), input_ids=ids)
     *others, last = seen
     assert last == len(MIXED)

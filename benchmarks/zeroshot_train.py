@@ -7,7 +7,8 @@ All-MiniLM-L6-v2 reads texts and labels (a bi-encoder with projectors that are t
 one data set of the mixture and some of its labels, each in one of several wordings, and asks for the text's own label
 among them (cross-entropy), and for each label whether it holds (binary cross-entropy, on logits with an offset that
 is learnt, so that "none of these" is an answer). Token embeddings stay as they are: their difference would make most
-of the package. ``zeroshot_mixture.py`` says which sets and wordings; ``results/zeroshot_training.md`` what a run gave.
+of the package. ``zeroshot_mixture.py`` says which sets and wordings; the model card,
+``sklearn_gliclass/weights/README.md``, what the runs gave.
 """
 
 import argparse

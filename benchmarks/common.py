@@ -46,7 +46,9 @@ def header(options) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     print(f"{cpu_name()}, {options.threads} of {os.cpu_count()} threads, {options.clock} clock, "
           f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")  # fmt: skip
-    print(f"Python {platform.python_version()}, {versions}; linear layers by {'oneDNN' if onednn_pays() else 'MKL'}\n")
+    libraries = ("oneDNN" if onednn_pays(inference) else "MKL" for inference in (False, True))
+    print(f"Python {platform.python_version()}, {versions}; "
+          "linear layers by {} in training, {} in inference\n".format(*libraries))  # fmt: skip
 
 
 def cpu_name() -> str:
@@ -153,13 +155,13 @@ def matrix_peaks(clock, repeats: int = 10) -> dict[str, float]:
     import torch
     import torch.nn.functional as F
 
-    from sklearn_gliclass.model.onednn import linear
+    from sklearn_gliclass.model.onednn import infer_linear
 
     size = 2048
     with torch.inference_mode():
         matrix = torch.ones(size, size)
         peaks = {}
-        for name, function in {"MKL": F.linear, "oneDNN": linear}.items():
+        for name, function in {"MKL": F.linear, "oneDNN": infer_linear}.items():
             seconds = []
             for _ in range(repeats):
                 start = clock()

@@ -46,9 +46,9 @@ def header(options) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     print(f"{cpu_name()}, {options.threads} of {os.cpu_count()} threads, {options.clock} clock, "
           f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")  # fmt: skip
-    libraries = ("oneDNN" if onednn_pays(inference) else "MKL" for inference in (False, True))
+    training, inference = ("oneDNN" if onednn_pays(inference) else "MKL" for inference in (False, True))
     print(f"Python {platform.python_version()}, {versions}; "
-          "linear layers by {} in training, {} in inference\n".format(*libraries))  # fmt: skip
+          f"linear layers by {training} in training, {inference} in inference\n")  # fmt: skip
 
 
 def cpu_name() -> str:

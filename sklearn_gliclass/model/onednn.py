@@ -24,12 +24,17 @@ class OneDNNLinear(TorchFunctionMode):
     """Inside this context ``F.linear`` of large float32 matrices runs in oneDNN; gradients do, too."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.linear and not kwargs and _fits(*args):
-            return linear(*args)
+        if function in ACTIVATIONS and not kwargs and _fits(*args):
+            return self.multiply(*args, activation=ACTIVATIONS[function])
         return function(*args, **(kwargs or {}))
 
+    def multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+        """``F.linear`` and an activation after it, one of the values of ``ACTIVATIONS``."""
+        outputs = linear(inputs, weight, bias)
+        return F.gelu(outputs) if activation == "gelu" else outputs
 
-class OneDNNInference(TorchFunctionMode):
+
+class OneDNNInference(OneDNNLinear):
     """The same without gradients, for weights that stay as they are while this object is in use.
 
     A weight that is used again is kept in oneDNN's own order too, which else each product makes anew.
@@ -37,25 +42,20 @@ class OneDNNInference(TorchFunctionMode):
 
     def __init__(self):
         super().__init__()
-        self.weights = {}  # by id: the weight, which keeps the id its own, and its sorted copy or None
+        self.weights = {}  # for each parameter what to multiply with: itself, from its second use on a sorted copy
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in ACTIVATIONS and not kwargs and _fits(*args):
-            inputs, weight, *bias = args
-            return infer_linear(inputs, self._sorted(weight, inputs), *bias, activation=ACTIVATIONS[function])
-        return function(*args, **(kwargs or {}))
+    def multiply(self, inputs, weight, bias=None, activation="none"):
+        return infer_linear(inputs, self._sorted(weight, inputs), bias, activation=activation)
 
     def _sorted(self, weight: Tensor, inputs: Tensor) -> Tensor:
         if not isinstance(weight, nn.Parameter):  # computed for this product
             return weight
-        known = self.weights.get(id(weight))
-        if known is None:  # its first use, which in a short call is its last
-            self.weights[id(weight)] = weight, None
-            return weight
-        if known[1] is None:
+        if weight not in self.weights:  # its first use, which in a short call is its last
+            self.weights[weight] = weight
+        elif self.weights[weight] is weight:
             rows = inputs.numel() // inputs.shape[-1]
-            known = self.weights[id(weight)] = weight, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-        return known[1]
+            self.weights[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        return self.weights[weight]
 
 
 def linear_gelu(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

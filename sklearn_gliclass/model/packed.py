@@ -18,8 +18,8 @@ from .onednn import linear_gelu
 # Encoders of BERT's structure, by class: whether their positions start after the padding index.
 BERT_LIKE = {"BertModel": False, "RobertaModel": True, "XLMRobertaModel": True, "CamembertModel": True}
 
-# Tokens that the wide layer of the feed-forward part sees at once: more would leave the caches, and memory of such
-# size is handed back to the system and asked for again in each layer.
+# Tokens that the wide layer of the feed-forward part sees at once: memory for more is handed back to the system and
+# asked for again in each layer; with fewer, oneDNN's products are too small.
 FEED_FORWARD_TOKENS = 2048
 
 _packing_allowed = ContextVar("packing_allowed", default=True)

@@ -84,6 +84,15 @@ def test_what_stays_with_torch(inputs, weight, calls):
     assert calls == []
 
 
+def test_gelu_in_the_mode_of_training(calls):
+    """What validation in training runs: the product stays in oneDNN."""
+    inputs, weight, bias = random(300, 128), random(160, 128), random(160)
+    with OneDNNLinear():
+        outputs = linear_gelu(inputs, weight, bias)
+    torch.testing.assert_close(outputs, F.gelu(F.linear(inputs, weight, bias)), rtol=1e-4, atol=1e-5)
+    assert calls == [(300, 128)]
+
+
 @pytest.fixture
 def inferred(monkeypatch):
     """Shape of the inputs, layout of the weight and activation of what goes to oneDNN without gradients."""
@@ -135,7 +144,7 @@ def test_inference_leaves_small_products_to_torch(inferred):
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_activation_of_an_encoder(activation, monkeypatch, inferred):
+def test_activation_of_an_encoder(activation, inferred):
     """The exact GELU is computed with the product; what is no such function stays what it is."""
     encoder = BertModel(
         BertConfig(vocab_size=50, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256,
@@ -200,9 +209,11 @@ def test_when_it_pays(measured, inference, pays, monkeypatch):
 @pytest.mark.parametrize(("dtype", "pays", "inference", "expected"), [
     ("float32", True, False, OneDNNLinear),
     ("float32", True, True, OneDNNInference),
-    ("float32", False, True, precision.contextlib.nullcontext),
-    ("float64", True, True, precision.contextlib.nullcontext),
-    ("bfloat16", True, True, torch.autocast),
+    *((dtype, pays, inference, expected) for inference in (False, True) for dtype, pays, expected in [
+        ("float32", False, precision.contextlib.nullcontext),
+        ("float64", True, precision.contextlib.nullcontext),
+        ("bfloat16", True, torch.autocast),
+    ]),
 ])  # fmt: skip
 def test_where_it_is_used(dtype, pays, inference, expected, monkeypatch):
     monkeypatch.setattr(precision, "onednn_pays", lambda inference: pays)

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
+# Tests run beside each other, each on one core.
+TEST_PROCESSES ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))
 
 .PHONY: demo test lint format readme notebooks test-lowest clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
 
 test: $(VENV)/.test lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

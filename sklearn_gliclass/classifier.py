@@ -69,7 +69,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
         others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
         single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
-        checkpoint its own.
+        checkpoint its own. Regression reads all its outputs at once, and a value raises there.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03

@@ -121,6 +121,10 @@ def _is_multi_label(config) -> bool:
     return config.problem_type == "multi_label_classification"
 
 
+def _has_classes(config) -> bool:
+    return config.problem_type != "regression"
+
+
 # Options that only some models read, with when that is: set elsewhere, they raise.
 OPTION_READERS = {
     "prompt_first": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
@@ -134,6 +138,8 @@ OPTION_READERS = {
     "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),
     "text_contrastive_loss_coef": (_is_single_label, "each text has one class"),
+    "max_num_classes": (_has_classes, "there are classes; regression reads all its outputs at once"),
+    "ignore_index": (_is_multi_label, "y is multi-label"),
     "focal_loss_alpha": (_is_multi_label, "y is multi-label"),
     "focal_loss_gamma": (_is_multi_label, "y is multi-label"),
     "focal_loss_reduction": (_is_multi_label, "y is multi-label"),

@@ -236,6 +236,7 @@ def test_max_epochs_0_trains_nothing():
         (TEXTS, LABELS, {"label_names": ["same", "same"]}, "same label text"),
         (TEXTS, LABELS, {"prompt_first": True}, "prompt_first=True has no effect here"),
         (TEXTS, LABELS, {"focal_loss_gamma": 1}, "focal_loss_gamma=1 has no effect here"),
+        (TEXTS, LABELS, {"ignore_index": -1}, "ignore_index=-1 has no effect here.*y is multi-label"),
         (TEXTS, LABELS, {"class_token_index": 7}, "class_token_index=7 is not the id"),
         (TEXTS, LABELS, {"vocab_size": 7}, "vocab_size=7 is not the encoder's"),
         (TEXTS, LABELS, {"projector_hidden_act": "tanh"}, "identity.*needs a projector_hidden_act"),

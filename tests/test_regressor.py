@@ -64,10 +64,7 @@ def test_label_names_are_read():
 
 def test_many_outputs_are_read_at_once():
     y = np.random.RandomState(0).randn(8, 30)
-    assert tiny(architecture_type="bi-encoder", max_num_classes=2, max_epochs=1).fit(TEXTS, y).predict(TEXTS).shape == (
-        8,
-        30,
-    )
+    assert tiny(architecture_type="bi-encoder", max_epochs=1).fit(TEXTS, y).predict(TEXTS).shape == (8, 30)
 
 
 def test_partial_fit_keeps_the_units():
@@ -167,6 +164,7 @@ def test_wrong_shrinkage_is_named(shrinkage):
         ([*VALUES[:7], np.nan], {}, "contains NaN"),
         (VALUES, {"problem_type": "single_label_classification"}, "use GLiClassClassifier"),
         (VALUES, {"label_names": ["a", "b"]}, "2 texts for 1 labels"),
+        (VALUES, {"max_num_classes": 2}, "max_num_classes=2 has no effect here.*reads all its outputs at once"),
     ],
 )
 def test_wrong_input_is_named(y, hyperparameters, message):

@@ -199,10 +199,10 @@ def test_one_measurement_a_process(inference, monkeypatch):
 
 
 @pytest.mark.parametrize(("measured", "inference", "pays"), [
-    (1.3, False, True), (1.2, False, False), (0.95, True, True), (0.85, True, False),
+    (1.3, False, True), (1.2, False, False), (1.05, True, True), (0.95, True, False),
 ])  # fmt: skip
 def test_when_it_pays(measured, inference, pays, monkeypatch):
-    monkeypatch.setattr(onednn, "gain", lambda product: measured)
+    monkeypatch.setattr(onednn, "gain", lambda mode: measured)
     assert onednn_pays(inference) is pays
 
 

@@ -128,7 +128,7 @@ def onednn_pays(inference: bool = False) -> bool:
 def gain(mode: str) -> float:
     """How many times as fast as torch's own oneDNN's feed-forward part of a layer is: measured once per process.
 
-    With GELU, which together with the product costs more than it saves on some processors. Takes less than a tenth
+    With GELU, which together with the product costs more than it saves on some processors. Takes about a tenth
     of a second.
     """
     contexts = (contextlib.nullcontext(), OneDNNLinear() if mode == "training" else OneDNNInference())
@@ -136,7 +136,7 @@ def gain(mode: str) -> float:
     with torch.inference_mode():
         states = torch.ones(128, 384)
         wide, narrow = (nn.Parameter(torch.ones(shape), requires_grad=False) for shape in ((1536, 384), (384, 1536)))
-        for _ in range(6):
+        for _ in range(8):
             for context, measured in seconds.items():
                 with context:
                     start = time.perf_counter()

@@ -20,3 +20,8 @@ def all_threads():
     torch.set_num_threads(ALL_THREADS)
     yield
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first: processes that share the tests then end at about the same time."""
+    items.sort(key=lambda item: not item.name.startswith("test_runs_from_top_to_bottom"))

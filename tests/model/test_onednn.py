@@ -1,5 +1,7 @@
 """oneDNN's linear layers against torch's own."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -196,6 +198,13 @@ def test_one_measurement_a_process(inference, monkeypatch):
     assert isinstance(onednn_pays(inference), bool)
     monkeypatch.setattr(onednn, "time", None)
     onednn_pays(inference)
+
+
+@pytest.mark.parametrize(("mode", "product"), [("training", "linear"), ("inference", "infer_linear")])
+def test_the_gain_is_that_of_the_products(mode, product, monkeypatch):
+    function = getattr(onednn, product)
+    monkeypatch.setattr(onednn, product, lambda *args, **kwargs: time.sleep(0.05) or function(*args, **kwargs))
+    assert onednn.gain.__wrapped__(mode) < 0.5
 
 
 @pytest.mark.parametrize(("measured", "inference", "pays"), [

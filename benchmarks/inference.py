@@ -137,8 +137,7 @@ def products(clf, texts):
         return [(encoder, int(mask.sum()), min(int(mask.sum()), n_read * len(mask))) for mask in masks]
 
     batches, labels = prepared(clf, texts)
-    n_read = 1 if clf.architecture_type == "bi-encoder" else 1 + len(clf.label_names_)
-    work = pieces(clf.model_.model.encoder_model, [batch["attention_mask"] for batch in batches], n_read)
+    work = pieces(clf.model_.model.encoder_model, [batch["attention_mask"] for batch in batches], states_read(clf))
     if labels:
         work += pieces(clf.model_.model.label_encoder, [labels["class_attention_mask"]], 1)
 
@@ -168,14 +167,17 @@ def multiply(layers, states, n_last: int) -> None:
 def flops(clf, texts) -> float:
     """Of the encoders, on real tokens; each text and each label once, and of the last layer what is read."""
     layout = clf._layout(clf.label_names_)
-    n_labels = len(clf.label_names_)
-    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(n_labels))
-    in_sequence = clf.architecture_type != "bi-encoder"  # the labels' states are read there too
-    total = common.encoder_flops(clf.config_.encoder_config, lengths, 1 + in_sequence * n_labels)
+    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
+    total = common.encoder_flops(clf.config_.encoder_config, lengths, states_read(clf))
     if hasattr(layout, "label_sequences"):
         labels = [len(ids) for ids in layout.label_sequences]
         total += common.encoder_flops(clf.config_.label_model_config, labels, 1)
     return total
+
+
+def states_read(clf) -> int:
+    """In a text's sequence: the first token's, and those of the labels that stand there too."""
+    return 1 if clf.architecture_type == "bi-encoder" else 1 + len(clf.label_names_)
 
 
 def overhead(options, clock) -> None:

@@ -15,13 +15,13 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 MIN_MULTIPLICATIONS = 4_000_000  # of a matrix product; in smaller ones the copies cost more than they save
-# From how many times as fast oneDNN is taken: in training, far from what the two differ by where both know the
-# processor; in inference, wherever it is faster.
-MIN_GAIN = {"training": 1.25, "inference": 1.0}
 
 
 class OneDNNLinear(TorchFunctionMode):
     """Inside this context ``F.linear`` of large float32 matrices runs in oneDNN; gradients do, too."""
+
+    # From which gain on it is taken: far from what the libraries differ by where both know the processor.
+    MIN_GAIN = 1.25
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in ACTIVATIONS and not kwargs and _fits(*args):
@@ -39,6 +39,8 @@ class OneDNNInference(OneDNNLinear):
 
     A weight that is used again is kept in oneDNN's own order too, which else each product makes anew.
     """
+
+    MIN_GAIN = 1.0
 
     def __init__(self):
         super().__init__()
@@ -120,25 +122,24 @@ def onednn_pays(inference: bool = False) -> bool:
     """Whether to multiply in oneDNN on this machine."""
     if not torch.backends.mkldnn.is_available():
         return False
-    mode = "inference" if inference else "training"
-    return gain(mode) > MIN_GAIN[mode]
+    context = OneDNNInference if inference else OneDNNLinear
+    return gain(context) > context.MIN_GAIN
 
 
 @functools.cache
-def gain(mode: str) -> float:
-    """How many times as fast as torch's own oneDNN's feed-forward part of a layer is: measured once per process.
+def gain(context: type[OneDNNLinear]) -> float:
+    """How many times as fast the feed-forward part of a layer is in `context`: measured once per process.
 
     With GELU, which together with the product costs more than it saves on some processors. Takes about a tenth
     of a second.
     """
-    contexts = (contextlib.nullcontext(), OneDNNLinear() if mode == "training" else OneDNNInference())
-    seconds = {context: [] for context in contexts}
+    seconds = {library: [] for library in (contextlib.nullcontext(), context())}
     with torch.inference_mode():
         states = torch.ones(128, 384)
         wide, narrow = (nn.Parameter(torch.ones(shape), requires_grad=False) for shape in ((1536, 384), (384, 1536)))
         for _ in range(8):
-            for context, measured in seconds.items():
-                with context:
+            for library, measured in seconds.items():
+                with library:
                     start = time.perf_counter()
                     F.linear(linear_gelu(states, wide), narrow)
                     measured.append(time.perf_counter() - start)

@@ -200,18 +200,18 @@ def test_one_measurement_a_process(inference, monkeypatch):
     onednn_pays(inference)
 
 
-@pytest.mark.parametrize(("mode", "product"), [("training", "linear"), ("inference", "infer_linear")])
-def test_the_gain_is_that_of_the_products(mode, product, monkeypatch):
+@pytest.mark.parametrize(("context", "product"), [(OneDNNLinear, "linear"), (OneDNNInference, "infer_linear")])
+def test_the_gain_is_that_of_the_products(context, product, monkeypatch):
     function = getattr(onednn, product)
     monkeypatch.setattr(onednn, product, lambda *args, **kwargs: time.sleep(0.05) or function(*args, **kwargs))
-    assert onednn.gain.__wrapped__(mode) < 0.5
+    assert onednn.gain.__wrapped__(context) < 0.5
 
 
 @pytest.mark.parametrize(("measured", "inference", "pays"), [
     (1.3, False, True), (1.2, False, False), (1.05, True, True), (0.95, True, False),
 ])  # fmt: skip
 def test_when_it_pays(measured, inference, pays, monkeypatch):
-    monkeypatch.setattr(onednn, "gain", lambda mode: measured)
+    monkeypatch.setattr(onednn, "gain", lambda context: measured)
     assert onednn_pays(inference) is pays
 
 

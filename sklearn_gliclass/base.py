@@ -2,7 +2,6 @@
 
 import functools
 import math
-import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -33,6 +32,9 @@ from .parameters import CONSTRAINTS, MODEL_ORIGIN
 from .training import arguments, ewc
 from .training.arguments import TrainingArguments
 from .training.trainer import Trainer
+from .warn import warn
+
+CUT_TEXTS = r"\d+ of \d+ texts are too long"  # how the warning begins, for those who filter it
 
 
 class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -228,12 +230,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if not self.ewc_lambda or not goes_on:
             return nullcontext()
         if not hasattr(self, "ewc_"):
-            warnings.warn(
+            warn(
                 f"ewc_lambda={self.ewc_lambda!r} protects nothing in this call: what the earlier data depend on was "
                 "not measured, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set "
-                "ewc_lambda before the first fit.",
-                UserWarning,
-                stacklevel=5,
+                "ewc_lambda before the first fit."
             )
             return nullcontext()
         return ewc.elastic(self.net_, self.ewc_, self.ewc_lambda)
@@ -296,11 +296,9 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _warn_of_cut(self, n_cut: int, n_texts: int) -> None:
         if n_cut:
-            warnings.warn(
+            warn(
                 f"{n_cut} of {n_texts} texts are too long for max_length={self.max_length_} tokens beside the labels "
-                "and were cut at the end.",
-                UserWarning,
-                stacklevel=4,
+                "and were cut at the end."
             )
 
     # -- predict ---------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import json
 import os
 import threading
 import uuid
-import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save
 from sklearn.utils.validation import check_memory
 
 from .data.states import States
+from .warn import warn
 
 FORMAT = 2  # of the files and of the states in them: raised with every change of either
 KEY_BYTES = 16
@@ -229,9 +229,7 @@ def _warn_once(folder: Path, verb: str, error: Exception) -> None:
     location = folder.parent.parent
     if location not in _warned:
         _warned.add(location)
-        warnings.warn(
+        warn(
             f"The folder memory={str(location)!r} can't be {verb} ({error}): encoder states are computed again "
-            "where it lacks them. Make the folder writable, or choose another.",
-            UserWarning,
-            stacklevel=2,
+            "where it lacks them. Make the folder writable, or choose another."
         )

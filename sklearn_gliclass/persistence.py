@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from .data.tokenizer import load_tokenizer
 from .model import GLiClassModelConfig
 from .model.loading import quiet_transformers
 from .training import RLTrainerConfig
+from .warn import warn
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -50,11 +50,9 @@ def save_estimator(estimator, folder) -> None:
     parameters = estimator.get_params(deep=False).items()
     hyperparameters, left_out = _json_values({name: v for name, v in parameters if name not in _OF_THE_PLACE})
     if left_out:
-        warnings.warn(
+        warn(
             f"The hyperparameter(s) {left_out} are no plain values and were not saved; give them again to "
-            "from_pretrained.",
-            UserWarning,
-            stacklevel=3,
+            "from_pretrained."
         )
     record = {
         "estimator": type(estimator).__name__,

@@ -1,5 +1,6 @@
 """GLiClassRegressor."""
 
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
-from .base import BaseGLiClass
+from .base import CUT_TEXTS, BaseGLiClass
 from .targets import label_texts, read_regression_targets
 
 # With fewer rows their halves say nothing of the shrinkage, and more are not needed to find it.
@@ -406,11 +407,13 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """The slope of each output on what models have predicted that were trained without the row."""
         rows = check_random_state(self.random_state).permutation(len(texts))[:MAX_SHRINKAGE_ROWS]
         predicted = np.empty((len(rows), len(names)))
-        for train, test in KFold(2).split(rows):
-            seen, unseen = rows[train], [texts[row] for row in rows[test]]
-            half = clone(self).set_params(warm_start=False, ewc_lambda=0.0)
-            half._fit_model([texts[row] for row in seen], targets.take(seen), names, weight[seen], None)
-            predicted[test] = half._engine().logits(unseen)
+        with warnings.catch_warnings():  # the fit on all rows will tell of the texts that are cut
+            warnings.filterwarnings("ignore", message=CUT_TEXTS)
+            for train, test in KFold(2).split(rows):
+                seen, unseen = rows[train], [texts[row] for row in rows[test]]
+                half = clone(self).set_params(warm_start=False, ewc_lambda=0.0)
+                half._fit_model([texts[row] for row in seen], targets.take(seen), names, weight[seen], None)
+                predicted[test] = half._engine().logits(unseen)
         weighted = predicted * weight[rows, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             slopes = (weighted * targets.array[rows]).sum(axis=0) / (weighted * predicted).sum(axis=0)

@@ -98,6 +98,15 @@ def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_witho
     np.testing.assert_allclose(reg.shrinkage_, np.clip(slopes, 0.1, 1.0), atol=0.2)
 
 
+def test_texts_that_are_cut_are_told_of_once_for_all_rows():
+    with pytest.warns(UserWarning, match="too long") as record:
+        tiny(max_length=12, max_epochs=1).fit(["word " * 20] * len(MANY_TEXTS), np.arange(len(MANY_TEXTS)))
+    assert [str(warning.message).split(" texts")[0] for warning in record] == [
+        f"{len(MANY_TEXTS)} of {len(MANY_TEXTS)}"
+    ]
+    assert record[0].filename == __file__
+
+
 def test_predictions_are_moved_towards_the_mean_by_shrinkage():
     whole, half = (tiny(shrinkage=shrinkage).fit(TEXTS, VALUES) for shrinkage in (1.0, 0.5))
     np.testing.assert_allclose(

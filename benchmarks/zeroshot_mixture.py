@@ -62,10 +62,7 @@ class Task:
     labels: list[str]
     targets: np.ndarray
     wordings: dict[str, list[str]] = field(default_factory=dict)
-    weight: float = field(init=False)  # how often it is drawn, by the square root of its rows
-
-    def __post_init__(self):
-        self.weight = WEIGHTS.get(self.name, 1.0)
+    weight: float = 1.0  # how often it is drawn, by the square root of its rows
 
     def wording(self, k: int, rng) -> str:
         """A label's name, maybe in a frame, or one of its other wordings."""
@@ -105,9 +102,7 @@ def written_tasks(paths=None) -> list[Task]:
     tasks = []
     for entry in map(json.loads, lines):
         texts, labels = map(pd.Series, zip(*entry["texts"], strict=True))
-        task = one_hot(entry["task"], texts, labels, entry["labels"])
-        task.weight = WRITTEN_WEIGHT
-        tasks.append(task)
+        tasks.append(one_hot(entry["task"], texts, labels, entry["labels"], WRITTEN_WEIGHT))
     return tasks
 
 
@@ -121,18 +116,19 @@ def columns(shared: Path, name: str, *names: str) -> list[pd.Series]:
     return [frame[column] for column in names]
 
 
-def one_hot(name, texts, labels, wordings) -> Task:
-    return multi_hot(name, texts, labels.map(lambda label: [label]), wordings)
+def one_hot(name, texts, labels, wordings, weight: float | None = None) -> Task:
+    return multi_hot(name, texts, labels.map(lambda label: [label]), wordings, weight)
 
 
-def multi_hot(name, texts, labels, wordings) -> Task:
+def multi_hot(name, texts, labels, wordings, weight: float | None = None) -> Task:
     classes = sorted({label for row in labels for label in row if label})
     place = {label: k for k, label in enumerate(classes)}
     targets = np.zeros((len(texts), len(classes)), bool)
     for row, own in enumerate(labels):
         targets[row, [place[label] for label in own if label]] = True
     spoken = [label.replace("_", " ") for label in classes]
-    return Task(name, list(texts), spoken, targets, {k.replace("_", " "): v for k, v in wordings.items()})
+    wordings = {label.replace("_", " "): others for label, others in wordings.items()}
+    return Task(name, list(texts), spoken, targets, wordings, WEIGHTS.get(name, 1.0) if weight is None else weight)
 
 
 def review_passages(reviews, labels, each: int = 4) -> Task:
@@ -154,4 +150,4 @@ def by_value(name, texts, value, far: float, near: float, classes, wordings) -> 
     value = value.to_numpy()
     targets = np.stack([value > far, value < -far, np.abs(value) <= near][: len(classes)], axis=1)
     kept = targets.any(axis=1)
-    return Task(name, list(texts[kept]), list(classes), targets[kept], wordings)
+    return Task(name, list(texts[kept]), list(classes), targets[kept], wordings, WEIGHTS.get(name, 1.0))

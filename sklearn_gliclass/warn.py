@@ -1,5 +1,6 @@
 """Warnings that name the user's line, however deep in the package they arise."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -8,7 +9,7 @@ import joblib
 import sklearn
 
 # Frames of these lie between the user's line and the warning: decorators of fit, searches, pipelines.
-_BETWEEN = tuple(str(Path(file).parent) for file in (__file__, sklearn.__file__, joblib.__file__))
+_BETWEEN = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, sklearn.__file__, joblib.__file__))
 
 
 def warn(message: str) -> None:

@@ -1,7 +1,8 @@
 """Train the weights that the package ships.
 
-    python benchmarks/zeroshot_train.py --output FOLDER                 # trains: about 20 minutes
-    python benchmarks/zeroshot_train.py --output FOLDER --ship 1        # writes all or a share of it into the package
+    python benchmarks/zeroshot_train.py --output A                # trains: 20 to 45 minutes
+    python benchmarks/zeroshot_train.py --output A --ship 1       # writes all or a share of it into the package
+    python benchmarks/zeroshot_train.py --output A B --ship 1     # the mean of several runs, such as other seeds
 
 All-MiniLM-L6-v2 reads texts and labels (a bi-encoder with projectors that are the identity). A step takes the texts of
 one data set of the mixture and some of its labels, each in one of several wordings, and asks for the text's own label
@@ -33,6 +34,7 @@ MOST_LABELS = 24
 BINARY = 0.3  # share of the binary loss
 STRANGERS = 5  # texts of another set in a batch, for which no label holds
 AVERAGE = 0.998  # of the weights, over the last steps
+WEIGHTS_FILE = "encoder.safetensors"
 
 
 class Sampler:
@@ -130,10 +132,10 @@ def train(options) -> None:
     from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, find_checkpoint
 
     torch.manual_seed(options.seed)
-    folder = find_checkpoint(DEFAULT_ENCODER)
+    (output,), folder = options.output, find_checkpoint(DEFAULT_ENCODER)
     tokenizer, encoder = load_tokenizer(folder), load_encoder(folder)
     if options.start is not None:
-        encoder.load_state_dict(load_file(options.start / "encoder.safetensors"), strict=False)
+        encoder.load_state_dict(load_file(options.start / WEIGHTS_FILE), strict=False)
     sampler = Sampler(load_mixture(options.data, options.shared), tokenizer, encoder.eval(), options.seed)
     # Dropout would take a fifth of the time, and a hundred thousand rows seen a few times are not learnt by heart.
     encoder.embeddings.requires_grad_(False)
@@ -150,7 +152,7 @@ def train(options) -> None:
     )
     average = {name: p.detach().clone() for name, p in encoder.named_parameters() if p.requires_grad}
     losses, start, log = [], time.perf_counter(), []
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     for step in range(1, options.steps + 1):
         loss = loss_of(encoder, offset, sampler.draw())
         loss.backward()
@@ -167,31 +169,33 @@ def train(options) -> None:
             log.append({"step": step, "loss": float(np.mean(losses[-options.report :])), "offset": offset.item(),
                         "minutes": (time.perf_counter() - start) / 60})  # fmt: skip
             print(json.dumps(log[-1]), flush=True)
-            save_file(average, options.output / "encoder.safetensors", metadata={"offset": str(offset.item())})
-            (options.output / "log.json").write_text(json.dumps(log, indent=1))
+            save_file(average, output / WEIGHTS_FILE, metadata={"offset": str(offset.item())})
+            (output / "log.json").write_text(json.dumps(log, indent=1))
 
 
 def ship(options) -> None:
-    """Write the difference to weights that lie between the plain encoder (0) and the trained one (1)."""
+    """Write the difference to weights that lie between the plain encoder (0) and the mean of the trained ones (1)."""
     from sklearn_gliclass.model.difference import write_difference
     from sklearn_gliclass.model.loading import load_encoder
     from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
 
     base, tuned = (load_encoder(find_checkpoint(DEFAULT_ENCODER)) for _ in range(2))
-    trained = load_file(options.output / "encoder.safetensors")
+    runs = [load_file(folder / WEIGHTS_FILE) for folder in options.output]
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
-            if name in trained:
-                weight.lerp_(trained[name], options.ship)
+            if name in runs[0]:
+                weight.lerp_(torch.stack([run[name] for run in runs]).mean(dim=0), options.ship)
     OWN_WEIGHTS.parent.mkdir(exist_ok=True)
-    write_difference(base, tuned, OWN_WEIGHTS, {"share": str(options.ship)})
+    write_difference(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
     print(f"{OWN_WEIGHTS}: {OWN_WEIGHTS.stat().st_size / 2**20:.1f} MiB")
 
 
-def main():
+def main(arguments=None):
     global BFLOAT16
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the weights and the log")
+    parser.add_argument(
+        "--output", type=Path, nargs="+", required=True, help="folder for the weights and the log; with --ship all runs"
+    )
     parser.add_argument("--data", type=Path, default=common.DATA.parent / "zeroshot", help="folder of the mixture")
     parser.add_argument("--shared", type=Path, default=common.DATA, help="folder of the other data sets")
     parser.add_argument("--steps", type=int, default=2000)
@@ -200,12 +204,16 @@ def main():
     parser.add_argument("--report", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--ship", type=float, help="share of the way from the plain encoder to the trained one")
+    parser.add_argument("--ship", type=float, help="share of the way from the plain encoder to the trained ones")
     parser.add_argument("--float32", action="store_true", help="no bfloat16, which is fast on processors with AMX")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     BFLOAT16 = not options.float32
     if options.ship is None:
+        if len(options.output) > 1:
+            parser.error(
+                f"training writes one folder, got --output {' '.join(map(str, options.output))}; --ship takes several"
+            )
         train(options)
     else:
         ship(options)

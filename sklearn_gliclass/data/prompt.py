@@ -55,14 +55,21 @@ class Layout:
     def text_room(self, prompt_length: int) -> int:
         """How many tokens of the text fit beside the prompt."""
         room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length
-        if room < MIN_TEXT_TOKENS:
+        if room >= MIN_TEXT_TOKENS:
+            return room
+        if not prompt_length:
+            least = self.max_length + MIN_TEXT_TOKENS - room
             raise ValueError(
-                f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves {max(room, 0)} "
-                f"for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes "
-                "(labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels "
-                "take nothing from the text."
+                f"max_length={self.max_length} leaves {max(room, 0)} tokens for the text beside the special tokens, "
+                f"and at least {MIN_TEXT_TOKENS} are needed; set max_length to {least} or more, or "
+                "leave max_length=None."
             )
-        return room
+        raise ValueError(
+            f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves {max(room, 0)} "
+            f"for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes "
+            "(labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels "
+            "take nothing from the text."
+        )
 
     def sequence(self, text: np.ndarray, prompt: np.ndarray) -> np.ndarray:
         """Text and prompt in one sequence."""

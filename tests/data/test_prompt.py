@@ -119,6 +119,13 @@ def test_a_prompt_that_leaves_no_room_raises(architecture):
         batch_of(layout, ["a text"])
 
 
+def test_a_length_that_leaves_no_room_beside_the_special_tokens_raises():
+    """The labels of a bi-encoder take nothing, so nothing is said of them, and the length it names is enough."""
+    with pytest.raises(ValueError, match=r"^max_length=9 leaves 7 tokens for the text.*set max_length to 10 or more"):
+        batch_of(make_layout("bi-encoder", max_length=9), ["a text"])
+    batch_of(make_layout("bi-encoder", max_length=10), ["a text"])
+
+
 def test_the_room_of_the_text_has_a_least_size():
     labels = ["sports", "the"]
     length = len(rows(batch_of(make_layout("uni-encoder", labels=labels), [""]))[0])

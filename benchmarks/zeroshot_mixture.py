@@ -11,7 +11,7 @@ reviews some sentences each are taken, whose sentiment is that of the review.
 
 import gzip
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,11 @@ class Task:
     labels: list[str]
     targets: np.ndarray
     wordings: dict[str, list[str]] = field(default_factory=dict)
-    weight: float = 1.0  # how often it is drawn, by the square root of its rows
+    weight: float | None = None  # how often it is drawn, by the square root of its rows; None: as WEIGHTS says
+
+    def __post_init__(self):
+        if self.weight is None:
+            self.weight = WEIGHTS.get(self.name, 1.0)
 
     def wording(self, k: int, rng) -> str:
         """A label's name, maybe in a frame, or one of its other wordings."""
@@ -102,7 +106,7 @@ def written_tasks(paths=None) -> list[Task]:
     tasks = []
     for entry in map(json.loads, lines):
         texts, labels = map(pd.Series, zip(*entry["texts"], strict=True))
-        tasks.append(one_hot(entry["task"], texts, labels, entry["labels"], WRITTEN_WEIGHT))
+        tasks.append(replace(one_hot(entry["task"], texts, labels, entry["labels"]), weight=WRITTEN_WEIGHT))
     return tasks
 
 
@@ -116,19 +120,18 @@ def columns(shared: Path, name: str, *names: str) -> list[pd.Series]:
     return [frame[column] for column in names]
 
 
-def one_hot(name, texts, labels, wordings, weight: float | None = None) -> Task:
-    return multi_hot(name, texts, labels.map(lambda label: [label]), wordings, weight)
+def one_hot(name, texts, labels, wordings) -> Task:
+    return multi_hot(name, texts, labels.map(lambda label: [label]), wordings)
 
 
-def multi_hot(name, texts, labels, wordings, weight: float | None = None) -> Task:
+def multi_hot(name, texts, labels, wordings) -> Task:
     classes = sorted({label for row in labels for label in row if label})
     place = {label: k for k, label in enumerate(classes)}
     targets = np.zeros((len(texts), len(classes)), bool)
     for row, own in enumerate(labels):
         targets[row, [place[label] for label in own if label]] = True
     spoken = [label.replace("_", " ") for label in classes]
-    wordings = {label.replace("_", " "): others for label, others in wordings.items()}
-    return Task(name, list(texts), spoken, targets, wordings, WEIGHTS.get(name, 1.0) if weight is None else weight)
+    return Task(name, list(texts), spoken, targets, {k.replace("_", " "): v for k, v in wordings.items()})
 
 
 def review_passages(reviews, labels, each: int = 4) -> Task:
@@ -150,4 +153,4 @@ def by_value(name, texts, value, far: float, near: float, classes, wordings) -> 
     value = value.to_numpy()
     targets = np.stack([value > far, value < -far, np.abs(value) <= near][: len(classes)], axis=1)
     kept = targets.any(axis=1)
-    return Task(name, list(texts[kept]), list(classes), targets[kept], wordings, WEIGHTS.get(name, 1.0))
+    return Task(name, list(texts[kept]), list(classes), targets[kept], wordings)

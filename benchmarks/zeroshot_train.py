@@ -207,13 +207,12 @@ def main(arguments=None):
     parser.add_argument("--ship", type=float, help="share of the way from the plain encoder to the trained ones")
     parser.add_argument("--float32", action="store_true", help="no bfloat16, which is fast on processors with AMX")
     options = parser.parse_args(arguments)
+    if options.ship is None and len(options.output) > 1:
+        folders = " ".join(map(str, options.output))
+        parser.error(f"training writes one folder, got --output {folders}; --ship takes several")
     torch.set_num_threads(options.threads)
     BFLOAT16 = not options.float32
     if options.ship is None:
-        if len(options.output) > 1:
-            parser.error(
-                f"training writes one folder, got --output {' '.join(map(str, options.output))}; --ship takes several"
-            )
         train(options)
     else:
         ship(options)

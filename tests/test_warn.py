@@ -36,7 +36,7 @@ def test_a_cut_text_is_told_of_at_the_callers_line(call):
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
 def test_so_it_is_after_fit(method):
-    clf = classifier().set_params(max_length=None).fit(LONG, SIDES).set_params(max_length=12)
+    clf = classifier().set_params(max_length=None).fit(LONG, SIDES)
     clf.max_length_ = 12
     with pytest.warns(UserWarning, match="too long") as record:
         getattr(clf, method)(LONG)
@@ -47,4 +47,13 @@ def test_an_option_that_is_not_saved_is_told_of_at_the_callers_line(tmp_path):
     clf = classifier().set_params(max_length=None, callbacks=[EpochTimer()])
     with pytest.warns(UserWarning, match="not saved") as record:
         clf.fit(LONG, SIDES).save_pretrained(tmp_path)
+    assert [warning.filename for warning in record] == [__file__]
+
+
+def test_a_folder_that_cannot_be_used_is_told_of_at_the_callers_line(tmp_path):
+    """The states are looked up inside of a decorator of torch."""
+    (tmp_path / "file").write_text("no folder")
+    clf = classifier().set_params(max_length=None).fit(LONG, SIDES).set_params(memory=str(tmp_path / "file" / "states"))
+    with pytest.warns(UserWarning, match="can't be") as record:
+        clf.predict(LONG)
     assert [warning.filename for warning in record] == [__file__]

@@ -14,9 +14,9 @@ _LIBRARIES = (joblib, sklearn, torch)
 _BETWEEN = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, *(library.__file__ for library in _LIBRARIES)))
 
 
-def warn(message: str) -> None:
-    """A UserWarning at the line that called the package; frames of the libraries around it are left out."""
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called the package; frames of the libraries around it are left out."""
     frame, level = sys._getframe(1), 2
     while frame is not None and frame.f_code.co_filename.startswith(_BETWEEN):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -1,0 +1,95 @@
+"""FittedModel: everything that prediction runs, in one object."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .data.prompt import LAYOUTS, Layout
+from .data.tokenizer import PieceTokenizer
+from .frozen import StateEngine
+from .inference import InferenceEngine
+from .memory import find_location
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel, GLiClassModelConfig
+
+
+@dataclass
+class FittedModel:
+    """A model with its tokenizers, the texts of its labels and the length of its sequences.
+
+    Attributes
+    ----------
+    model : GLiClassModel
+        The torch model, on its device.
+    tokenizer : PreTrainedTokenizerFast
+        The text's tokenizer.
+    label_tokenizer : PreTrainedTokenizerFast or None
+        The label encoder's tokenizer; None where there is no label encoder.
+    label_names : list of str or None
+        What the model reads for each label; None for a checkpoint whose labels are not known yet.
+    max_length : int
+        Most tokens of a sequence.
+    """
+
+    model: GLiClassModel
+    tokenizer: object
+    label_tokenizer: object | None
+    label_names: list[str] | None
+    max_length: int
+
+    @property
+    def config(self) -> GLiClassModelConfig:
+        """Configuration of the model."""
+        return self.model.config
+
+    @functools.cached_property
+    def _pieces(self) -> tuple[PieceTokenizer, PieceTokenizer]:
+        pieces = PieceTokenizer(self.tokenizer)
+        same = self.label_tokenizer is None or self.label_tokenizer is self.tokenizer
+        return pieces, pieces if same else PieceTokenizer(self.label_tokenizer)
+
+    def layout(self, label_names: Sequence[str] | None = None) -> Layout:
+        """Build the sequences of some labels.
+
+        Parameters
+        ----------
+        label_names : sequence of str, optional
+            Label texts. Default: those of the fitted model.
+        """
+        pieces, label_pieces = self._pieces
+        names = self.label_names if label_names is None else label_names
+        return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
+
+    def engine(
+        self, max_num_classes=None, max_batch_tokens=2048, dtype="float32", memory=None, verbose=0, apart=False
+    ) -> InferenceEngine:
+        """Build the engine that runs the model over texts.
+
+        Parameters
+        ----------
+        max_num_classes : int, optional
+            Most labels in a prompt. Default: the model's own. Regression reads all of its outputs at once.
+        max_batch_tokens, dtype, memory, verbose
+            Hyperparameters of the estimators.
+        apart : bool, default=False
+            Run encoders and heads apart, also without `memory`.
+        """
+        if self.config.problem_type == "regression":
+            max_num_classes = None
+        elif max_num_classes is None:
+            max_num_classes = self.config.max_num_classes
+        location = find_location(memory)
+        kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
+        return kind(self.model, self.layout(), max_num_classes, max_batch_tokens, dtype, progress=bool(verbose))
+
+
+ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "verbose")
+
+
+def engine_options(estimator) -> dict:
+    """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
+    return {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}

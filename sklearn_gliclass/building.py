@@ -4,64 +4,74 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
+from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
-from .model.loading import load_encoder, new_encoder
-from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_WEIGHTS, find_checkpoint
-from .parameters import MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
+from .model.loading import load_encoder, new_encoder, resolve_max_length
+from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
+from .model.precision import find_device, weight_dtype
+from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
 from .persistence import load_model, load_tokenizers
-
-if TYPE_CHECKING:
-    from .model import GLiClassModel
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
+MULTI_LABEL = "multi_label_classification"
 LABELS_AT_ONCE, LABELS_OF_MANY_ROWS, MANY_ROWS = 25, 200, 40  # the second from so many rows a label
 
 
-@dataclass
-class Start:
-    """A model with its tokenizers; `label_tokenizer` is None where there is no label encoder."""
-
-    model: GLiClassModel
-    tokenizer: object
-    label_tokenizer: object | None
-
-
-def build(estimator, texts, problem_type: str, zero_shot: bool = False, rows_per_label: float = 0.0) -> Start:
-    """The untrained model that the estimator's hyperparameters describe.
+def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool = False) -> FittedModel:
+    """Build the untrained model that the estimator's hyperparameters describe.
 
     Parameters
     ----------
     estimator : BaseGLiClass
         Its hyperparameters are read.
-    texts : list of str
-        What a tokenizer is trained on, where the encoder is new.
+    label_names : list of str or None
+        What the model reads for each label; None where they are not known yet.
     problem_type : str
-        What y is.
+        The model's name of the problem.
+    texts : sequence of str, default=()
+        What is trained on: a new tokenizer is trained on it, and its length counts.
     zero_shot : bool, default=False
         No training follows: our own weights are taken in full.
-    rows_per_label : float, default=0.0
-        How many rows there are to train on, for each label.
-    """
-    from .model import GLiClassModel  # late: takes transformers' models with it
 
+    Returns
+    -------
+    FittedModel
+        On the device and in the type of the hyperparameters.
+    """
     if estimator.pretrained is not None:
-        return _from_checkpoint(estimator, problem_type)
-    encoder, tokenizer = _text_encoder(estimator, texts, problem_type, zero_shot)
-    label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
-    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label)
-    model = GLiClassModel(config, encoder, label_encoder)
-    # The plain bi-encoder's sequences hold no control tokens; an encoder from scratch knows no others either.
-    if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
-        _start_control_tokens(model, tokenizer)
-    return Start(model, tokenizer, label_tokenizer)
+        model, tokenizer, label_tokenizer = _from_checkpoint(estimator, problem_type)
+    else:
+        model, tokenizer, label_tokenizer = _from_encoder(estimator, texts, label_names, problem_type, zero_shot)
+    max_length = resolve_max_length(estimator.max_length, model.config.encoder_config, tokenizer)
+    model = model.to(find_device(estimator.device), weight_dtype(estimator.dtype)).eval()
+    return FittedModel(model, tokenizer, label_tokenizer, label_names, max_length)
+
+
+def construction_parameters(estimator) -> dict:
+    """The hyperparameters that the model was built with: a fit that goes on from it can't change them."""
+    names = (*MODEL_ORIGIN, *MODEL_PARAMETERS, "cache_dir", "device", "dtype")
+    return {name: copy.deepcopy(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
+
+
+def check_goes_on(estimator, construction: dict) -> None:
+    """Raise where hyperparameters of the model have changed since it was built."""
+    for name, value in construction_parameters(estimator).items():
+        if not _equal_values(value, construction[name]):
+            raise ValueError(
+                f"{name}={value!r} can't take effect: warm_start and partial_fit go on from the fitted model, which "
+                f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=False and call fit, "
+                "which builds a new model."
+            )
+
+
+def _equal_values(value, other) -> bool:
+    return value is other or (type(value) is type(other) and value == other)
 
 
 def starts_from_own_weights(estimator, problem_type: str) -> bool:
@@ -88,6 +98,23 @@ def _equal(value, default) -> bool:
 
 
 # -- from an encoder -----------------------------------------------------------------------------------------
+
+
+def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
+    """A model with new heads, and its tokenizers."""
+    from .model import GLiClassModel  # late: takes transformers' models with it
+
+    encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names], problem_type, zero_shot)
+    label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
+    rows_per_label = len(texts) / len(label_names)
+    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label)
+    if zero_shot and starts_from_own_weights(estimator, problem_type) and problem_type == MULTI_LABEL:
+        config.logit_offset = OWN_LOGIT_OFFSET
+    model = GLiClassModel(config, encoder, label_encoder)
+    # The plain bi-encoder's sequences hold no control tokens; an encoder from scratch knows no others either.
+    if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
+        _start_control_tokens(model, tokenizer)
+    return model, tokenizer, label_tokenizer
 
 
 def _text_encoder(estimator, texts, problem_type, zero_shot):
@@ -236,7 +263,7 @@ def _check_options_are_read(estimator, config) -> None:
 # -- from a checkpoint ---------------------------------------------------------------------------------------
 
 
-def _from_checkpoint(estimator, problem_type: str) -> Start:
+def _from_checkpoint(estimator, problem_type: str):
     """The model in ``pretrained``: its configuration holds, but for what the user set and the weights allow."""
     folder = find_checkpoint(estimator.pretrained, estimator.cache_dir)
     config = GLiClassModelConfig.from_pretrained(folder)
@@ -258,4 +285,4 @@ def _from_checkpoint(estimator, problem_type: str) -> Start:
     if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
         # Checkpoints of the reference name the label encoder, and leave its tokenizer there.
         label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
-    return Start(model, tokenizer, label_tokenizer)
+    return model, tokenizer, label_tokenizer

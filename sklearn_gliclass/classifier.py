@@ -5,25 +5,33 @@ from numbers import Real
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context, clone
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .base import BaseGLiClass
-from .building import starts_from_own_weights
-from .model.lookup import OWN_LOGIT_OFFSET
+from .building import build
+from .exceptions import LabelNamesWarning
+from .fitted import warn_of_unknown_labels
+from .inputs import TextReader
+from .model.isolation import seeded
 from .model.scorers import DOT_PRODUCT_SCORERS
+from .samples import Samples
 from .targets import (
     MULTI,
     PROBLEM_TYPES,
     SINGLE,
     class_sample_weight,
     decision_values,
+    integer_classes_warning,
     label_texts,
     logits_to_log_probabilities,
     logits_to_probabilities,
     read_class_targets,
+    read_thresholds,
+    zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
-from .training.centroids import LABEL_CENTROID_SHARE, can_draw, draw_labels
+from .training.prototypes import LABEL_CENTROID_SHARE, has_movable_labels
+from .training.stages import Prototypes, Reinforcement, Supervised
+from .warn import warn
 
 
 class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
@@ -441,28 +449,35 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         -------
         self
         """
-        known = getattr(self, "classes_", None) if classes is None else np.unique(classes)
-        return self._fit(X, y, sample_weight, known, epochs=1)
+        return self._fit(X, y, sample_weight, epochs=1, classes=classes)
 
-    def _fit(self, X, y, sample_weight, classes=None, epochs=None):
+    @property
+    def logit_offset_(self):
+        return self.config_.logit_offset
+
+    def _read(self, X, y, sample_weight, *, goes_on, epochs, classes):
         self._check_rl()
-        texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
-        if y is not None:
-            check_consistent_length(texts, y)
-        problem_type = self.problem_type
-        if epochs is not None and hasattr(self, "model_"):
-            problem_type = PROBLEM_TYPES[self._y_kind]  # of the first fit
-        targets = read_class_targets(y, problem_type, self.ignore_index, classes)
+        more = epochs is not None
+        texts, weight, rows, reader = self._read_rows(X, y, sample_weight, goes_on and more)
+        problem_type = self.config_.problem_type if goes_on else self.problem_type
+        known = self.classes_ if goes_on and more and classes is None else classes
+        targets = read_class_targets(y, problem_type, self.ignore_index, known)
         if len(rows) < len(texts):
-            targets = targets.take(rows, keep_classes=classes is not None).check_classes()
+            targets = targets.take(rows, keep_classes=known is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
-        names = label_texts(self.label_names, targets.classes)
-        self.classes_ = targets.classes
-        self.logit_offset_ = 0.0
-        self._y_kind = targets.kind
         weight = class_sample_weight(targets, self.class_weight, weight)
-        stratify = targets.array if targets.kind == SINGLE else None
-        return self._fit_model(texts, targets, names, weight, stratify, epochs)
+        names = label_texts(self.label_names, targets.classes)
+        if not goes_on:
+            self._warn_of_numbers(targets.classes)
+        samples = Samples(texts, targets.array, weight, names, targets.problem_type)
+        return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
+
+    def _warn_of_numbers(self, classes) -> None:
+        """Numbers say nothing to a model that reads names, unless it was trained on them."""
+        is_trained_already = self.pretrained is not None and self.max_epochs == 0
+        message = integer_classes_warning(classes) if self.label_names is None and not is_trained_already else None
+        if message is not None:
+            warn(message, LabelNamesWarning)
 
     def _check_rl(self):
         """What only reinforcement learning reads raises without it."""
@@ -476,58 +491,55 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                     f"leave {name}=None."
                 )
 
-    def _check_model(self, config):
-        """What moves labels raises where labels can't be moved."""
-        share, can = self.label_centroid_share, can_draw(config)
-        if share and not can:
+    def _stages(self, config, *, goes_on, epochs):
+        """Supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
+        share = self._resolve_centroid_share(config)
+        if epochs is not None:
+            return [Supervised(epochs)]
+        stages = [Supervised(0 if self.max_epochs == 0 else None)]
+        if not (self.ewc_lambda and goes_on):  # else earlier data hold the labels
+            stages.append(Prototypes(share))
+        if self.rl is not None:
+            stages.append(Reinforcement(self._build_rl_net))
+        return stages
+
+    def _resolve_centroid_share(self, config) -> float:
+        """The value of ``label_centroid_share=None``; another one raises where labels can't be moved."""
+        share, movable = self.label_centroid_share, has_movable_labels(config)
+        if share and not movable:
             raise ValueError(
                 f"label_centroid_share={share!r} has no effect here: labels can be moved where y is single-label, "
                 'architecture_type="bi-encoder" and scorer_type="simple", and this model has '
                 f"problem_type={config.problem_type!r}, architecture_type={config.architecture_type!r}, "
                 f"scorer_type={config.scorer_type!r}. Leave label_centroid_share=None."
             )
-        self.label_centroid_share_ = (LABEL_CENTROID_SHARE if can else 0.0) if share is None else float(share)
+        return (LABEL_CENTROID_SHARE if movable else 0.0) if share is None else float(share)
 
-    def _settle(self, train):
-        if self.label_centroid_share_ and len(self.net_.history):
-            draw_labels(self.net_, train, self.label_centroid_share_)
+    def _training_attributes(self, fitted, run, ewc):
+        share = self._resolve_centroid_share(fitted.config)
+        return {**super()._training_attributes(fitted, run, ewc), "label_centroid_share_": share}
 
-    def _reinforces(self):
-        return self.rl is not None
-
-    def _reinforce(self, train, valid, seed):
-        if not self._reinforces():
-            return
-        self.rl_net_ = RLTrainer(
-            self.model_,
-            clone(self.rl),
-            valid,
-            self.dtype,
-            seed,
+    def _build_rl_net(self, **options) -> RLTrainer:
+        return RLTrainer(
+            args=clone(self.rl),
             reward_components=self.reward_components,
             value_model=self.value_model,
             reference_model=self.reference_model,
             callbacks=list(self.callbacks or []),
             progress=bool(self.verbose),
-            device=str(self.model_.device),
-        ).initialize()
-        self.rl_net_.history = self.net_.history
-        self.rl_net_.callbacks_ += [entry for entry in self.net_.callbacks_ if entry[0] == "ewc"]
-        self.rl_net_.partial_fit(train)
+            **options,
+        )
 
     def _fit_zero_shot(self, labels):
-        classes = np.asarray(labels)
-        if classes.ndim != 1 or len(np.unique(classes)) != len(classes) or len(classes) < 2:
-            raise ValueError(
-                f"fit(None, labels) takes a list of at least 2 classes, each of them once, got {labels!r}."
-            )
+        classes = zero_shot_classes(labels, type(self).__name__)
         self._check_knows_labels()
-        self.classes_ = np.unique(classes)
-        self._y_kind = MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
-        self.label_names_ = label_texts(self.label_names, self.classes_)
-        calibrated = self._y_kind == MULTI and starts_from_own_weights(self, PROBLEM_TYPES[MULTI])
-        self.logit_offset_ = OWN_LOGIT_OFFSET if calibrated else 0.0
-        self._start(self.label_names_, PROBLEM_TYPES[self._y_kind])
+        names = label_texts(self.label_names, classes)
+        problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
+        with seeded(0):
+            fitted = build(self, names, problem_type, zero_shot=True)
+        warn_of_unknown_labels(fitted.layout())
+        self._warn_of_numbers(classes)
+        self._commit(fitted, {"classes_": classes, "_text_reader": TextReader.unseen()})
         return self
 
     def _check_knows_labels(self):
@@ -549,6 +561,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
 
+    @property
+    def _kind(self) -> str:
+        """Whether each class is decided for itself."""
+        return MULTI if self.config_.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
+
     def decision_function(self, X):
         """Logits.
 
@@ -562,7 +579,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes the second's logit minus the first's; above 0 means ``classes_[1]``.
         """
-        return decision_values(self._logits(X), self._y_kind)
+        return decision_values(self._logits(X), self._kind)
 
     def predict_proba(self, X):
         """Probabilities.
@@ -577,7 +594,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         ndarray of shape (n_samples, n_classes)
             Columns in the order of `classes_`. Rows sum to 1; multi-label: each class for itself.
         """
-        return logits_to_probabilities(self._logits(X), self._y_kind)
+        return logits_to_probabilities(self._logits(X), self._kind)
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, of shape (n_samples, n_classes).
@@ -591,7 +608,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         -------
         ndarray of shape (n_samples, n_classes)
         """
-        return logits_to_log_probabilities(self._logits(X), self._y_kind)
+        return logits_to_log_probabilities(self._logits(X), self._kind)
 
     def predict(self, X):
         """The classes.
@@ -607,16 +624,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             The likeliest class; multi-label: an indicator matrix (n_samples, n_classes) of the classes whose
             probability reaches `threshold`.
         """
-        check_is_fitted(self, ("model_", "label_names_"))
-        if self._y_kind == MULTI:
-            return (self.predict_proba(X) >= self._thresholds()).astype(np.int64)
-        return self.classes_[self._logits(X).argmax(axis=1)]
-
-    def _thresholds(self) -> np.ndarray:
-        threshold = np.asarray(self.threshold, dtype=np.float64)
-        if threshold.ndim and threshold.shape != (len(self.classes_),):
-            raise ValueError(
-                f"threshold has shape {threshold.shape}; give one number, or one for each of the {len(self.classes_)} "
-                "classes."
-            )
-        return threshold
+        logits = self._logits(X)
+        if self._kind == MULTI:
+            thresholds = read_thresholds(self.threshold, self.classes_)
+            return (logits_to_probabilities(logits, MULTI) >= thresholds).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .data.prompt import LAYOUTS, Layout
+from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
+from .exceptions import LabelNamesWarning
 from .frozen import StateEngine
 from .inference import InferenceEngine
 from .memory import find_location
+from .warn import warn
 
 if TYPE_CHECKING:
     from .model import GLiClassModel, GLiClassModelConfig
@@ -78,13 +81,23 @@ class FittedModel:
         apart : bool, default=False
             Run encoders and heads apart, also without `memory`.
         """
-        if self.config.problem_type == "regression":
-            max_num_classes = None
-        elif max_num_classes is None:
-            max_num_classes = self.config.max_num_classes
         location = find_location(memory)
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
-        return kind(self.model, self.layout(), max_num_classes, max_batch_tokens, dtype, progress=bool(verbose))
+        max_labels = self.labels_per_prompt(max_num_classes)
+        return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
+
+    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
+        """Resolve `max_num_classes`: the model's own where it is None; regression reads all of its outputs at once."""
+        if self.config.problem_type == "regression":
+            return None
+        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+
+    def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
+        """The same model and tokenizers with other labels, and optionally another length."""
+        other = copy.copy(self)  # shares the prepared tokenizers
+        other.label_names = list(label_names)
+        other.max_length = self.max_length if max_length is None else max_length
+        return other
 
 
 ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "verbose")
@@ -93,3 +106,14 @@ ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "ver
 def engine_options(estimator) -> dict:
     """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
     return {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
+
+
+def warn_of_unknown_labels(layout: Layout) -> None:
+    """Warn of labels that the tokenizer knows no part of."""
+    unknown = labels_of_unknown_tokens(layout)
+    if unknown:
+        warn(
+            f"The tokenizer knows no part of the label(s) {unknown[:5]!r}: the model reads them as unknown tokens. "
+            "Give other texts with label_names, or an encoder_model that knows their language.",
+            LabelNamesWarning,
+        )

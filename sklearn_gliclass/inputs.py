@@ -267,3 +267,50 @@ def _templated(columns, names, template) -> list[str]:
         raise ValueError(f"text_template names the column(s) {unknown}, which X lacks; X has {names}.")
     formatter = _RowFormatter()
     return [formatter.vformat(template, (), row) for row in rows]
+
+
+# INTERIM
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TextReader:
+    n_columns: int | None
+    columns: tuple | None
+    is_plain: bool
+    had_texts: bool
+
+    @classmethod
+    def unseen(cls):
+        return cls(None, None, False, False)
+
+    @property
+    def has_seen_data(self):
+        return self.had_texts or self.n_columns is not None
+
+    @property
+    def fitted_attributes(self):
+        found = {} if self.n_columns is None else {"n_features_in_": self.n_columns}
+        if self.columns is not None:
+            found["feature_names_in_"] = np.array(self.columns, dtype=object)
+        return found
+
+    def _holder(self, estimator):
+        holder = type(estimator)()
+        for name, value in self.fitted_attributes.items():
+            setattr(holder, name, value)
+        if self.has_seen_data:
+            holder._fitted_on_texts = self.had_texts
+        return holder
+
+    def read(self, X, estimator, text_template=None):
+        return read_texts(self._holder(estimator), X, reset=False, text_template=text_template)
+
+
+def learn_texts(X, estimator, text_template=None):
+    holder = type(estimator)()
+    texts = read_texts(holder, X, reset=True, text_template=text_template)
+    names = getattr(holder, "feature_names_in_", None)
+    return texts, TextReader(
+        getattr(holder, "n_features_in_", None), None if names is None else tuple(names), False, holder._fitted_on_texts
+    )

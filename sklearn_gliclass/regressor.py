@@ -1,17 +1,18 @@
 """GLiClassRegressor."""
 
-import warnings
+from dataclasses import replace
 from numbers import Real
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context, clone
+from sklearn.base import RegressorMixin, _fit_context
 from sklearn.model_selection import KFold
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length
 
-from .base import CUT_TEXTS, BaseGLiClass
+from .base import BaseGLiClass
+from .fitted import engine_options
+from .samples import Samples
 from .targets import label_texts, read_regression_targets
+from .training.stages import Supervised
 
 # With fewer rows their halves say nothing of the shrinkage, and more are not needed to find it.
 MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
@@ -373,50 +374,52 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """
         return self._fit(X, y, sample_weight, epochs=1)
 
-    def _fit(self, X, y, sample_weight, epochs=None):
-        if self.problem_type not in (None, "regression"):
-            raise ValueError(
-                f"problem_type={self.problem_type!r} is not for GLiClassRegressor; use GLiClassClassifier, or leave "
-                "problem_type=None."
-            )
-        texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
-        if y is not None:
-            check_consistent_length(texts, y)
-        targets = read_regression_targets(y, weight)
-        if epochs is not None and hasattr(self, "target_mean_"):
+    def _read(self, X, y, sample_weight, *, goes_on, epochs, classes):
+        more = goes_on and epochs is not None
+        texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
+        earlier = {"names": self.target_names_, "one_dimensional": self._one_dimensional} if goes_on else {}
+        targets = read_regression_targets(y, weight, **earlier)
+        if more:
             targets = targets.rescale(self.target_mean_, self.target_scale_)
         if len(rows) < len(texts):
             targets, texts, weight = targets.take(rows), [texts[row] for row in rows], weight[rows]
-        self.target_mean_, self.target_scale_ = targets.mean, targets.scale
-        self._one_dimensional = targets.one_dimensional
         names = label_texts(self.label_names, targets.names)
-        self.shrinkage_ = self._find_shrinkage(texts, targets, names, weight, epochs)
-        return self._fit_model(texts, targets, names, weight, None, epochs)
+        attributes = {
+            "target_names_": targets.names,
+            "target_mean_": targets.mean,
+            "target_scale_": targets.scale,
+            "_one_dimensional": targets.one_dimensional,
+            "_text_reader": reader,
+            **reader.fitted_attributes,
+        }
+        return Samples(texts, targets.array, weight, names, targets.problem_type), attributes
 
-    def _find_shrinkage(self, texts, targets, names, weight, epochs) -> np.ndarray:
+    def _stages(self, config, *, goes_on, epochs):
+        return [Supervised(0 if epochs is None and self.max_epochs == 0 else epochs)]
+
+    def _measure(self, samples, seed, *, goes_on, epochs):
+        return {"shrinkage_": self._resolve_shrinkage(samples, seed, goes_on, epochs)}
+
+    def _resolve_shrinkage(self, samples, seed, goes_on, epochs) -> np.ndarray:
         if self.shrinkage != "auto":
-            return np.full(len(names), float(self.shrinkage))
-        none = np.ones(len(names))
-        if self._keeps_model(epochs):
-            return getattr(self, "shrinkage_", none)
-        if epochs is not None or self.max_epochs == 0 or len(texts) < MIN_SHRINKAGE_ROWS:
-            return none
-        return self._measure_shrinkage(texts, targets, names, weight)
+            return np.full(len(samples.label_names), float(self.shrinkage))
+        if goes_on:
+            return self.shrinkage_
+        distinct = _merge_repeated(samples)
+        if epochs is not None or self.max_epochs == 0 or len(distinct) < MIN_SHRINKAGE_ROWS:
+            return np.ones(len(samples.label_names))
+        return self._measure_shrinkage(distinct, seed)
 
-    def _measure_shrinkage(self, texts, targets, names, weight) -> np.ndarray:
-        """The slope of each output on what models have predicted that were trained without the row."""
-        rows = check_random_state(self.random_state).permutation(len(texts))[:MAX_SHRINKAGE_ROWS]
-        predicted = np.empty((len(rows), len(names)))
-        with warnings.catch_warnings():  # the fit on all rows will tell of the texts that are cut
-            warnings.filterwarnings("ignore", message=CUT_TEXTS)
-            for train, test in KFold(2).split(rows):
-                seen, unseen = rows[train], [texts[row] for row in rows[test]]
-                half = clone(self).set_params(warm_start=False, ewc_lambda=0.0)
-                half._fit_model([texts[row] for row in seen], targets.take(seen), names, weight[seen], None)
-                predicted[test] = half._engine().logits(unseen)
-        weighted = predicted * weight[rows, None]
+    def _measure_shrinkage(self, samples, seed) -> np.ndarray:
+        """Slope of each output on the predictions of models that were trained without the row."""
+        samples = samples.take(np.random.RandomState(seed).permutation(len(samples))[:MAX_SHRINKAGE_ROWS])
+        predicted = np.empty(samples.targets.shape)
+        for train, test in KFold(2).split(predicted):
+            fitted, _, _ = self._train(samples.take(train), seed, is_hidden=True)
+            predicted[test] = fitted.engine(**engine_options(self)).logits(samples.take(test).texts)
+        weighted = predicted * samples.sample_weight[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            slopes = (weighted * targets.array[rows]).sum(axis=0) / (weighted * predicted).sum(axis=0)
+            slopes = (weighted * samples.targets).sum(axis=0) / (weighted * predicted).sum(axis=0)
         return np.clip(np.nan_to_num(slopes, nan=1.0), MIN_SHRINKAGE, 1.0)
 
     def predict(self, X):
@@ -432,5 +435,20 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         ndarray of shape (n_samples,), or (n_samples, n_outputs) where y was 2-D
             In the units of y.
         """
-        values = self._logits(X).astype(np.float64) * self.shrinkage_ * self.target_scale_ + self.target_mean_
+        values = self._logits(X).astype(np.float64)  # standardised
+        values = values * self.shrinkage_ * self.target_scale_ + self.target_mean_
         return values[:, 0] if self._one_dimensional else values
+
+
+def _merge_repeated(samples: Samples) -> Samples:
+    """Each pair of text and values once, in the order of their content, with the sum of its weights.
+
+    A row of weight 2 and a row that stands twice then give the same halves.
+    """
+    keys = [(text, *values) for text, values in zip(samples.texts, samples.targets.tolist(), strict=True)]
+    distinct = sorted(set(keys))
+    index = {key: number for number, key in enumerate(distinct)}
+    place = np.array([index[key] for key in keys])
+    weight = np.bincount(place, samples.sample_weight)
+    texts, targets = [key[0] for key in distinct], np.array([key[1:] for key in distinct])
+    return replace(samples, texts=texts, targets=targets, sample_weight=weight)

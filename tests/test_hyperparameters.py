@@ -23,6 +23,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 # Fields of the configuration that are no hyperparameters, with the reason.
 NOT_A_HYPERPARAMETER = {
     "example_token_index": "a token of the reference's prompts with examples, which these models don't build",
+    "logit_offset": "follows from the start: `logit_offset_`",
     "kwargs": "no field",
     "self": "no field",
 }

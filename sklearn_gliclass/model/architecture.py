@@ -136,7 +136,7 @@ class Architecture(nn.Module):
         logits = self.scorer(text, classes, text_mask, class_mask)
         if self.scales_logits_always or self.config.normalize_features:
             logits = logits * self.logit_scale
-        return logits
+        return logits - self.config.logit_offset if self.config.logit_offset else logits
 
     def loss(self, logits, text, classes, class_mask, labels, sample_weight=None, class_ids=None) -> Tensor:
         """The loss of `logits`, and of the projected `text` and `classes` where the configuration asks for it."""

@@ -85,6 +85,8 @@ class GLiClassModelConfig(PretrainedConfig):
         "sum" adds the label losses up; the others average them.
     logit_scale_init_value : float, default=2.6592
         Initial factor of the logits, where the architecture scales them.
+    logit_offset : float, default=0.0
+        Subtracted from each logit. Not a field of the published checkpoints.
     normalize_features : bool, default=False
         L2-normalise text and label before the scorer.
     extract_text_features : bool, default=False
@@ -157,6 +159,7 @@ class GLiClassModelConfig(PretrainedConfig):
         focal_loss_gamma=2,
         focal_loss_reduction=None,
         logit_scale_init_value=2.6592,
+        logit_offset=0.0,
         normalize_features=False,
         extract_text_features=False,
         contrastive_loss_coef=0,
@@ -207,6 +210,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_reduction = focal_loss_reduction
         self.logit_scale_init_value = logit_scale_init_value
+        self.logit_offset = logit_offset
         self.normalize_features = normalize_features
         self.extract_text_features = extract_text_features
         self.contrastive_loss_coef = contrastive_loss_coef

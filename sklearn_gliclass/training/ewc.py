@@ -7,7 +7,6 @@ sum of parabolas is one parabola, so that two numbers for each weight are all th
 mean of w_k weighted by n_k F_k.
 """
 
-from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -18,39 +17,50 @@ from skorch.callbacks import Callback
 MAX_ROWS = 256  # rows, drawn at random, that the information is estimated from: each takes a backward pass
 
 
-class ElasticWeights(Callback):
-    """Adds the gradient of the penalty before the optimiser's step, and its size to the history."""
+class ElasticWeightConsolidation(Callback):
+    """Adds the gradient of the penalty before the optimiser's step, and its size to the history.
 
-    def __init__(self, kept: dict, ewc_lambda: float, module):
+    Parameters
+    ----------
+    ewc_lambda : float
+        Strength of the penalty.
+    state : dict, optional
+        What :meth:`consolidate` left after the earlier trainings: "fisher" and "anchor" by name of weight, and
+        "n_rows". None: there is nothing to protect yet.
+    """
+
+    def __init__(self, ewc_lambda: float, state: dict | None = None):
         self.ewc_lambda = ewc_lambda
-        fisher, anchor = kept["fisher"], kept["anchor"]
-        self.weights = [
+        self.state = state
+        self._weights = []
+
+    def on_train_begin(self, net, **kwargs):
+        fisher, anchor = (self.state[name] if self.state else {} for name in ("fisher", "anchor"))
+        self._weights = [
             (weight, torch.as_tensor(anchor[name]).to(weight), torch.as_tensor(fisher[name]).to(weight))
-            for name, weight in module.named_parameters()
+            for name, weight in net.module_.named_parameters()
             if name in fisher
         ]
 
     @torch.no_grad()
     def on_grad_computed(self, net, named_parameters=None, **kwargs):
-        for weight, anchor, fisher in self.weights:
+        for weight, anchor, fisher in self._weights:
             if weight.grad is not None:
                 weight.grad.addcmul_(fisher, weight - anchor, value=self.ewc_lambda)
 
     @torch.no_grad()
     def on_epoch_end(self, net, **kwargs):
-        penalty = sum((fisher * (weight - anchor).square()).sum() for weight, anchor, fisher in self.weights)
-        net.history.record("ewc_penalty", float(self.ewc_lambda / 2 * penalty))
+        if self._weights:
+            penalty = sum((fisher * (weight - anchor).square()).sum() for weight, anchor, fisher in self._weights)
+            net.history.record("ewc_penalty", float(self.ewc_lambda / 2 * penalty))
 
+    def on_train_end(self, net, **kwargs):
+        self._weights = []
 
-@contextmanager
-def elastic(net, kept: dict, ewc_lambda: float):
-    """Within it, training of the net is held back by what :func:`consolidate` returned."""
-    entry = ("ewc", ElasticWeights(kept, ewc_lambda, net.module_))
-    net.callbacks_.append(entry)
-    try:
-        yield
-    finally:
-        net.callbacks_.remove(entry)
+    def consolidate(self, net, dataset, seed: int) -> None:
+        """Add what the data just trained on depend on to the state."""
+        fisher = fisher_information(net, dataset, seed)
+        self.state = consolidate(self.state, fisher, net.module_, len(dataset))
 
 
 def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:

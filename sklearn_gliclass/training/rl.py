@@ -13,10 +13,10 @@ from ..data.batching import Batch, to_device
 from ..data.dataset import Epochs
 from ..data.states import StateDataset
 from ..model.precision import autocast, weight_dtype
-from .advisers import fixed_values, reference_probabilities
 from .arguments import RLTrainerConfig
 from .optimizers import build_optimizer
 from .ppo import POLICIES, clipped_loss, focal_weights
+from .reference_models import fixed_values, reference_probabilities
 from .rewards import compute_rewards, read_components
 from .trainer import Trainer
 

@@ -5,7 +5,7 @@ import skorch
 import torch
 from sklearn.base import clone
 from sklearn.utils import ClassifierTags, RegressorTags
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -137,8 +137,13 @@ class Trainer(skorch.NeuralNet):
         # Walking through all modules in each step would show.
         self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
         self.rng_ = np.random.RandomState(self.seed)
+        self.interrupted_, self.step_ = False, 0
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except KeyboardInterrupt as interrupt:
+            # skorch's early stopping raises one too; skorch itself ends the training at either.
+            self.interrupted_ = not _is_early_stop(interrupt)
+            raise
         finally:  # an error must not leave a bar that the next one stands below
             for _, callback in self.callbacks_:
                 if isinstance(callback, ProgressBar):
@@ -184,12 +189,23 @@ class Trainer(skorch.NeuralNet):
         self._set_training(True)
         inputs, _ = batch
         output = self.infer(inputs, **fit_params)
+        self._check_finite(output.loss, "the loss")
         # A loss that is a sum adds up by itself; means are weighted by what they were divided by.
         share = 1.0 if self._sums_losses() else inputs.share
         (output.loss * share).backward()
         if inputs.last_of_step:
             self._optimizer_step(batch)
         return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
+
+    def _check_finite(self, value: torch.Tensor, what: str) -> None:
+        """Raise where a step went wrong: everything after it would be NaN."""
+        if not torch.isfinite(value):
+            args = self.args_
+            raise ValueError(
+                f"Training diverged: {what} became {value.item()} in epoch {len(self.history)}, optimiser step "
+                f"{self.step_ + 1}. Lower lr={args.lr!r} and others_lr={args.resolve_others_lr()!r}, or set a smaller "
+                f"max_grad_norm (now {args.max_grad_norm!r})."
+            )
 
     def logits(self, inputs) -> torch.Tensor:
         """Logits (n, labels) of inputs on the device, with gradients."""
@@ -228,9 +244,10 @@ class Trainer(skorch.NeuralNet):
     def _take_step(self, parameters, optimizer) -> None:
         """Clip the gradients, move the weights, and start with no gradients again."""
         if self.args_.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.args_.max_grad_norm)
+            self._check_finite(nn.utils.clip_grad_norm_(parameters, self.args_.max_grad_norm), "the gradient")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        self.step_ += 1
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """One pass over the batches; in validation the labels are encoded once for all of them."""
@@ -313,6 +330,14 @@ class Trainer(skorch.NeuralNet):
         else:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         return tags
+
+
+def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
+    """Whether a callback that stops early raised it, and not the user."""
+    trace = interrupt.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return isinstance(trace.tb_frame.f_locals.get("self"), EarlyStopping)
 
 
 def _in_order(results: torch.Tensor, batches) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""After the training: each label is drawn to the mean of its class's texts.
+"""Class prototypes: after the training, each label moves towards the mean of its class's texts.
 
 The loss stops pulling once it tells the examples apart, which few examples are soon. A label's state then lies on the
 right side of them, not yet in their middle, and texts that the training has not seen fall on the wrong side. The means
@@ -15,7 +15,7 @@ LABEL_CENTROID_SHARE = 0.5  # names and examples alike: all the way is as good o
 ROWS_A_CLASS = 64  # a mean of so many is near enough to that of all
 
 
-def can_draw(config) -> bool:
+def has_movable_labels(config) -> bool:
     """Whether labels are points that can be moved: read apart from the text, and scored by a dot product."""
     return (
         config.problem_type == "single_label_classification"
@@ -25,7 +25,7 @@ def can_draw(config) -> bool:
 
 
 @torch.no_grad()
-def draw_labels(net, dataset: TextDataset, share: float) -> None:
+def move_labels(net, dataset: TextDataset, share: float) -> None:
     """Turn each label's state towards the mean of its class's texts; its length stays.
 
     Parameters

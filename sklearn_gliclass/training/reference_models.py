@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.prompt import LAYOUTS
-from ..data.tokenizer import PieceTokenizer
-from ..inference import InferenceEngine
+from ..fitted import FittedModel, engine_options
 from ..model.loading import resolve_max_length
 from ..targets import MULTI, PROBLEM_TYPES, SINGLE, logits_to_probabilities
 
@@ -70,15 +68,9 @@ def _check_texts(texts, name: str):
 
 def _pair_logits(model, tokenizer, *rest) -> np.ndarray:
     *label_tokenizer, texts, labels = rest
-    config = model.config
-    layout = LAYOUTS[config.architecture_type](
-        config,
-        PieceTokenizer(tokenizer),
-        labels,
-        resolve_max_length(None, config.encoder_config, tokenizer),
-        *map(PieceTokenizer, label_tokenizer),
-    )
-    return InferenceEngine(model, layout, config.max_num_classes).logits(texts)
+    max_length = resolve_max_length(None, model.config.encoder_config, tokenizer)
+    label_tokenizer = label_tokenizer[0] if label_tokenizer else None
+    return FittedModel(model, tokenizer, label_tokenizer, list(labels), max_length).engine().logits(texts)
 
 
 def _classifier_probabilities(reference, texts, labels, problem_type) -> np.ndarray:
@@ -97,5 +89,5 @@ def _classifier_probabilities(reference, texts, labels, problem_type) -> np.ndar
     if missing:
         raise ValueError(f"reference_model does not know the label(s) {missing[:5]!r}; it knows {list(known)[:10]!r}.")
     # Its engine and not predict_proba: the texts may have been made of the rows of a table.
-    logits = reference._engine().logits(texts)
+    logits = reference.fitted_.engine(**engine_options(reference)).logits(texts)
     return logits_to_probabilities(logits, _KINDS[problem_type])[:, [known.index(label) for label in labels]]

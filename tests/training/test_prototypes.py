@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestCentroid
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training import centroids
+from sklearn_gliclass.training import prototypes
 
 TEXTS = ["the goal was late", "the vote is near", "a film of the year", "a goal and a match", "a law and a vote",
          "a new film and a song", "the match was won"]  # fmt: skip
@@ -72,14 +72,14 @@ def test_a_class_without_a_text_stays():
 
 
 def test_large_classes_are_drawn_to_rows_spread_over_them(monkeypatch):
-    monkeypatch.setattr(centroids, "ROWS_A_CLASS", 2)
+    monkeypatch.setattr(prototypes, "ROWS_A_CLASS", 2)
 
     class Data:
         targets = np.array([0, 1, 0, 0, 1, 0, 0])
 
-    assert sorted(centroids._rows(Data)) == [0, 1, 4, 6]
+    assert sorted(prototypes._rows(Data)) == [0, 1, 4, 6]
     Data.targets = np.eye(2)[Data.targets]
-    assert sorted(centroids._rows(Data)) == [0, 1, 4, 6]
+    assert sorted(prototypes._rows(Data)) == [0, 1, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,237 @@
+"""One training: data sets and net for a fitted model, then stage after stage."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from skorch.callbacks import EarlyStopping
+
+from ..data.dataset import TextDataset
+from ..fitted import engine_options, warn_of_unknown_labels
+from ..model.fingerprint import forget
+from ..model.freezing import freeze, is_whole
+from ..warn import is_called_by_user, warn, warn_of_truncation
+from .arguments import FIELDS, TrainingArguments
+from .ewc import ElasticWeightConsolidation
+from .splitting import split_rows
+from .trainer import Trainer
+
+if TYPE_CHECKING:
+    from ..fitted import FittedModel
+    from ..samples import Samples
+    from .rl import RLTrainer
+
+
+@dataclass
+class TrainingRun:
+    """A training on its way through its stages.
+
+    Attributes
+    ----------
+    net : Trainer
+        Trains the model in place.
+    train, valid : TextDataset or None
+        What is trained and validated on.
+    seed : int
+        Seed of the order of the data.
+    is_hidden : bool
+        A fit inside of another one: it warns of nothing, and an interrupt ends both.
+    rl_net : RLTrainer or None
+        Net of the reinforcement learning, once it has run.
+    interrupted : bool
+        The user has pressed Ctrl-C; what is left is done without more training.
+    """
+
+    net: Trainer
+    train: TextDataset
+    valid: TextDataset | None
+    seed: int
+    is_hidden: bool = False
+    rl_net: RLTrainer | None = None
+    interrupted: bool = False
+
+
+def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None, trains=True, is_hidden=False):
+    """Build the data sets and, unless there is one, the net.
+
+    Parameters
+    ----------
+    estimator : BaseGLiClass
+        Its hyperparameters are read.
+    fitted : FittedModel
+        Its model is what the net trains.
+    samples : Samples
+        What is trained on.
+    seed : int
+        Seed of the split and of the order of the data.
+    net : Trainer, optional
+        Goes on with its optimiser (`partial_fit`).
+    trains : bool, default=True
+        Whether any stage trains; if not, frozen encoders need not run.
+    is_hidden : bool, default=False
+        See :class:`TrainingRun`.
+
+    Returns
+    -------
+    TrainingRun
+    """
+    train, valid = _datasets(estimator, fitted, samples, seed)
+    if not is_hidden:
+        warn_of_unknown_labels(train.layout)
+        _warn_of_truncation(train)
+    freeze(fitted.model, estimator.freeze_encoder)
+    frozen = is_whole(estimator.freeze_encoder)
+    if frozen and trains:
+        engine = fitted.engine(**engine_options(estimator), apart=True)
+        train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
+    if net is None:
+        arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
+        net = build_net(estimator, fitted.model, arguments.resolve(len(train), heads_only=frozen), seed)
+    net.valid = valid
+    return TrainingRun(net, train, valid, seed, is_hidden)
+
+
+def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
+    """An initialised net for a model."""
+    callbacks = list(estimator.callbacks or [])
+    if estimator.early_stopping:
+        patience = estimator.n_iter_no_change
+        stop = EarlyStopping(monitor="valid_loss", patience=patience, load_best=True, sink=_discard)
+        callbacks.append(("early_stopping", stop))
+    return Trainer(
+        model,
+        args,
+        dtype=estimator.dtype,
+        seed=seed,
+        callbacks=callbacks,
+        progress=bool(estimator.verbose),
+        device=str(model.device),
+    ).initialize()
+
+
+def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = None) -> None:
+    """Run the stages; the model is ready to predict afterwards.
+
+    Raises
+    ------
+    ValueError
+        Loss, gradient or weights became non-finite.
+    KeyboardInterrupt
+        Ctrl-C before the first epoch was complete, in a hidden fit, or in one that a library called (a search, a
+        cross-validation). In a fit of the user's own, the epochs trained so far are kept, with a warning.
+    """
+    net, entry = run.net, ("ewc", ewc)
+    first = len(net.history)
+    net.module_.train()
+    if ewc is not None:
+        net.callbacks_.append(entry)
+    try:
+        for stage in stages:
+            stage.run(run)
+            _handle_interrupt(run, first)
+    finally:
+        if ewc is not None:
+            net.callbacks_.remove(entry)
+        net.module_.eval()
+    _check_weights(net)
+    for module in net.module_.model.frozen_modules():
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            forget(module)  # its hidden states are no longer those in a cache
+
+
+@contextmanager
+def restored_on_failure(model, net: Trainer | None):
+    """Put weights, optimiser and history back to what they were if anything raises."""
+    weights = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
+    optimizer = None if net is None else _copy_optimizer(net.optimizer_)
+    n_epochs = 0 if net is None else len(net.history)
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for parameter, weight in weights.items():
+                parameter.copy_(weight)
+                parameter.grad = None
+        model.eval()
+        if net is not None:
+            net.optimizer_.param_groups[:], state = optimizer
+            net.optimizer_.state.clear()
+            net.optimizer_.state.update(state)
+            del net.history[n_epochs:]
+        raise
+
+
+def _copy_optimizer(optimizer) -> tuple[list, dict]:
+    groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
+    return groups, {parameter: _copy_state(values) for parameter, values in optimizer.state.items()}
+
+
+def _copy_state(values):
+    if not isinstance(values, dict):
+        return values
+    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int) -> list[TextDataset | None]:
+    layout = fitted.layout()
+
+    def dataset(part: Samples) -> TextDataset:
+        targets, weight = (_in_dtype(array, estimator.dtype) for array in (part.targets, part.sample_weight))
+        max_labels = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
+        return TextDataset(
+            layout, layout.tokenize(part.texts), targets, weight, len(fitted.label_names), max_labels,
+            estimator.shuffle_labels, part.texts,
+        )  # fmt: skip
+
+    if not estimator.early_stopping:
+        return [dataset(samples), None]
+    rows = split_rows(len(samples), estimator.validation_fraction, seed, samples.class_index, fitted.label_names)
+    return [dataset(samples.take(side)) for side in rows]
+
+
+def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    return array.astype(np.float64 if dtype == "float64" else np.float32)
+
+
+def _warn_of_truncation(train: TextDataset) -> None:
+    # The first labels stand for any: which of them share a prompt with a text differs from epoch to epoch.
+    labels = train.all_labels[: train.max_labels]
+    n_truncated = int(train.layout.is_cut(train.tokens.lengths, labels).sum())
+    warn_of_truncation(n_truncated, len(train), train.layout.max_length)
+
+
+def _handle_interrupt(run: TrainingRun, first: int) -> None:
+    nets = [net for net in (run.net, run.rl_net) if net is not None]
+    if run.interrupted or not any(net.interrupted_ for net in nets):
+        return
+    history = run.net.history
+    if len(history) and "train_loss" not in history[-1]:
+        del history[-1:]  # an epoch that was not completed
+    n_epochs = len(history) - first
+    if n_epochs == 0 or run.is_hidden or not is_called_by_user():
+        raise KeyboardInterrupt
+    run.interrupted = True
+    warn(
+        f"The fit was interrupted: the {n_epochs} epoch(s) trained so far are kept. Call partial_fit to train on, or "
+        "fit to start anew."
+    )
+
+
+def _check_weights(net: Trainer) -> None:
+    diverged = [name for name, parameter in net.trained_ if not torch.isfinite(parameter).all()]
+    if diverged:
+        args = net.args_
+        raise ValueError(
+            f"Training diverged: {len(diverged)} weights hold NaN or infinity after the last step, first "
+            f"{diverged[0]!r}. Lower lr={args.lr!r} and others_lr={args.resolve_others_lr()!r}."
+        )
+
+
+def _discard(*args, **kwargs) -> None:
+    """Where skorch's callbacks would print."""

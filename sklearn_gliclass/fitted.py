@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
@@ -68,7 +70,7 @@ class FittedModel:
         return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
 
     def engine(
-        self, max_num_classes=None, max_batch_tokens=2048, dtype="float32", memory=None, verbose=0, apart=False
+        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
     ) -> InferenceEngine:
         """Build the engine that runs the model over texts.
 
@@ -76,13 +78,16 @@ class FittedModel:
         ----------
         max_num_classes : int, optional
             Most labels in a prompt. Default: the model's own. Regression reads all of its outputs at once.
-        max_batch_tokens, dtype, memory, verbose
+        dtype : str, optional
+            Precision. Default: that of the weights.
+        max_batch_tokens, memory, verbose
             Hyperparameters of the estimators.
         apart : bool, default=False
             Run encoders and heads apart, also without `memory`.
         """
         location = find_location(memory)
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
+        dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
         return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
 

@@ -37,7 +37,7 @@ def test_a_cut_text_is_told_of_at_the_callers_line(call):
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
 def test_so_it_is_after_fit(method):
     clf = classifier().set_params(max_length=None).fit(LONG, SIDES)
-    clf.max_length_ = 12
+    clf.fitted_.max_length = 12
     with pytest.warns(UserWarning, match="too long") as record:
         getattr(clf, method)(LONG)
     assert [warning.filename for warning in record] == [__file__]

@@ -91,26 +91,31 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
         net = build_net(estimator, fitted.model, arguments.resolve(len(train), heads_only=frozen), seed)
-    net.valid = valid
+    _set_validation(estimator, net, valid)
     return TrainingRun(net, train, valid, seed, is_hidden)
 
 
 def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
     """An initialised net for a model."""
-    callbacks = list(estimator.callbacks or [])
-    if estimator.early_stopping:
-        patience = estimator.n_iter_no_change
-        stop = EarlyStopping(monitor="valid_loss", patience=patience, load_best=True, sink=_discard)
-        callbacks.append(("early_stopping", stop))
     return Trainer(
         model,
         args,
         dtype=estimator.dtype,
         seed=seed,
-        callbacks=callbacks,
+        callbacks=list(estimator.callbacks or []),
         progress=bool(estimator.verbose),
         device=str(model.device),
     ).initialize()
+
+
+def _set_validation(estimator, net: Trainer, valid: TextDataset | None) -> None:
+    """Validate on other data, and stop early by them."""
+    net.valid = valid
+    net.callbacks_ = [entry for entry in net.callbacks_ if entry[0] != "early_stopping"]
+    if valid is not None:
+        patience = estimator.n_iter_no_change
+        stop = EarlyStopping(monitor="valid_loss", patience=patience, load_best=True, sink=_discard)
+        net.callbacks_.append(("early_stopping", stop.initialize()))
 
 
 def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = None) -> None:

@@ -101,7 +101,7 @@ def test_fisher_information_is_the_expected_squared_gradient(problem):
 def dataset_of(clf):
     from sklearn_gliclass.data.dataset import TextDataset
 
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     n = len(FIRST)
     targets = np.zeros((n, len(clf.label_names_)), np.float32)
     return TextDataset(layout, layout.tokenize(FIRST), targets, np.ones(n, np.float32), targets.shape[1], None, False)

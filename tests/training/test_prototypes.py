@@ -28,8 +28,8 @@ def unit(rows):
 def points(clf, texts):
     """Texts and labels where the dot product is taken, and its factor."""
     model = clf.model_.model
-    states = clf._engine()._pool_labels(np.arange(len(clf.label_names_)))
-    text = model.project_text(torch.from_numpy(clf._engine().embeddings(texts)))
+    states = clf.fitted_.engine()._pool_labels(np.arange(len(clf.label_names_)))
+    text = model.project_text(torch.from_numpy(clf.fitted_.engine().embeddings(texts)))
     return text.numpy(), model.classes_projector(states).numpy(), model.logit_scale.item()
 
 

@@ -42,12 +42,6 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     _parameter_constraints: dict = CONSTRAINTS
 
-    def _set_hyperparameters(self, arguments):
-        """What a subclass's `__init__` does: its arguments, given as ``locals()``, become attributes as they are."""
-        for name, value in arguments.items():
-            if name != "self":
-                setattr(self, name, value)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True

@@ -54,6 +54,12 @@ def test_each_hyperparameter_is_constrained_and_documented(estimator):
     assert hyperparameters - documented == set()
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_each_hyperparameter_is_assigned_as_it_is(estimator):
+    values = {name: object() for name in inspect.signature(estimator).parameters}
+    assert vars(estimator(**values)) == values
+
+
 def test_the_defaults_of_the_loop_are_the_estimators():
     defaults = GLiClassClassifier().get_params()
     assert {name: defaults[name] for name in TrainingArguments().get_params()} == TrainingArguments().get_params()

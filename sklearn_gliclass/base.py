@@ -87,7 +87,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         if rl is not None:
             hyperparameters["rl"] = rl
-        return cls(**{**hyperparameters_of(config, training_args), **hyperparameters})
+        return cls(**{**hyperparameters_of(cls, config, training_args), **hyperparameters})
 
     # -- fit -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from .base import BaseGLiClass
 from .building import starts_from_own_weights
 from .model.lookup import OWN_LOGIT_OFFSET
 from .model.scorers import DOT_PRODUCT_SCORERS
+from .parameters import CLASSIFICATION_CONSTRAINTS
 from .targets import (
     MULTI,
     PROBLEM_TYPES,
@@ -69,7 +70,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
         others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
         single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
-        checkpoint its own. Regression reads all its outputs at once, and a value raises there.
+        checkpoint its own.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03
@@ -295,6 +296,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
+        **CLASSIFICATION_CONSTRAINTS,
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],

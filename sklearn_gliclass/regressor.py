@@ -42,8 +42,6 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them. An encoder that
         does not know them reads the word "label" and its own separator in their places at first, or where it has
         none the mean of its tokens.
-    ignore_index : int, default=-100
-        In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
     hidden_size : int, optional
         Width inside the projectors. Default: the encoder's hidden size, twice that with
         ``projector_init="identity"``.
@@ -51,14 +49,6 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Activation of the projectors (a transformers name).
     vocab_size : int, optional
         Rows of the encoder's token embeddings; only a value that agrees with the encoder is accepted.
-    problem_type : str, optional
-        "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
-        a y that does not fit raises.
-    max_num_classes : int or None, default=None
-        Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
-        single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
-        checkpoint its own. Regression reads all its outputs at once, and a value raises there.
     use_lstm : bool, default=False
         A bidirectional LSTM over the text's token states before pooling.
     initializer_range : float, default=0.03
@@ -78,10 +68,6 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         MiniLM were trained with the mean.
     class_token_pooling : {"first", "average"}, default="first"
         A label's state in a prompt: that of its ``<<LABEL>>`` token, or the mean over its tokens.
-    focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
-        Multi-label: weight of the positives (negative: none) and focus on hard labels.
-    focal_loss_reduction : {"mean", "sum", "none"}, optional
-        Multi-label: "sum" adds the losses of the labels up, anything else averages them.
     logit_scale_init_value : float, optional
         Initial factor of the logits, which is trained. Default: 20 for classes by normalised features, whose
         scores are small; otherwise, and in the fused architecture, the checkpoints' own 2.6592.
@@ -92,9 +78,6 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Pool the text's part of a sequence with a prompt only.
     contrastive_loss_coef : float, default=0
         Weight of a loss that pushes the labels apart.
-    text_contrastive_loss_coef : float, default=1.0
-        Weight of a loss that pulls the texts of one class together in a batch (supervised contrastive learning);
-        single-label only.
     architecture_type : str, default="bi-encoder"
         "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
         embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
@@ -264,12 +247,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         label_model_config=None,
         class_token_index=-1,
         text_token_index=-1,
-        ignore_index=-100,
         hidden_size=None,
         projector_hidden_act="gelu",
         vocab_size=None,
-        problem_type=None,
-        max_num_classes=None,
         use_lstm=False,
         initializer_range=0.03,
         scorer_type="simple",
@@ -278,14 +258,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         scorer_attn_dropout=0.1,
         pooling_strategy="avg",
         class_token_pooling="first",
-        focal_loss_alpha=0.5,
-        focal_loss_gamma=2,
-        focal_loss_reduction=None,
         logit_scale_init_value=None,
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
-        text_contrastive_loss_coef=1.0,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,
@@ -333,12 +309,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.label_model_config = label_model_config
         self.class_token_index = class_token_index
         self.text_token_index = text_token_index
-        self.ignore_index = ignore_index
         self.hidden_size = hidden_size
         self.projector_hidden_act = projector_hidden_act
         self.vocab_size = vocab_size
-        self.problem_type = problem_type
-        self.max_num_classes = max_num_classes
         self.use_lstm = use_lstm
         self.initializer_range = initializer_range
         self.scorer_type = scorer_type
@@ -347,14 +320,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.scorer_attn_dropout = scorer_attn_dropout
         self.pooling_strategy = pooling_strategy
         self.class_token_pooling = class_token_pooling
-        self.focal_loss_alpha = focal_loss_alpha
-        self.focal_loss_gamma = focal_loss_gamma
-        self.focal_loss_reduction = focal_loss_reduction
         self.logit_scale_init_value = logit_scale_init_value
         self.normalize_features = normalize_features
         self.extract_text_features = extract_text_features
         self.contrastive_loss_coef = contrastive_loss_coef
-        self.text_contrastive_loss_coef = text_contrastive_loss_coef
         self.architecture_type = architecture_type
         self.prompt_first = prompt_first
         self.squeeze_layers = squeeze_layers
@@ -441,11 +410,6 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight, epochs=1)
 
     def _fit(self, X, y, sample_weight, epochs=None):
-        if self.problem_type not in (None, "regression"):
-            raise ValueError(
-                f"problem_type={self.problem_type!r} is not for GLiClassRegressor; use GLiClassClassifier, or leave "
-                "problem_type=None."
-            )
         texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)

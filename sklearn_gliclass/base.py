@@ -34,11 +34,6 @@ class BaseGLiClass(
 
     _parameter_constraints: dict = CONSTRAINTS
 
-    def _set_hyperparameters(self, arguments):  # INTERIM
-        for name, value in arguments.items():
-            if name != "self":
-                setattr(self, name, value)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True

@@ -14,7 +14,7 @@ from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder, resolve_max_length
 from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
 from .model.precision import find_device, weight_dtype
-from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS
+from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
 from .persistence import load_model, load_tokenizers
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
@@ -169,13 +169,13 @@ def _ties_encoders(estimator) -> bool:
 
 
 def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label) -> GLiClassModelConfig:
-    fields = {name: getattr(estimator, name) for name in MODEL_PARAMETERS}
+    fields = model_parameters(estimator)
     text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
         fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
-    if estimator.max_num_classes is None:
+    if "max_num_classes" in fields and fields["max_num_classes"] is None:
         fields["max_num_classes"] = _max_num_classes(estimator, problem_type, rows_per_label)
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))

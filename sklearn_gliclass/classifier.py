@@ -8,11 +8,13 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from .base import BaseGLiClass
 from .building import build
+from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import warn_of_unknown_labels
 from .inputs import TextReader
 from .model.isolation import seeded
 from .model.scorers import DOT_PRODUCT_SCORERS
+from .parameters import CLASSIFICATION_CONSTRAINTS
 from .samples import Samples
 from .targets import (
     MULTI,
@@ -34,245 +36,164 @@ from .training.stages import Prototypes, Reinforcement, Supervised
 from .warn import warn
 
 
+@fill_docstring()
 class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     """Text classifier that reads the names of the labels together with the text.
 
-    One model serves full training sets, a few examples a class, and several kinds of y: single-label,
+    One model serves zero-shot, few-shot and fully supervised classification, with several kinds of y: single-label,
     multi-label (indicator matrix) and soft labels (rows of probabilities).
 
     Parameters
     ----------
-    pretrained : str, optional
-        GLiClass checkpoint to start from, a folder or a name on the Hugging Face hub: every `fit` begins with
-        its weights. Its configuration holds; what is set here besides wins where the weights allow it, and
-        raises where they don't.
-    encoder_model : str, optional
-        Encoder to start from, as it is: a folder, or a name on the Hugging Face hub. Default, without
-        `encoder_config`: "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs; classifiers
-        start from what this package has trained it to, which knows which names fit a text: with names alone from
-        there, before training from half way.
-    encoder_config : dict, optional
-        Build the encoder from scratch instead: a transformers configuration with its "model_type". A
-        tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.
-    label_model_name, label_model_config : str, dict, optional
-        The label encoder of the bi-encoders, in the same two ways. Default: the text
-        encoder, see `tie_encoders`.
-    class_token_index, text_token_index : int, default=-1
-        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them. An encoder that
-        does not know them reads the word "label" and its own separator in their places at first, or where it has
-        none the mean of its tokens.
+    %(pretrained)s
+    %(encoder_model)s
+    %(encoder_config)s
+    %(label_model_name, label_model_config)s
+    %(class_token_index, text_token_index)s
     ignore_index : int, default=-100
-        In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
-    hidden_size : int, optional
-        Width inside the projectors. Default: the encoder's hidden size, twice that with
-        ``projector_init="identity"``.
-    projector_hidden_act : str, default="gelu"
-        Activation of the projectors (a transformers name).
-    vocab_size : int, optional
-        Rows of the encoder's token embeddings; only a value that agrees with the encoder is accepted.
-    problem_type : str, optional
-        "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
-        a y that does not fit raises.
+        Value in a multi-label y that marks an unknown label. Unknown labels take no part in the loss.
+    %(hidden_size)s
+    %(projector_hidden_act)s
+    %(vocab_size)s
+    problem_type : {"single_label_classification", "multi_label_classification"} or None, default=None
+        Kind of y. If None, inferred from y: one class per sample and rows of probabilities are single-label, a table of
+        0 and 1 is multi-label. A y that does not fit raises.
+
+        Set "multi_label_classification" for independent labels in zero-shot work, where there is no y, and
+        "single_label_classification" for one-hot rows.
     max_num_classes : int or None, default=None
-        Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
-        single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
-        checkpoint its own. Regression reads all its outputs at once, and a value raises there.
-    use_lstm : bool, default=False
-        A bidirectional LSTM over the text's token states before pooling.
-    initializer_range : float, default=0.03
-        Standard deviation of the initial weights of the heads.
-    scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, default="simple"
-        How text and label become a logit: dot product, MLPs over combinations of both, a Hopfield retrieval,
-        or attention of the label to the text's tokens (with ``pooling_strategy="pass"``).
-    scorer_num_heads : int, default=16
-        Attention heads of "cross-attn".
-    scorer_mlp_hidden_size : int, optional
-        Width of the scorer's MLP. Default: 256 in "mlp" and "hopfield", 1024 in "cross-attn".
-    scorer_attn_dropout : float, default=0.1
-        Attention dropout of "cross-attn".
-    pooling_strategy : str, default="avg"
-        How token states become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg";
-        "pass" keeps all for "cross-attn". The checkpoints' own default is "first"; sentence encoders such as
-        MiniLM were trained with the mean.
-    class_token_pooling : {"first", "average"}, default="first"
-        A label's state in a prompt: that of its ``<<LABEL>>`` token, or the mean over its tokens.
+        Maximum number of labels in a prompt. With more classes, a training prompt holds the labels of the sample and
+        random others, and prediction scores the labels in chunks. If None, that of the checkpoint `pretrained`; without
+        one 200 for single-label y with ``n_samples / n_classes >= 40``, ``architecture_type="bi-encoder"`` and
+        ``scorer_type="simple"``, otherwise 25.
+
+        A smaller number saves memory, a larger one shows more wrong labels in each step. The resolved value is
+        ``config_.max_num_classes``.
+    %(use_lstm)s
+    %(initializer_range)s
+    %(scorer_type)s
+    %(scorer_num_heads)s
+    %(scorer_mlp_hidden_size)s
+    %(scorer_attn_dropout)s
+    %(pooling_strategy)s
+    %(class_token_pooling)s
     focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
-        Multi-label: weight of the positives (negative: none) and focus on hard labels.
-    focal_loss_reduction : {"mean", "sum", "none"}, optional
-        Multi-label: "sum" adds the losses of the labels up, anything else averages them.
-    logit_scale_init_value : float, optional
-        Initial factor of the logits, which is trained. Default: 20 for classes by normalised features, whose
-        scores are small; otherwise, and in the fused architecture, the checkpoints' own 2.6592.
-    normalize_features : bool, default=True
-        L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
-        default is False.
-    extract_text_features : bool, default=False
-        Pool the text's part of a sequence with a prompt only.
-    contrastive_loss_coef : float, default=0
-        Weight of a loss that pushes the labels apart.
+        Parameters of the focal loss of multi-label y, ``-alpha_t * (1 - p_t) ** gamma * log(p_t)``. Positives have the
+        weight ``alpha`` and negatives ``1 - alpha``; a negative alpha switches the weighting off. A larger gamma
+        concentrates the loss on labels that are predicted badly.
+
+        Raise alpha where labels are rare and recall matters.
+    focal_loss_reduction : {"mean", "sum", "none"} or None, default=None
+        How the losses of the labels of multi-label y are reduced: "sum" adds them up, any other value averages them.
+    %(logit_scale_init_value)s
+    %(normalize_features)s
+    %(extract_text_features)s
+    %(contrastive_loss_coef)s
     text_contrastive_loss_coef : float, default=1.0
-        Weight of a loss that pulls the texts of one class together in a batch (supervised contrastive learning);
-        single-label only.
-    architecture_type : str, default="bi-encoder"
-        "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
-        embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
-        default is "uni-encoder", which needs GLiClass pretraining to learn from few examples.
-    prompt_first : bool, default=False
-        The label prompt stands before the text.
-    squeeze_layers : bool, default=False
-        Read a learnt weighting of all encoder layers.
-    layer_wise : bool, default=False
-        Train the heads on every encoder layer.
-    encoder_layer_id : int, default=-1
-        Encoder layer to read; 0 is the embedding layer, -1 the last.
-    embed_class_token : bool, default=True
-        False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
-    dropout : float, default=0.1
-        Dropout of the heads.
-    tie_encoders : bool or None, default=None
-        Bi-encoders: one encoder reads texts and labels, which halves the weights to train. None: so, unless
-        `label_model_name` or `label_model_config` asks for another label encoder.
-    projector_init : {"identity", "normal"}, default="identity"
-        How the projectors start: as the identity, so that the model begins with what the encoder knows about
-        texts and labels that lie near each other, or at random, as in the checkpoints' own training. With
-        "identity" the scorer "weighted-dot" starts as the dot product that "simple" is. The scorers "mlp",
-        "hopfield" and "cross-attn" start at random either way: they end in an MLP that adds features up, and the
-        products of text and label that a dot product consists of are not among these.
-    lr : float, default=1e-4
-        Peak learning rate of the encoders.
-    others_lr : float, "auto" or None, default="auto"
-        Peak learning rate of everything else. "auto": 5e-4, with ``freeze_encoder=True`` 3e-4; None: `lr`.
-    weight_decay, others_weight_decay : float, default=0.01, 0.0
-        Weight decay of the encoders' matrices and of the others; biases and norms have none.
-    optim : str, default="adamw_torch"
-        Optimiser, by its name in transformers.
-    max_epochs : int, optional
-        Passes over the data; 0 trains nothing. Default: as many as give 48 optimiser steps per square root of
-        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least; with
-        ``freeze_encoder=True`` half as many again.
-    batch_size : int, optional
-        Samples in a forward pass of the training. Default: 32, of fewer than 96 samples a third, and 16 at least.
-    gradient_accumulation_steps : int, default=1
-        Forward passes per optimiser step.
-    lr_scheduler_type : str, default="linear"
-        Schedule of the rates after the warm-up, by its name in transformers.
-    warmup_ratio : float, default=0.1
-        Share of the steps in which the rates rise.
-    max_grad_norm : float, optional, default=1.0
-        Gradients are scaled down to this norm; None: never.
-    cache_dir : str, optional
-        Where models from the hub are kept. Default: the Hugging Face cache.
-    max_length : int, optional
-        Most tokens of a sequence; longer texts are cut at the end, with a warning, labels never. Default: the
-        encoder's limit; of a sentence encoder what it was trained for (256 for all-MiniLM-L6-v2).
-    label_names : dict or list, optional
-        What the model reads for each label: {label: text}, or texts in the order of the labels.
-    text_template : str or callable, optional
-        How a row of a table becomes a text: a format string with column names, or a function of a dict.
-        Default: ``"column: value"`` for each cell that is not missing.
-    shuffle_labels : bool, default=True
-        Put the labels of a training prompt in random order.
-    freeze_encoder : bool, "embeddings" or int, default=False
-        True: the encoders stay as they are. They run once over the texts of `fit`, and the heads (projectors,
-        scorer, LSTM, layer attention, logit scale) train on the stored states, in seconds. With the scorer
-        "simple", and where texts and labels share a sequence or a decoder, all labels take part in each step;
-        in prompts they then stand in their order, `max_num_classes` at a time. In the bi-encoders the label
-        encoder's projector stays as it is too, for its output is kept with the states; so does the next one in
-        "bi-encoder-fused", which stands before the encoder. "embeddings" freezes the encoders' embeddings alone,
-        n these and the first n layers: what is left is trained as usual.
-    memory : str, Path or joblib.Memory, optional
-        Folder in which encoder states are kept, for `predict`, `transform` and, with ``freeze_encoder=True``,
-        `fit`: a text is encoded once, whatever the number of folds, candidates and processes. An encoder that
-        `fit` trains has new weights afterwards, so its states serve further predictions of that model alone.
-        About 1.5 MB for 1,000 texts with all-MiniLM-L6-v2; with `use_lstm` or "cross-attn" as much for each
-        token. Deleting the folder is always safe.
-    early_stopping : bool, default=False
-        Hold rows back, stop when their loss does not fall, and restore the best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows that `early_stopping` holds back; where each row has one class, one of each or more.
-    n_iter_no_change : int, default=3
-        Epochs without a better validation loss after which `early_stopping` stops.
-    warm_start : bool, default=False
-        `fit` goes on from the fitted model instead of starting anew.
-    callbacks : list, optional
-        skorch callbacks. Scoring callbacks see class indices, or standardised values; an ``LRScheduler``
-        takes the place of `lr_scheduler_type`.
-    device : str, default="auto"
-        Where to compute; "auto": a GPU if there is one.
-    dtype : {"float32", "bfloat16", "float64"}, default="float32"
-        Precision; "bfloat16" is mixed precision.
-    max_batch_tokens : int, default=2048
-        Most tokens, padding included, in a batch of the prediction.
-    ewc_lambda : float, default=0.0
-        Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
-        on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
-        depend on (a backward pass for each of 256 rows). Useful values differ with the data: try powers of 10.
-    rl : RLTrainerConfig, optional
-        `fit` goes on with reinforcement learning after the supervised epochs (``max_epochs=0``: none), for
-        ``rl.max_epochs``; what it maximises are the rewards. `partial_fit` stays supervised.
-    reward_components : dict or list of (name, function) pairs, optional
-        Rewards of `rl`, which are added up: a function of probabilities, labels given, true labels and the mask of
-        known ones, tensors of shape (n, n_classes), returns rewards of shape (n, 1). Default: F1 of each text. See
-        :class:`RLTrainer` and ``sklearn_gliclass.training.rewards``.
-    value_model : torch.nn.Module, fitted regressor or callable, optional
-        In `rl`, what reward is to be expected of a text; see :class:`RLTrainer`. Default: the batch's mean.
-    reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer) or callable, optional
-        In `rl`, whose probabilities the model should stay near to, as ``rl.kl_beta`` says; see :class:`RLTrainer`.
-    verbose : int, default=0
-        1: progress bars while fits and long predictions run.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the order of the data and dropout.
+        Weight of a supervised contrastive loss, which pulls the texts of one class together within a batch; it takes a
+        y with one class per sample. With 0 there is none.
+    %(architecture_type)s
+    %(prompt_first)s
+    %(squeeze_layers)s
+    %(layer_wise)s
+    %(encoder_layer_id)s
+    %(embed_class_token)s
+    %(dropout)s
+    %(tie_encoders)s
+    %(projector_init)s
+    %(lr)s
+    %(others_lr)s
+    %(weight_decay, others_weight_decay)s
+    %(optim)s
+    %(max_epochs)s
+    %(batch_size)s
+    %(gradient_accumulation_steps)s
+    %(lr_scheduler_type)s
+    %(warmup_ratio)s
+    %(max_grad_norm)s
+    %(cache_dir)s
+    %(max_length)s
+    %(label_names)s
+    %(text_template)s
     class_weight : {"balanced"}, dict or None, default=None
-        Weights of the classes in the loss. Multi-label: of each class's positives; "balanced" gives the
-        positives and the negatives of each class the same total.
-    label_centroid_share : float, optional
-        Single-label: after the training each label's state moves so far, from 0 to 1, to the mean of its class's
-        texts. `partial_fit`, and warm starts with `ewc_lambda`, move none. Default: 0.5 where labels are points
-        beside the texts', in the architecture "bi-encoder" with the scorer "simple", and 0 elsewhere, where it can't
-        be done.
+        Weights of the classes in the loss: ``{class: weight}``, or "balanced" for
+        ``n_samples / (n_classes * np.bincount(y))``, where a sample counts with its weight. If None, all are 1. With
+        multi-label y, the weights are those of the positives of each class; "balanced" gives positives and negatives of
+        a class the same total.
+
+        Set it where rare classes matter.
+    label_centroid_share : float or None, default=None
+        Interpolation weight between each label's embedding and its class prototype, the mean of its texts' embeddings,
+        after the training, in [0, 1]. If None, 0.5 for single-label y with ``architecture_type="bi-encoder"`` and
+        ``scorer_type="simple"``, otherwise 0; values above 0 raise there.
+
+        `partial_fit`, and warm starts with `ewc_lambda`, do not interpolate. Raise it where label names say little
+        about the classes; 0 keeps the labels as the loss has trained them.
     threshold : float or array-like of shape (n_classes,), default=0.5
-        Multi-label: probability from which on a label is predicted; a text without any is "none of these".
+        Probability from which on `predict` assigns a label with multi-label y, in [0, 1]. A text may have no
+        label.
+
+        Choose it with :class:`~sklearn_gliclass.plotting.ThresholdCurveDisplay`.
+    %(shuffle_labels)s
+    %(freeze_encoder)s
+    %(memory)s
+    %(early_stopping)s
+    %(validation_fraction)s
+    %(n_iter_no_change)s
+    %(warm_start)s
+    %(callbacks)s
+    %(device)s
+    %(dtype)s
+    %(max_batch_tokens)s
+    %(ewc_lambda)s
+    rl : RLTrainerConfig or None, default=None
+        Hyperparameters of reinforcement learning, which follows the supervised epochs in `fit` for ``rl.max_epochs``
+        epochs and maximises `reward_components`. If None, there is none. `partial_fit` is always supervised.
+
+        Use it for goals that no loss expresses, such as precision before recall. ``max_epochs=0`` skips the supervised
+        epochs.
+    reward_components : dict, list of (name, function) pairs or None, default=None
+        Reward functions of `rl`, whose sum is maximised. Each takes four tensors of shape (n, n_classes),
+        probabilities, actions, true labels and a mask of known labels, and returns rewards of shape (n, 1). If None,
+        the F1 score of each text. See :class:`RLTrainer` and ``sklearn_gliclass.training.rewards``.
+    value_model : torch.nn.Module, fitted regressor, callable or None, default=None
+        Predictor of the expected reward of a text in `rl`, which is subtracted from its reward; see :class:`RLTrainer`.
+        If None, the mean reward of the batch.
+
+        Set it where rewards differ much from text to text.
+    reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer), callable or None, default=None
+        Model to whose probabilities `rl` keeps the trained model close, by a Kullback-Leibler penalty with the factor
+        ``rl.kl_beta``; see :class:`RLTrainer`. If None, there is no penalty.
+
+        Set it to keep a good model from drifting where there are few texts.
+    %(verbose)s
+    %(random_state)s
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes; multi-label: names of the columns of y.
+        Class labels in sorted order; with multi-label and soft y, the names or numbers of its columns.
     label_names_ : list of str
-        What the model reads for each class.
-    model_ : GLiClassModel
-        The torch model.
-    config_ : GLiClassModelConfig
-        Its configuration, with everything resolved: sizes, ids of the control tokens, `max_num_classes`,
-        `logit_scale_init_value`, `tie_encoders`, `problem_type`.
-    tokenizer_ : PreTrainedTokenizerFast
-        The text's tokenizer.
-    label_tokenizer_ : PreTrainedTokenizerFast or None
-        The label encoder's tokenizer in the bi-encoders.
-    net_ : Trainer
-        The skorch net that trained the model.
+        Text that the model reads for each class: `label_names`, else ``str(class)``.
+    %(model_)s
+    %(config_)s
+    %(tokenizer_)s
+    %(label_tokenizer_)s
+    %(net_)s
     rl_net_ : RLTrainer
-        The skorch net of `rl`; not stored by pickle.
-    history_ : skorch.history.History
-        Losses, durations and learning rates per epoch; those of `rl` come last, with rewards and more.
-    n_iter_ : int
-        Epochs trained.
-    ewc_ : dict
-        What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
-    training_args_ : TrainingArguments
-        What the training loop was told, with everything resolved: `max_epochs`, `batch_size` and `others_lr` are the
-        numbers that None stood for. `partial_fit` leaves it as the first training has set it.
+        The skorch net of `rl`, which adds its epochs and rewards to `history_`. Pickle does not store it.
+    %(history_)s
+    %(n_iter_)s
+    %(ewc_)s
+    %(training_args_)s
     label_centroid_share_ : float
-        `label_centroid_share`, or what None stood for.
-    max_length_ : int
-        Most tokens of a sequence: `max_length`, or what None stood for.
+        Resolved value of `label_centroid_share`.
+    %(max_length_)s
     logit_offset_ : float
-        What is taken from each logit: not 0 in multi-label zero-shot work from the package's own weights alone, where
-        it makes 0.5 the probability at which a label is as likely to hold as not.
-    n_features_in_ : int
-        Columns of the table in `fit`; only for tables.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names; only where all are strings.
+        Offset (bias) that is subtracted from each logit. It is not 0 in multi-label zero-shot work with the default
+        encoder, whose probabilities it calibrates to the threshold 0.5.
+    %(n_features_in_)s
+    %(feature_names_in_)s
 
     See Also
     --------
@@ -303,6 +224,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
+        **CLASSIFICATION_CONSTRAINTS,
         "class_weight": [StrOptions({"balanced"}), dict, None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
@@ -390,7 +312,80 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         verbose=0,
         random_state=None,
     ):
-        self._set_hyperparameters(locals())
+        self.pretrained = pretrained
+        self.encoder_model = encoder_model
+        self.encoder_config = encoder_config
+        self.label_model_name = label_model_name
+        self.label_model_config = label_model_config
+        self.class_token_index = class_token_index
+        self.text_token_index = text_token_index
+        self.ignore_index = ignore_index
+        self.hidden_size = hidden_size
+        self.projector_hidden_act = projector_hidden_act
+        self.vocab_size = vocab_size
+        self.problem_type = problem_type
+        self.max_num_classes = max_num_classes
+        self.use_lstm = use_lstm
+        self.initializer_range = initializer_range
+        self.scorer_type = scorer_type
+        self.scorer_num_heads = scorer_num_heads
+        self.scorer_mlp_hidden_size = scorer_mlp_hidden_size
+        self.scorer_attn_dropout = scorer_attn_dropout
+        self.pooling_strategy = pooling_strategy
+        self.class_token_pooling = class_token_pooling
+        self.focal_loss_alpha = focal_loss_alpha
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_reduction = focal_loss_reduction
+        self.logit_scale_init_value = logit_scale_init_value
+        self.normalize_features = normalize_features
+        self.extract_text_features = extract_text_features
+        self.contrastive_loss_coef = contrastive_loss_coef
+        self.text_contrastive_loss_coef = text_contrastive_loss_coef
+        self.architecture_type = architecture_type
+        self.prompt_first = prompt_first
+        self.squeeze_layers = squeeze_layers
+        self.layer_wise = layer_wise
+        self.encoder_layer_id = encoder_layer_id
+        self.embed_class_token = embed_class_token
+        self.dropout = dropout
+        self.tie_encoders = tie_encoders
+        self.projector_init = projector_init
+        self.lr = lr
+        self.others_lr = others_lr
+        self.weight_decay = weight_decay
+        self.others_weight_decay = others_weight_decay
+        self.optim = optim
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.lr_scheduler_type = lr_scheduler_type
+        self.warmup_ratio = warmup_ratio
+        self.max_grad_norm = max_grad_norm
+        self.cache_dir = cache_dir
+        self.max_length = max_length
+        self.label_names = label_names
+        self.text_template = text_template
+        self.class_weight = class_weight
+        self.label_centroid_share = label_centroid_share
+        self.threshold = threshold
+        self.shuffle_labels = shuffle_labels
+        self.freeze_encoder = freeze_encoder
+        self.memory = memory
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.device = device
+        self.dtype = dtype
+        self.max_batch_tokens = max_batch_tokens
+        self.ewc_lambda = ewc_lambda
+        self.rl = rl
+        self.reward_components = reward_components
+        self.value_model = value_model
+        self.reference_model = reference_model
+        self.verbose = verbose
+        self.random_state = random_state
 
     def __sklearn_clone__(self):
         # Models that give advice are used as they are: a clone of a fitted one would not be fitted.
@@ -531,6 +526,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         )
 
     def _fit_zero_shot(self, labels):
+        if self.problem_type == "regression":
+            raise ValueError(
+                "problem_type='regression' has no classes; use GLiClassRegressor, or leave problem_type=None."
+            )
         classes = zero_shot_classes(labels, type(self).__name__)
         self._check_knows_labels()
         names = label_texts(self.label_names, classes)

@@ -1,5 +1,7 @@
 """From GLiClass's configuration objects to hyperparameters."""
 
+import inspect
+
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .parameters import MODEL_PARAMETERS
@@ -9,15 +11,52 @@ _WORKED_OUT_AGAIN = ("class_token_index", "text_token_index", "vocab_size")  # b
 _INFERRED_PROBLEM_TYPE = "single_label_classification"  # the configuration's default, also where nobody chose it
 
 
-def hyperparameters_of(config: GLiClassModelConfig, training_args=None) -> dict:
-    """The hyperparameters that a configuration and training arguments stand for.
+def hyperparameters_of(estimator: type, config: GLiClassModelConfig, training_args=None) -> dict:
+    """Return the hyperparameters of an estimator that a configuration and training arguments stand for.
 
     What the configuration has worked out by itself (ids of tokens, sizes, a label encoder like the text encoder) is
     left to `fit`, which works it out again.
+
+    Parameters
+    ----------
+    estimator : type
+        GLiClassClassifier or GLiClassRegressor.
+    config : GLiClassModelConfig
+        The model.
+    training_args : TrainingArguments or transformers.TrainingArguments, optional
+        The training loop.
+
+    Raises
+    ------
+    TypeError
+        Objects of another kind.
+    ValueError
+        Fields of classification that are set, where the estimator is a regressor.
     """
     if not isinstance(config, GLiClassModelConfig):
         raise TypeError(f"config must be a GLiClassModelConfig, got {type(config).__name__}.")
-    return {**_model_hyperparameters(config), **_training_hyperparameters(training_args)}
+    found = _model_hyperparameters(config)
+    known = set(estimator._get_param_names())
+    _check_fields_are_read(estimator, config, sorted(set(found) - known))
+    found = {name: value for name, value in found.items() if name in known}
+    return {**found, **_training_hyperparameters(training_args)}
+
+
+def _check_fields_are_read(estimator: type, config: GLiClassModelConfig, unread: list[str]) -> None:
+    """Raise for fields that are set and that the estimator does not read.
+
+    In the configuration of a regression they have no effect anyway.
+    """
+    if config.problem_type == "regression":
+        return
+    documented = inspect.signature(GLiClassModelConfig.__init__).parameters
+    values = {name: getattr(config, name) for name in unread}
+    chosen = [f"{name}={value!r}" for name, value in values.items() if value not in (None, documented[name].default)]
+    if chosen:
+        raise ValueError(
+            f"{estimator.__name__} does not read {', '.join(chosen)} of the configuration: regression has no classes. "
+            "Use GLiClassClassifier, or leave these fields at their defaults."
+        )
 
 
 def _model_hyperparameters(config: GLiClassModelConfig) -> dict:
@@ -27,7 +66,7 @@ def _model_hyperparameters(config: GLiClassModelConfig) -> dict:
         found["hidden_size"] = None
     if config.architecture_type not in BI_ENCODERS:
         del found["tie_encoders"]
-    if config.problem_type != _INFERRED_PROBLEM_TYPE:
+    if config.problem_type not in (None, _INFERRED_PROBLEM_TYPE):
         found["problem_type"] = config.problem_type
     return {**found, **_encoders(config)}
 

@@ -51,7 +51,7 @@ class ConfigurationMixin:
         """
         if rl is not None:
             hyperparameters["rl"] = rl
-        return cls(**{**hyperparameters_of(config, training_args), **hyperparameters})
+        return cls(**{**hyperparameters_of(cls, config, training_args), **hyperparameters})
 
 
 class PersistenceMixin:

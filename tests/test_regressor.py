@@ -6,7 +6,8 @@ import pytest
 from sklearn.base import clone
 from test_classifier import ARCHITECTURES, TEXTS
 
-from sklearn_gliclass import GLiClassRegressor
+from sklearn_gliclass import GLiClassModelConfig, GLiClassRegressor
+from sklearn_gliclass.parameters import CLASSIFICATION_PARAMETERS
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
 VALUES = np.array([3.0, 4.0, 5.0, 4.0, -3.0, -4.0, -5.0, -4.0])
@@ -171,11 +172,28 @@ def test_wrong_shrinkage_is_named(shrinkage):
     [
         (VALUES[:3], {}, "inconsistent numbers of samples"),
         ([*VALUES[:7], np.nan], {}, "contains NaN"),
-        (VALUES, {"problem_type": "single_label_classification"}, "use GLiClassClassifier"),
         (VALUES, {"label_names": ["a", "b"]}, "2 texts for 1 labels"),
-        (VALUES, {"max_num_classes": 2}, "max_num_classes=2 has no effect here.*reads all its outputs at once"),
     ],
 )
 def test_wrong_input_is_named(y, hyperparameters, message):
     with pytest.raises(ValueError, match=message):
         tiny(**hyperparameters).fit(TEXTS, y)
+
+
+@pytest.mark.parametrize("name", [*CLASSIFICATION_PARAMETERS, "problem_type"])
+def test_has_no_keyword_of_classification(name):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        GLiClassRegressor(**{name: None})
+
+
+def test_loss_has_no_terms_of_classification():
+    config = tiny(max_epochs=1).fit(TEXTS, VALUES).config_
+    documented = GLiClassModelConfig()
+    for name in CLASSIFICATION_PARAMETERS:
+        assert getattr(config, name) == getattr(documented, name), name
+
+
+def test_contrastive_loss_coef_separates_the_outputs():
+    y = np.c_[VALUES, VALUES[::-1]]
+    plain, apart = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
+    assert not np.allclose(plain, apart, rtol=1e-4)

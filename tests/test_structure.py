@@ -12,7 +12,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # From the bottom to the top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn"],
+    ["model", "warn", "docstrings"],
     ["data"],
     ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
     ["parameters", "building", "configuration", "plotting"],

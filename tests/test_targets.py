@@ -143,12 +143,6 @@ def test_a_problem_type_that_does_not_fit_y_raises(problem_type, y, message):
         read_class_targets(y, problem_type)
 
 
-def test_the_regressor_takes_no_classification_problem():
-    assert regressor(problem_type="regression").fit(TEXTS, VALUES).config_.problem_type == "regression"
-    with pytest.raises(ValueError, match="use GLiClassClassifier"):
-        regressor(problem_type="multi_label_classification").fit(TEXTS, VALUES)
-
-
 @pytest.mark.parametrize("ignore_index", [-100, -1])
 def test_an_unknown_label_takes_no_part(ignore_index):
     """The loss is the focal loss (alpha 0.5, gamma 2) of the known labels alone."""

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.docstrings import split_entries
 from sklearn_gliclass.parameters import MODEL_ORIGIN, MODEL_PARAMETERS
 from sklearn_gliclass.training import arguments
 
@@ -28,13 +29,13 @@ ADVICE = {
     "encoder_model": "texts are not English, very long, or quality matters more than time",
     "encoder_config": "tests and experiments without a download",
     "label_model_name, label_model_config": "labels and texts differ in kind, such as codes and prose",
-    "class_token_index, text_token_index": "never; they make checkpoints' configurations complete",
-    "ignore_index": "your unknown labels are marked otherwise",
+    "class_token_index, text_token_index": "never; they exist for the configurations of checkpoints",
+    "ignore_index": "unknown labels are marked with another value",
     "hidden_size": 'with `projector_init="normal"`: smaller heads for little data',
     "projector_hidden_act": "to rebuild a published configuration",
-    "vocab_size": "never; it makes checkpoints' configurations complete",
+    "vocab_size": "never; it exists for the configurations of checkpoints",
     "problem_type": "zero-shot multi-label: `fit(None, labels)` sees no y",
-    "max_num_classes": "many classes: lower saves memory, higher shows more rivals at once",
+    "max_num_classes": "many classes: lower saves memory, higher shows more wrong labels in each step",
     "use_lstm": "word order matters and there are thousands of examples",
     "initializer_range": 'with `projector_init="normal"`, if training does not start',
     "scorer_type": 'in a grid search; "mlp", "hopfield" and "cross-attn" need more data',
@@ -45,23 +46,23 @@ ADVICE = {
     "class_token_pooling": "in a grid search with prompts of long labels",
     "focal_loss_alpha, focal_loss_gamma": "multi-label with rare labels: a higher alpha favours recall",
     "focal_loss_reduction": "to rebuild a published training",
-    "logit_scale_init_value": "probabilities are far too sure, or never sure, from the start",
+    "logit_scale_init_value": "probabilities are far too certain, or never certain, from the start",
     "normalize_features": "checkpoints without it",
     "extract_text_features": "long prompts beside short texts",
     "contrastive_loss_coef": "labels that are confused with each other; look at `LabelSimilarityDisplay`",
     "text_contrastive_loss_coef": "in a grid search; 0 saves a little time",
     "architecture_type": 'with GLiClass checkpoints; "uni-encoder" lets labels see the text',
-    "prompt_first": "checkpoints trained so",
-    "squeeze_layers": "a frozen or large encoder: lower layers know things too",
-    "layer_wise": "you will cut the encoder short afterwards",
-    "encoder_layer_id": "a shorter encoder is good enough",
-    "embed_class_token": "checkpoints trained so",
+    "prompt_first": "checkpoints trained this way",
+    "squeeze_layers": "frozen or large encoders, whose lower layers hold information too",
+    "layer_wise": "you will remove upper layers of the encoder afterwards",
+    "encoder_layer_id": "a lower layer fits the task better",
+    "embed_class_token": "checkpoints trained this way",
     "dropout": "overfitting: higher; many examples: lower",
     "tie_encoders": "False: labels and texts differ in kind",
     "projector_init": 'with GLiClass pretraining of your own: "normal"',
     "lr": "the first one to search, between 2e-5 and 2e-4; with large encoders lower",
-    "others_lr": "scorers that start at random: higher",
-    "weight_decay, others_weight_decay": "seldom",
+    "others_lr": "scorers that start from random weights: higher",
+    "weight_decay, others_weight_decay": "rarely",
     "optim": 'little memory: "adafactor", "sgd"',
     "max_epochs": "first of all: less for speed, 0 for zero-shot evaluation",
     "batch_size": "little memory: lower; GPUs: higher, with a higher `lr`",
@@ -77,8 +78,8 @@ ADVICE = {
     "shuffle_labels": "False: the order of labels in a prompt carries meaning",
     "freeze_encoder": "grid search over heads in seconds; laptops; the encoder knows the domain already",
     "memory": "you fit or predict the same texts again, in a search or on another day",
-    "shrinkage": '1 halves the time of a fit on few rows; noisy values need what "auto" finds',
-    "early_stopping": "many epochs and enough rows to hold some back",
+    "shrinkage": '1 halves the time of a fit on few rows; keep "auto" for noisy values',
+    "early_stopping": "many epochs, and enough rows for a validation set",
     "validation_fraction": "with `early_stopping` and few rows: higher",
     "n_iter_no_change": "with `early_stopping` and a noisy validation loss: higher",
     "warm_start": "more rows of the same kind arrive",
@@ -89,26 +90,20 @@ ADVICE = {
     "verbose": "in notebooks",
     "random_state": "always, for results that can be repeated",
     "class_weight": "rare classes that matter",
-    "label_centroid_share": "names that say little about the classes: higher; 0: labels only as the loss left them",
+    "label_centroid_share": "label names that say little about the classes: higher",
     "threshold": "multi-label; choose with `ThresholdCurveDisplay`",
-    "rl": "a goal that no loss expresses: precision before recall; F1 did not rise in `benchmarks/rl.py`",
-    "reward_components": "with `rl`: what you want is not F1",
+    "rl": "a goal that no loss expresses, such as precision before recall; it did not raise F1 in `benchmarks/rl.py`",
+    "reward_components": "with `rl`, for another goal than F1",
     "value_model": "with `rl`, if rewards differ much from text to text",
-    "reference_model": "with `rl` and few texts: not to stray from a model that is good",
+    "reference_model": "with `rl` and few texts: keeps the model close to a good one",
 }
 
 
 def docstring_entries(estimator) -> dict[str, str]:
-    """The section Parameters: names of each entry and its text in one line."""
+    """Read the section Parameters: names of each entry, and its first paragraph in one line."""
     section = inspect.getdoc(estimator).split("Parameters\n----------\n")[1].split("\n\nAttributes\n")[0]
-    entries, names = {}, ""
-    for line in section.splitlines():
-        if not line.startswith(" "):
-            names = line.split(" : ")[0]
-            entries[names] = []
-        else:
-            entries[names].append(line.strip())
-    return {names: " ".join(lines) for names, lines in entries.items()}
+    paragraphs = {names: text.split("\n\n")[0] for names, text in split_entries(section).items()}
+    return {names: " ".join(line.strip() for line in text.splitlines()[1:]) for names, text in paragraphs.items()}
 
 
 def table() -> str:

@@ -1,11 +1,14 @@
 """What both estimators can be made from and turned into: configuration objects, checkpoint folders, pickles."""
 
+import dataclasses
+
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
 
 from . import persistence
 from .building import build
 from .configuration import hyperparameters_of
+from .inputs import TextReader
 from .model.isolation import seeded
 from .model.lookup import find_checkpoint
 from .parameters import MODEL_ORIGIN
@@ -112,6 +115,7 @@ class PersistenceMixin:
         state = dict(super().__getstate__())
         if "fitted_" in state:
             state["fitted_"] = persistence.pack_fitted(state["fitted_"])
+            state["_text_reader"] = dataclasses.asdict(state["_text_reader"])
             # Nets hold optimisers and open handles; they are made anew.
             state.pop("net_", None)
             state.pop("rl_net_", None)
@@ -121,7 +125,8 @@ class PersistenceMixin:
 
     def __setstate__(self, state):
         if "fitted_" in state:
-            state = {**state, "fitted_": persistence.unpack_fitted(state["fitted_"], state["device"])}
+            fitted = persistence.unpack_fitted(state["fitted_"], state["device"])
+            state = {**state, "fitted_": fitted, "_text_reader": TextReader(**state["_text_reader"])}
         super().__setstate__(state)
         if "history_" in state:
             self.history_ = History(state["history_"])

@@ -1,0 +1,305 @@
+"""A call that raises leaves a fitted estimator as it was: attributes, weights, optimiser, predictions."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import Callback
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
+from sklearn_gliclass.testing import TINY
+
+X = ["red apple pie", "blue sea wave", "green apple tart", "deep sea fish"] * 2
+FOOD = ["food", "sea"] * 4
+MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+PRICE = np.linspace(90, 110, 8)
+FRAME = pd.DataFrame({"title": X, "size": range(8)})
+TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
+OPTIONS = dict(TINY, random_state=0, max_epochs=3)
+
+
+class FailAt(Callback):
+    """Raise an error at some event of the training."""
+
+    def __init__(self, event, error, calls=1):
+        self.event, self.error, self.calls = event, error, calls
+
+    def notify(self, event):
+        if event == self.event:
+            self.calls -= 1
+            if self.calls == 0:
+                raise self.error
+
+    def on_train_begin(self, net, **kwargs):
+        self.notify("on_train_begin")
+
+    def on_batch_begin(self, net, **kwargs):
+        self.notify("on_batch_begin")
+
+    def on_grad_computed(self, net, **kwargs):
+        self.notify("on_grad_computed")
+
+    def on_batch_end(self, net, **kwargs):
+        self.notify("on_batch_end")
+
+    def on_epoch_end(self, net, **kwargs):
+        self.notify("on_epoch_end")
+
+    def on_train_end(self, net, **kwargs):
+        self.notify("on_train_end")
+
+
+def failing(event, error=None, calls=1):
+    """A callback that fails at an event; nothing of it is shared between two cases."""
+    return [("fails", FailAt(event, error or RuntimeError("stop"), calls))]
+
+
+def classifier(**options):
+    return GLiClassClassifier(**{**OPTIONS, **options}).fit(X, FOOD)
+
+
+def on_table(**options):
+    return GLiClassClassifier(**{**OPTIONS, **options}).fit(FRAME, FOOD)
+
+
+def multi_label(**options):
+    y = pd.DataFrame(MULTI, columns=["sea", "food"])
+    return GLiClassClassifier(**{**OPTIONS, **options}).fit(X, y)
+
+
+def regressor(**options):
+    return GLiClassRegressor(**{**OPTIONS, **options}).fit(X, TARGETS)
+
+
+def continued(**options):
+    """Fitted, then one more epoch: the optimiser has a state."""
+    return classifier(**options).partial_fit(X, FOOD)
+
+
+def zero_shot(**options):
+    return GLiClassClassifier(**options).fit(None, ["food", "sea"])
+
+
+def set_and(method, *args, **parameters):
+    """Call a method after `set_params`; the parameters are put back afterwards."""
+
+    def call(estimator):
+        before = {name: getattr(estimator, name) for name in parameters}
+        try:
+            getattr(estimator.set_params(**parameters), method)(*args)
+        finally:
+            estimator.set_params(**before)
+
+    return call
+
+
+def fit(*args, **parameters):
+    return set_and("fit", *args, **parameters)
+
+
+def partial_fit(*args, **parameters):
+    return set_and("partial_fit", *args, **parameters)
+
+
+def reward(value):
+    return {"reward": lambda probs, actions, targets, valid: value(actions)}
+
+
+NAN_WEIGHT = [np.nan, *[1.0] * 7]
+RL = RLTrainerConfig(max_epochs=1)
+
+# (what was fitted, the call that raises, part of the message)
+CASES = {
+    # -- reading X and y
+    "missing text": (classifier, fit([None, *X[1:]], FOOD), "missing text"),
+    "number among texts": (classifier, fit([1.5, *X[1:]], FOOD), r"X must hold texts"),
+    "no row": (classifier, fit([], []), "0 sample"),
+    "one string": (classifier, fit("red apple", FOOD), "string object received"),
+    "lone surrogate": (classifier, fit(["\ud800 apple", *X[1:]], FOOD), "surrogate|row 0"),
+    "infinite cell": (on_table, fit(FRAME.assign(size=np.inf), FOOD), "infinity"),
+    "template names no column": (on_table, fit(FRAME, FOOD, text_template="{nothing}"), "nothing"),
+    "template on texts": (classifier, fit(X, FOOD, text_template="{title}"), "no table but texts"),
+    "template raises": (on_table, fit(FRAME, FOOD, text_template=lambda row: 1 / 0), "division"),
+    "template returns no text": (on_table, fit(FRAME, FOOD, text_template=lambda row: 3), "must return a str"),
+    "lengths differ": (classifier, fit(X, FOOD[1:]), "inconsistent numbers of samples"),
+    "one class": (classifier, fit(X, ["animal"] * 8), "only one class"),
+    "no y": (classifier, fit(X, None), "y"),
+    "missing class": (classifier, fit(X, ["animal", None] * 4), "NaN"),
+    "continuous y": (classifier, fit(X, PRICE + 0.5), "continuous"),
+    "y of another problem": (classifier, fit(X, MULTI, problem_type="single_label_classification"), "multi-label"),
+    "negative weight": (classifier, fit(X, FOOD, [-1.0] * 8), "[Nn]egative"),
+    "missing weight": (classifier, fit(X, FOOD, NAN_WEIGHT), "NaN"),
+    "no weight": (classifier, fit(X, FOOD, [0.0] * 8), "nothing to fit|non-zero"),
+    "weights too short": (classifier, fit(X, FOOD, [1.0]), "sample_weight"),
+    "class weight of no class": (classifier, fit(X, FOOD, class_weight={"animal": 2.0}), "class_weight"),
+    "class weight not finite": (classifier, fit(X, FOOD, class_weight={"food": np.nan, "sea": 1.0}), "nan"),
+    "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
+    "label names alike": (classifier, fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
+    "label names of another number": (classifier, fit(X, FOOD, label_names=["a", "b", "c"]), "3 texts"),
+    "labels alike": (classifier, fit(X, ["Sea", "sea"] * 4), "Sea"),
+    # -- hyperparameters and building
+    "constraint": (classifier, fit(X, FOOD, lr=-1.0), "'lr' parameter"),
+    "option that is not read": (classifier, fit(X, ["animal", "plant"] * 4, prompt_first=True), "no effect here"),
+    "scorer without its pooling": (classifier, fit(X, FOOD, scorer_type="cross-attn"), "pooling"),
+    "checkpoint that is nowhere": (classifier, fit(X, FOOD, pretrained="no/such-model"), "Cannot find"),
+    "encoder that is nowhere": (classifier, fit(X, FOOD, encoder_config=None, encoder_model="no/such"), "Cannot find"),
+    "two encoders": (classifier, fit(X, FOOD, encoder_model="some"), "exclude each other"),
+    "unknown model type": (classifier, fit(X, FOOD, encoder_config={"model_type": "bertt"}), "bertt"),
+    "more layers than there are": (classifier, fit(X, FOOD, freeze_encoder=9), "more layers"),
+    "no room for texts": (classifier, fit(X, FOOD, max_length=3), "max_length=3"),
+    "more positions than there are": (classifier, fit(X, FOOD, max_length=9999), "positions"),
+    "centroids of a scorer": (classifier, fit(X, FOOD, scorer_type="mlp", label_centroid_share=0.3), "no effect"),
+    "no device": (classifier, fit(X, FOOD, device="nowhere"), "nowhere"),
+    "no activation": (classifier, fit(X, FOOD, projector_hidden_act="nothing"), "nothing"),
+    "nothing to validate on": (classifier, fit(X, FOOD, early_stopping=True, validation_fraction=0.01), "raise it"),
+    "optimiser not installed": (classifier, fit(X, FOOD, optim="schedule_free_adamw"), "pip install"),
+    # -- training
+    "callback at the beginning": (classifier, fit(X, FOOD, callbacks=failing("on_train_begin")), "stop"),
+    "callback in an epoch": (classifier, fit(X, FOOD, callbacks=failing("on_batch_end", calls=2)), "stop"),
+    "callback at a gradient": (classifier, fit(X, FOOD, callbacks=failing("on_grad_computed")), "stop"),
+    "callback after an epoch": (classifier, fit(X, FOOD, callbacks=failing("on_epoch_end")), "stop"),
+    "callback at the end": (classifier, fit(X, FOOD, callbacks=failing("on_train_end")), "stop"),
+    "divergence": (classifier, fit(X, FOOD, scorer_type="hopfield", lr=1e8, others_lr=1e8), "[Dd]iverged"),
+    "Ctrl-C in the first epoch": (classifier, fit(X, FOOD, callbacks=failing("on_batch_end", KeyboardInterrupt())), ""),
+    "no memory": (classifier, fit(X, FOOD, callbacks=failing("on_batch_begin", MemoryError("full"))), "full"),
+    "rewards without rl": (classifier, fit(X, FOOD, reward_components=reward(lambda a: a[:, :1])), "rl is None"),
+    "reward raises": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: 1 / 0)), "division"),
+    "reward of a wrong shape": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: a)), "shape"),
+    "reward not finite": (
+        classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: a[:, :1] * np.nan)), "finite"),
+    "reference without a model": (classifier, fit(X, FOOD, rl=RLTrainerConfig(kl_beta=1.0)), "reference_model"),
+    "reference raises": (classifier, fit(X, FOOD, rl=RL, reference_model=lambda texts, labels: 1 / 0), "division"),
+    "value model of a wrong shape": (classifier, fit(X, FOOD, rl=RL, value_model=lambda texts: [1.0]), "value_model"),
+    # -- partial_fit
+    "partial_fit: new class": (continued, partial_fit(X, ["animal", "sea"] * 4), "animal"),
+    "partial_fit: y of another kind": (continued, partial_fit(X, MULTI), "multi-label"),
+    "partial_fit: missing text": (continued, partial_fit([None, *X[1:]], FOOD), "missing"),
+    "partial_fit: a table after texts": (continued, partial_fit(FRAME, FOOD), "table"),
+    "partial_fit: texts after a table": (on_table, partial_fit(X, FOOD), "columns"),
+    "partial_fit: other columns": (on_table, partial_fit(FRAME.rename(columns={"size": "other"}), FOOD), "other"),
+    "partial_fit: other classes": (continued, set_and("partial_fit", X, FOOD, ["a", "b"]), "food"),
+    "partial_fit: columns of no class": (
+        multi_label, partial_fit(X, pd.DataFrame(MULTI, columns=["sea", "animal"])), "animal"),
+    "partial_fit: another option": (continued, partial_fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp'"),
+    "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
+    "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "nothing to fit|non-zero"),
+    "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
+    # -- warm starts
+    "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
+    "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "single-label"),
+    "warm start: another option": (classifier, fit(X, FOOD, warm_start=True, use_lstm=True), "use_lstm=True"),
+    "warm start: divergence": (
+        classifier, fit(X, FOOD, warm_start=True, lr=1e30, others_lr=1e30, max_grad_norm=None), "[Dd]iverged"),
+    "warm start: callback in an epoch": (
+        classifier, fit(X, FOOD, warm_start=True, callbacks=failing("on_batch_end", calls=2)), "stop"),
+    "warm start: Ctrl-C": (
+        classifier, fit(X, FOOD, warm_start=True, callbacks=failing("on_batch_end", KeyboardInterrupt())), ""),
+    "warm start: reward": (
+        classifier, fit(X, FOOD, warm_start=True, rl=RL, reward_components=reward(lambda a: 1 / 0)), "division"),
+    "warm start: two outputs to three": (
+        regressor, fit(X, TARGETS.assign(third=1.0), warm_start=True), "third|3"),
+    # -- zero-shot
+    "zero-shot: nothing": (classifier, fit(None, None), "at least 2"),
+    "zero-shot: one label": (classifier, fit(None, ["animal"]), "at least 2"),
+    "zero-shot: labels twice": (classifier, fit(None, ["animal", "animal"]), "once|twice|animal"),
+    "zero-shot: missing label": (classifier, fit(None, ["animal", None]), "missing|None"),
+    "zero-shot: random heads": (classifier, fit(None, ["animal", "plant"]), "random weights"),
+    "zero-shot: labels alike": (zero_shot, fit(None, ["café", "cafe"]), "café"),
+    "zero-shot: names of another number": (zero_shot, fit(None, ["a", "b"], label_names=["one"]), "1 texts"),
+    "zero-shot: empty label": (zero_shot, fit(None, ["animal", ""]), ""),
+    # -- regression
+    "regression: text in y": (regressor, fit(X, FOOD), "numbers"),
+    "regression: missing value": (regressor, fit(X, [np.nan, *PRICE[1:]]), "NaN"),
+    "regression: infinite value": (regressor, fit(X, [np.inf, *PRICE[1:]]), "inf"),
+    "regression: lengths differ": (regressor, fit(X, TARGETS[1:]), "inconsistent"),
+    "regression: outputs alike": (regressor, fit(X, TARGETS.rename(columns={"mood": "PRICE"})), "PRICE"),
+    "regression: callback": (regressor, fit(X, TARGETS, callbacks=failing("on_epoch_end")), "stop"),
+    "regression: divergence": (regressor, fit(X, TARGETS, lr=1e30, others_lr=1e30, max_grad_norm=None), "[Dd]iverged"),
+    "regression: option that is not read": (regressor, fit(X, PRICE, prompt_first=True), "no effect here"),
+    "regression: partial_fit with one output": (regressor, partial_fit(X, PRICE), "2"),
+    "regression: partial_fit with other outputs": (
+        regressor, partial_fit(X, TARGETS.rename(columns={"mood": "size"})), "size"),
+    "regression: partial_fit with a missing value": (regressor, partial_fit(X, TARGETS * np.nan), "NaN"),
+}  # fmt: skip
+
+
+def state(estimator):
+    """All that a later call can read, copied."""
+    found = {name: value for name, value in vars(estimator).items() if name not in ("fitted_", "net_", "rl_net_")}
+    found |= {"ids": [id(vars(estimator).get(name)) for name in ("fitted_", "net_", "rl_net_")]}
+    found["history_"] = [dict(row) for row in getattr(estimator, "history_", [])]
+    found["label_names_"], found["max_length_"] = list(estimator.label_names_), estimator.max_length_
+    found["weights"] = {name: weight.detach().clone() for name, weight in estimator.model_.state_dict().items()}
+    found["is trained"] = estimator.model_.training
+    if hasattr(estimator, "net_"):
+        optimizer = estimator.net_.optimizer_.state_dict()
+        found["optimizer"] = copy.deepcopy(optimizer)
+    table = FRAME if getattr(estimator, "n_features_in_", 0) == 2 else X
+    scores = estimator.decision_function if hasattr(estimator, "decision_function") else estimator.predict
+    found["predictions"], found["embeddings"] = scores(table), estimator.transform(table)
+    found["torch's generator"] = torch.get_rng_state()
+    found["numpy's generator"] = np.random.get_state()
+    return copy.copy(found)
+
+
+def assert_equal(before, after, path=""):
+    assert type(before) is type(after), path
+    if isinstance(before, dict):
+        assert list(before) == list(after), path
+        for name, value in before.items():
+            assert_equal(value, after[name], f"{path} {name}")
+    elif isinstance(before, (list, tuple)):
+        assert len(before) == len(after), path
+        for number, (one, other) in enumerate(zip(before, after, strict=True)):
+            assert_equal(one, other, f"{path} {number}")
+    elif isinstance(before, torch.Tensor):
+        assert torch.equal(before, after), path
+    elif isinstance(before, np.ndarray):
+        np.testing.assert_array_equal(before, after, path)
+    else:
+        assert before == after or before is after, path
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("fitted", "call", "message"), CASES.values(), ids=CASES)
+def test_failing_call_changes_nothing(fitted, call, message):
+    estimator = fitted()
+    before = state(estimator)
+    with pytest.raises((Exception, KeyboardInterrupt), match=message):
+        call(estimator)
+    assert_equal(before, state(estimator))
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ("on_batch_begin", RuntimeError("stop")),
+        ("on_grad_computed", KeyboardInterrupt()),
+        ("on_batch_end", KeyboardInterrupt()),
+        ("on_epoch_end", RuntimeError("stop")),
+    ],
+)
+def test_failing_partial_fit_can_be_repeated(event, error):
+    """After the failure the next call gives what it gives without one: weights and optimiser are as they were."""
+    expected = continued().partial_fit(X[::-1], FOOD)
+    clf = continued()
+    before = state(clf)
+    entry = ("fails", FailAt(event, error))
+    clf.net_.callbacks_.append(entry)
+    with pytest.raises(type(error)):
+        clf.partial_fit(X[::-1], FOOD)
+    clf.net_.callbacks_.remove(entry)
+    assert_equal(before, state(clf))
+    clf.partial_fit(X[::-1], FOOD)
+    np.testing.assert_array_equal(clf.decision_function(X), expected.decision_function(X))
+
+
+@pytest.mark.parametrize("call", [fit(X, ["one"] * 8), fit(X, FOOD, callbacks=failing("on_epoch_end"))])
+def test_failing_first_fit_leaves_an_unfitted_estimator(call):
+    clf = GLiClassClassifier(**OPTIONS)
+    before = dict(vars(clf))
+    with pytest.raises((ValueError, RuntimeError)):
+        call(clf)
+    assert vars(clf) == before

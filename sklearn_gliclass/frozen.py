@@ -14,7 +14,6 @@ from .inference import InferenceEngine
 from .memory import Collection, key_of, open_collection
 from .model.fingerprint import fingerprint
 from .model.precision import weight_dtype
-from .model.states import embed_states, heads_read_tokens, text_states
 
 BATCHES_AT_ONCE = 64  # whose states are held in memory in prediction
 
@@ -48,8 +47,8 @@ class StateEngine(InferenceEngine):
 
     def embeddings(self, texts):
         """Pooled text states of shape (n_texts, hidden size of the encoder)."""
-        embed = functools.partial(embed_states, self.model.model)
-        return self._run(texts, self.model.config.encoder_width, lambda states: states, embed, one_chunk=True)
+        width = self.model.config.encoder_width
+        return self._run(texts, width, lambda states: states, self.model.model.embed_states, one_chunk=True)
 
     def _shared_inputs(self, chunk):
         return {LABELS: self.label_states()} if self.labels_apart else {}  # others have them beside their texts
@@ -134,10 +133,7 @@ class StateEngine(InferenceEngine):
     def _encode(self, tokens, rows, chunk, every_layer) -> States:
         shared = super()._shared_inputs(chunk) if self.model.config.architecture_type == "bi-encoder-fused" else {}
         lengths = self.layout.sequence_lengths(tokens.lengths[rows], chunk)
-
-        def function(**inputs):
-            return text_states(self.model.model, every_layer, **inputs)
-
+        function = functools.partial(self.model.model.text_states, every_layer=every_layer)
         parts = []
         for batch in token_budget_batches(lengths, self.max_batch_tokens):
             for _, states in self._forward(function, tokens, rows[batch], chunk, shared):
@@ -157,7 +153,7 @@ class StateEngine(InferenceEngine):
         return {
             **self._describe(config.encoder_config, self.model.model.state_modules()),
             "options": {name: getattr(config, name) for name in STATE_OPTIONS},
-            "tokens": heads_read_tokens(config),
+            "tokens": self.model.model.heads_read_tokens,
             "every_layer": every_layer,
             "labels": labels,
             "frame": [layout.pieces.prefix.tolist(), layout.pieces.suffix.tolist()],

@@ -17,7 +17,7 @@ class States:
     Parameters
     ----------
     arrays : dict of str to Tensor
-        As :func:`~sklearn_gliclass.model.states.text_states` gives them, the first axis n long; the text's token
+        As ``Architecture.text_states`` gives them, the first axis n long; the text's token
         states in one array (tokens of all texts, layers, hidden).
     offsets : ndarray of shape (n + 1,), optional
         Where each text's tokens begin.

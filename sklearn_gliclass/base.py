@@ -14,14 +14,14 @@ from skorch.callbacks import EarlyStopping
 
 from . import persistence
 from .building import Start, build
+from .cache.engine import StateEngine
+from .cache.store import find_location
 from .configuration import hyperparameters_of
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
 from .data.tokenizer import PieceTokenizer
-from .frozen import StateEngine
 from .inference import InferenceEngine
 from .inputs import read_texts
-from .memory import find_location
 from .model.allocation import kept_memory
 from .model.fingerprint import forget
 from .model.freezing import freeze, is_whole

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .cache.engine import StateEngine
+from .cache.store import find_location
 from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer
-from .frozen import StateEngine
 from .inference import InferenceEngine
-from .memory import find_location
 
 if TYPE_CHECKING:
     from .model import GLiClassModel, GLiClassModelConfig

@@ -12,10 +12,10 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # From the bottom to the top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn"],
+    ["model", "warn", "exceptions"],
     ["data"],
-    ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
-    ["parameters", "building", "configuration", "plotting"],
+    ["inputs", "targets", "inference", "cache", "explain", "training", "persistence"],
+    ["parameters", "building", "configuration", "plotting", "fitted"],
     ["base"],
     ["classifier", "regressor"],
     ["testing", "_version", "__init__"],

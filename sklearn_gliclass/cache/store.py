@@ -1,7 +1,7 @@
 """Encoder states in a folder: kept across fits, folds, candidates and processes.
 
 A collection is a sub-folder whose name stands for all that changes the states of a text beside its own content; in
-it each text has a key, the hash of its token ids. States are written in files of many texts, each at once and under
+it each text has a key, the hash of its token ids. HiddenStates are written in files of many texts, each at once and under
 a name of its own, so that several processes may write; a file that can't be read in full counts as absent.
 """
 
@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from sklearn.utils.validation import check_memory
 
-from .data.states import States
-from .warn import warn
+from ..warn import warn
+from .states import HiddenStates
 
 FORMAT = 2  # of the files and of the states in them: raised with every change of either
 KEY_BYTES = 16
@@ -30,7 +30,7 @@ LOADED_BYTES = 256 * 2**20  # what a process keeps of the files that it has read
 _SUFFIX = ".safetensors"
 
 
-def key_of(content: bytes) -> bytes:
+def compute_key(content: bytes) -> bytes:
     """What a text is known by."""
     return hashlib.blake2b(content, digest_size=KEY_BYTES).digest()
 
@@ -55,7 +55,7 @@ class Collection:
         self._index: dict[bytes, tuple[str, int]] = {}
         self._files: set[str] = set()
 
-    def read(self, keys: list[bytes]) -> tuple[np.ndarray, States | None]:
+    def read(self, keys: list[bytes]) -> tuple[np.ndarray, HiddenStates | None]:
         """Which of the keys are here (bool for each), and the states of those that are, in the order of the keys."""
         with _lock:
             return self._read(keys)
@@ -78,7 +78,7 @@ class Collection:
                 found[numbers] = True
         if not parts:
             return found, None
-        return found, States.concatenate(parts).take(np.argsort(order))
+        return found, HiddenStates.concatenate(parts).take(np.argsort(order))
 
     def _look_for_files(self) -> None:
         """Learn which keys the files hold that other processes have written."""
@@ -96,7 +96,7 @@ class Collection:
                 for row, key in enumerate(keys):
                     self._index.setdefault(key, (name, row))
 
-    def _load(self, name: str) -> States | None:
+    def _load(self, name: str) -> HiddenStates | None:
         """The states of a file; a damaged or vanished one is forgotten."""
         path = self.folder / name
         states = _loaded.get(path)
@@ -110,7 +110,7 @@ class Collection:
             _loaded.put(path, states)
         return states
 
-    def write(self, keys: list[bytes], states: States) -> None:
+    def write(self, keys: list[bytes], states: HiddenStates) -> None:
         """Add states; where the folder can't be written to, one warning says so and the work goes on without."""
         rows = max(1, len(keys) * FILE_BYTES // max(1, _size(states)))
         for first in range(0, len(keys), rows):
@@ -122,13 +122,13 @@ class Collection:
                 _warn_once(self.folder, "written to", error)
                 return
 
-    def _write_file(self, keys: list[bytes], states: States) -> None:
+    def _write_file(self, keys: list[bytes], states: HiddenStates) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {"states." + name: array.contiguous() for name, array in states.arrays.items()}
         tensors["keys"] = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES).copy())
         if states.offsets is not None:
             tensors["offsets"] = torch.from_numpy(states.offsets)
-        name = key_of(b"".join(keys)).hex() + _SUFFIX
+        name = compute_key(b"".join(keys)).hex() + _SUFFIX
         temporary = self.folder / f"writing-{uuid.uuid4().hex}"
         try:
             temporary.write_bytes(save(tensors, {"checksum": _checksum(tensors)}))
@@ -164,7 +164,7 @@ def _read_keys(path: Path) -> list[bytes]:
         return []
 
 
-def _read_states(path: Path) -> States | None:
+def _read_states(path: Path) -> HiddenStates | None:
     try:
         with safe_open(path, "pt") as file:
             checksum = (file.metadata() or {}).get("checksum")
@@ -175,22 +175,22 @@ def _read_states(path: Path) -> States | None:
         return None
     offsets = tensors["offsets"].numpy() if "offsets" in tensors else None
     arrays = {name.removeprefix("states."): t for name, t in tensors.items() if name.startswith("states.")}
-    return States(arrays, offsets)
+    return HiddenStates(arrays, offsets)
 
 
 class _LoadedFiles:
     """The files that were used last, up to a number of bytes."""
 
     def __init__(self):
-        self.states: OrderedDict[Path, States] = OrderedDict()
+        self.states: OrderedDict[Path, HiddenStates] = OrderedDict()
         self.n_bytes = 0
 
-    def get(self, path: Path) -> States | None:
+    def get(self, path: Path) -> HiddenStates | None:
         if path in self.states:
             self.states.move_to_end(path)
         return self.states.get(path)
 
-    def put(self, path: Path, states: States) -> None:
+    def put(self, path: Path, states: HiddenStates) -> None:
         self._drop(path)
         self.states[path] = states
         self.n_bytes += _size(states)
@@ -202,7 +202,7 @@ class _LoadedFiles:
             self.n_bytes -= _size(self.states.pop(path))
 
 
-def _size(states: States) -> int:
+def _size(states: HiddenStates) -> int:
     return sum(array.nbytes for array in states.arrays.values())
 
 

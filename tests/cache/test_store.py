@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     clf = tiny(freeze_encoder=True)
     expected = clone(clf).fit(TEXTS, LABELS).predict_proba(TEXTS)
     clf.set_params(memory=str(tmp_path / "file" / "states"))
-    with pytest.warns(UserWarning, match=r"The folder memory='.*states' can't be .*: encoder states are computed"):
+    with pytest.warns(UserWarning, match=r"The folder memory='.*states' cannot be .*: hidden states .* are computed"):
         clf.fit(TEXTS, LABELS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # once is enough
@@ -284,7 +284,7 @@ def test_a_read_only_folder_is_read(tmp_path, encoded, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", refuse)  # root may write wherever it wants
     encoded.clear()
-    with pytest.warns(UserWarning, match="can't be written to .*Permission denied"):
+    with pytest.warns(UserWarning, match="cannot be written to .*Permission denied"):
         clf.predict([*TEXTS[:4], "something new"])
     assert encoded == [1]
 

@@ -334,10 +334,10 @@ def find_location(memory) -> str | None:
     Parameters
     ----------
     memory : str, path-like, object with the interface of ``joblib.Memory``, or None
-        A folder, or where to find one.
+        In a path, ``~`` is the user's home folder.
     """
     if isinstance(memory, str | os.PathLike):
-        return os.fspath(memory)
+        return os.path.expanduser(memory)
     location = check_memory(memory).location
     return None if location is None else os.fspath(location)
 

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,7 @@ from sklearn.base import clone
 from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass.cache import store
-from sklearn_gliclass.cache.store import Collection, compute_key, open_collection
+from sklearn_gliclass.cache.store import Collection, compute_key, find_location, open_collection
 
 KEYS = [compute_key(bytes([number])) for number in range(60)]
 
@@ -395,3 +396,32 @@ def test_the_number_of_keys_in_memory_is_bounded(tmp_path, monkeypatch):
             assert found.all()
             assert_right(KEYS, found, states)
             assert sum(map(len, store._collections.values())) <= 20
+
+
+# -- the location --------------------------------------------------------------------------------------------
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    for memory in ("~/states", Path("~/states")):
+        store._loaded.__init__()
+        store._collections.clear()
+        assert find_location(memory) == str(home / "states")
+        clf = tiny(freeze_encoder=True, max_epochs=1, memory=memory).fit(TEXTS, LABELS)
+        assert clf.memory == memory
+        assert list((home / "states").rglob("*.safetensors"))
+        shutil.rmtree(home)
+    assert list(here.iterdir()) == []
+
+
+def test_other_locations_are_taken_as_they_are(tmp_path):
+    assert find_location(None) is None
+    assert find_location("a/~b") == "a/~b"
+    assert find_location(tmp_path) == str(tmp_path)
+    assert find_location(joblib.Memory(tmp_path, verbose=0)) == str(tmp_path)
+    assert find_location(joblib.Memory("~/states", verbose=0)) == "~/states"
+    assert find_location(joblib.Memory(None, verbose=0)) is None

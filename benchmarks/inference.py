@@ -166,7 +166,7 @@ def multiply(layers, states, n_last: int) -> None:
 
 def flops(clf, texts) -> float:
     """Of the encoders, on real tokens; each text and each label once, and of the last layer what is read."""
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
     total = common.encoder_flops(clf.config_.encoder_config, lengths, states_read(clf))
     if hasattr(layout, "label_sequences"):
@@ -216,7 +216,7 @@ def prepared(clf, texts):
     def tensors(arrays):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    layout, chunk = clf._layout(clf.label_names_), np.arange(len(clf.label_names_))
+    layout, chunk = clf.fitted_.layout(), np.arange(len(clf.label_names_))
     tokens = layout.tokenize(sorted(set(texts)))
     lengths = layout.sequence_lengths(tokens.lengths, chunk)
     order = np.argsort(lengths, kind="stable")

@@ -116,7 +116,7 @@ def bare_loop(clf, texts, targets):
     from sklearn_gliclass.training.arguments import FIELDS, TrainingArguments
     from sklearn_gliclass.training.optimizers import build_optimizer
 
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     weight = np.ones(len(texts), np.float32)
     n_labels = len(clf.label_names_)
     data = TextDataset(layout, layout.tokenize(texts), targets.astype(np.float32), weight, n_labels, n_labels, True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .cache.engine import StateEngine
+from .cache.store import find_location
 from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
-from .frozen import StateEngine
 from .inference import InferenceEngine
-from .memory import find_location
 from .warn import warn
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ def fitted(architecture, family, **hyperparameters):
 
 
 def attribute(clf, text, label=1, **options):
-    return token_attributions(clf.model_, clf._layout(clf.label_names_), text, label, **options)
+    return token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
 
 
 @pytest.mark.parametrize(("architecture", "family", "prompt_first"), FAMILIES)
@@ -43,7 +43,7 @@ def test_attributions_add_up(architecture, family, prompt_first):
 def test_one_step_is_a_finite_difference():
     """The gradient in the middle of the way, along each token's own way."""
     clf = fitted("bi-encoder", "bert")
-    model, layout = clf.model_, clf._layout(clf.label_names_)
+    model, layout = clf.model_, clf.fitted_.layout()
     found = attribute(clf, TEXTS[0], n_steps=1)
     arrays = layout.batch([layout.tokenize([TEXTS[0]])[0]], [np.arange(2)])
     inputs = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -84,7 +84,7 @@ def test_a_cut_text_and_labels_in_several_prompts():
     labels = [f"topic {i}" for i in range(8)]
     clf = tiny(architecture_type="uni-encoder", max_num_classes=3, max_length=40).fit(TEXTS, labels)
     text = "a goal and a match " * 30
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     for label in (0, 7):
         found = attribute(clf, text, label, max_num_classes=3)
         room = layout.text_room(layout.prompt_length(np.arange(6, 8) if label == 7 else np.arange(3)))
@@ -105,7 +105,7 @@ def test_attributions_with_an_lstm():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_label_embeddings_are_the_mean_over_the_texts(architecture):
     clf = tiny_of(architecture, dtype="float64").fit(TEXTS, LABELS)
-    layout, texts = clf._layout(clf.label_names_), TEXTS * 3
+    layout, texts = clf.fitted_.layout(), TEXTS * 3
     single = []
     for text in texts:
         arrays = layout.batch([layout.tokenize([text])[0]], [np.arange(2)])
@@ -121,6 +121,6 @@ def test_label_embeddings_are_the_mean_over_the_texts(architecture):
 def test_label_embeddings_in_chunks():
     labels = [f"topic {i}" for i in range(8)]
     clf = tiny(dtype="float64", max_num_classes=3).fit(TEXTS, labels)
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     chunked = label_embeddings(clf.model_, layout, max_num_classes=3)
     np.testing.assert_allclose(chunked, label_embeddings(clf.model_, layout), atol=1e-10)

@@ -16,7 +16,7 @@ MIXED = ["", "a", *TEXTS, "the goal, the match, the law and the vote " * 4, "a v
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_equal_to_the_plain_loop(architecture, dtype, tolerance, monkeypatch):
     clf = tiny_of(architecture, dtype=dtype).fit(TEXTS, LABELS)
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     plain = []
     with torch.no_grad(), monkeypatch.context() as patch:
         patch.setattr(packed, "BERT_LIKE", {})
@@ -62,7 +62,7 @@ def test_a_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
     logits = clf.decision_function(TEXTS)
     assert sum(seen) == sum(len(clf.tokenizer_(text).input_ids) for text in set(TEXTS))
     for first in (0, 3, 6):
-        part = InferenceEngine(clf.model_, clf._layout(clf.label_names_[first : first + 3])).logits(TEXTS)
+        part = InferenceEngine(clf.model_, clf.fitted_.layout(clf.label_names_[first : first + 3])).logits(TEXTS)
         np.testing.assert_allclose(logits[:, first : first + 3], part, atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_the_order_of_the_rows_does_not_change_a_bit(architecture):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_near_float32(architecture):
     clf = tiny_of(architecture).fit(TEXTS, LABELS)
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     exact, rough = (InferenceEngine(clf.model_, layout, dtype=dtype).logits(TEXTS) for dtype in ("float32", "bfloat16"))
     assert exact.dtype == rough.dtype == np.float32
     np.testing.assert_allclose(rough, exact, atol=0.1, rtol=0.05)
@@ -114,7 +114,7 @@ def test_embeddings_are_the_pooled_states():
 def test_too_little_memory_halves_the_batch():
     clf = tiny_of("bi-encoder").fit(TEXTS, LABELS)
     expected = clf.decision_function(TEXTS)
-    engine = clf._engine()
+    engine = clf.fitted_.engine()
     model, sizes = engine.model, []
     original = model.forward
 

@@ -1,10 +1,15 @@
-"""Imports go one way, public names are the ones promised and documented, and nothing prints."""
+"""Imports go one way, functions are short, and public names are the ones promised and documented."""
 
 import ast
+import functools
 import inspect
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 import sklearn_gliclass
 
@@ -12,41 +17,133 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # From the bottom to the top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn", "docstrings"],
+    ["model", "warn", "exceptions", "docstrings"],
     ["data"],
-    ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
+    ["inputs", "targets", "samples", "inference", "cache", "explain"],
+    ["fitted"],
+    ["training", "persistence"],
     ["parameters", "building", "configuration", "plotting"],
+    ["mixins"],
     ["base"],
     ["classifier", "regressor"],
     ["testing", "_version", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
+LONGEST_FUNCTION = 40  # lines of code
+TO_SHORTEN: set[str] = set()  # "module.function" that is still longer
+
 
 def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def part(path: Path) -> str:
-    inside = path.relative_to(PACKAGE).parts
-    return inside[0] if len(inside) > 1 else path.stem
+def name_of(path: Path) -> str:
+    """Dotted name inside the package: "model.scorers", "model" for its __init__, and "" for the package's own."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_parts(path: Path) -> set[str]:
+MODULES = {name_of(path): path for path in modules()}
+
+
+def part(name: str) -> str:
+    return name.split(".")[0] or "__init__"
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+
+
+def statements(node: ast.AST):
+    """All nodes inside `node`, those inside functions too, and none that only type checkers execute."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            yield from (inside for other in child.orelse for inside in [other, *statements(other)])
+        else:
+            yield child
+            yield from statements(child)
+
+
+def imported_modules(source: str, package: str, known) -> set[str]:
+    """Modules of the package that some source imports.
+
+    ``from .model import packed`` imports the module "model.packed", ``from .model import GLiClassModel`` the
+    ``__init__`` of "model".
+    """
     found = set()
-    here = path.relative_to(PACKAGE).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            parents = here[: len(here) - node.level + 1]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {([*parents, *name.split(".")])[0] for name in names}
+    parents = package.split(".") if package else []
+    for node in statements(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            absolute = [alias.name.split(".") for alias in node.names]
+            found |= {".".join(names[1:]) for names in absolute if names[0] == PACKAGE.name}
+        elif isinstance(node, ast.ImportFrom):
+            start = (node.module or "").split(".") if node.module else []
+            if node.level:
+                start = [*parents[: len(parents) - node.level + 1], *start]
+            elif start[0] == PACKAGE.name:
+                start = start[1:]
+            else:
+                continue
+            for alias in node.names:
+                submodule = ".".join([*start, alias.name])
+                found.add(submodule if submodule in known else ".".join(start))
     return found
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
-    for name in imported_parts(path) - {part(path)}:
-        assert RANK[name] <= RANK[part(path)], f"{path.name} imports {name}"
+@functools.cache
+def import_graph() -> dict[str, set[str]]:
+    graph = {}
+    for name, path in MODULES.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        graph[name] = imported_modules(path.read_text(), package, MODULES) - {name}
+    return graph
+
+
+def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one module."""
+    names = sorted(graph)
+    edges = [(names.index(name), names.index(other)) for name in names for other in graph[name]]
+    rows, columns = zip(*edges, strict=True)
+    matrix = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(names), len(names)))
+    n_components, component = connected_components(matrix, directed=True, connection="strong")
+    groups = [{name for name, own in zip(names, component, strict=True) if own == i} for i in range(n_components)]
+    return [group for group in groups if len(group) > 1]
+
+
+def test_imports_are_found_wherever_they_are():
+    source = """
+import sklearn_gliclass.warn
+from sklearn_gliclass.data import batching
+from . import config
+from .scorers import SCORERS
+from ..model import GLiClassModel
+if TYPE_CHECKING:
+    from ..fitted import FittedModel
+def function():
+    from .packed import run_encoder
+    import torch
+"""
+    expected = {"warn", "data.batching", "model.config", "model.scorers", "model", "model.packed"}
+    assert imported_modules(source, "model", MODULES) == expected
+
+
+def test_cycles_are_found():
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [{"a", "b", "c"}]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_imports_have_no_cycles():
+    graph = import_graph()
+    assert sum(map(len, graph.values())) > len(graph)
+    assert cycles(graph) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_one_way(name):
+    assert part(name) in RANK, f"{name}: not in LAYERS yet"
+    for other in import_graph()[name]:
+        assert RANK[part(other)] <= RANK[part(name)], f"{name} imports {other}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
@@ -57,7 +154,40 @@ def test_the_model_could_be_lifted_out(path):
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert not any(name.split(".")[0] in ("sklearn", "skorch") for name in imports)
-    assert imported_parts(path) <= {"model"}
+    assert {part(name) for name in import_graph()[name_of(path)]} <= {"model"}
+
+
+def test_no_two_modules_share_a_name():
+    names = Counter(path.stem for path in modules() if path.stem != "__init__")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def is_plain_assignment(node: ast.AST) -> bool:
+    """``self.name = name``, or of a constant."""
+    return isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Name | ast.Constant)
+
+
+def code_lines(function: ast.FunctionDef, source: list[str]) -> int:
+    """Lines of a function's body without docstring, blank lines, comments and the plain assignments of __init__."""
+    body = function.body if ast.get_docstring(function) is None else function.body[1:]
+    if function.name == "__init__":
+        body = [node for node in body if not is_plain_assignment(node)]
+    lines = {number for node in body for number in range(node.lineno, node.end_lineno + 1)}
+    return sum(bool(text) and not text.startswith("#") for text in (source[n - 1].strip() for n in lines))
+
+
+def functions():
+    for name, path in MODULES.items():
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}.{node.name}", code_lines(node, source.splitlines())
+
+
+def test_functions_are_short():
+    too_long = {name: lines for name, lines in functions() if lines > LONGEST_FUNCTION}
+    assert {name: lines for name, lines in too_long.items() if name not in TO_SHORTEN} == {}
+    assert set(too_long) == TO_SHORTEN, "what has been shortened leaves the list"
 
 
 def test_public_names():

@@ -54,6 +54,6 @@ def test_a_folder_that_cannot_be_used_is_told_of_at_the_callers_line(tmp_path):
     """The states are looked up inside of a decorator of torch."""
     (tmp_path / "file").write_text("no folder")
     clf = classifier().set_params(max_length=None).fit(LONG, SIDES).set_params(memory=str(tmp_path / "file" / "states"))
-    with pytest.warns(UserWarning, match="can't be") as record:
+    with pytest.warns(UserWarning, match="cannot be") as record:
         clf.predict(LONG)
     assert [warning.filename for warning in record] == [__file__]

@@ -1,6 +1,7 @@
-"""What all architectures share: the heads between the encoders' token states and the logits."""
+"""What all architectures share: the heads between the encoders' hidden states and the logits."""
 
 from collections import namedtuple
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
 from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
+from .outputs import GLiClassOutput
 from .poolings import NO_POOLING, POOLINGS, read_by
 from .scorers import DOT_PRODUCT_SCORERS, SCORERS
 
@@ -56,15 +58,15 @@ class Architecture(nn.Module):
         return [self.backbone]
 
     def state_modules(self) -> list[nn.Module]:
-        """What the encoder states of a text depend on: its encoder, and whatever stands before it."""
+        """Modules that the hidden states of a text depend on: its encoder, and what feeds it."""
         return [self.backbone]
 
     def label_modules(self) -> list[nn.Module]:
-        """What the states of labels that stand apart from the text depend on."""
+        """Modules that the hidden states of separately encoded labels depend on."""
         return []
 
     def frozen_modules(self) -> list[nn.Module]:
-        """What stays as it is with frozen encoders, for stored states depend on it."""
+        """Modules that are frozen together with the encoders, as cached hidden states depend on them."""
         return [*self.state_modules(), *self.label_modules()]
 
     @property
@@ -151,102 +153,191 @@ class Architecture(nn.Module):
             loss = loss + coefficient * contrastive_loss(classes, class_mask, sample_weight)
         return loss
 
-    def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
-        """Pooled text states (batch, hidden) before the projection; the mean where nothing is pooled."""
-        (states,), context = self.encode(input_ids, attention_mask, False, **inputs)
-        reading = self.read(states, context)
-        text, mask = self.pool_text(reading.text, reading.text_mask)
-        return POOLINGS["avg"](text, mask) if text.dim() == 3 else text
+    # -- from token ids ------------------------------------------------------------------------------------
 
     def forward(
         self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None, **inputs
-    ):
-        from .modeling import GLiClassOutput  # modeling imports the architectures
-
+    ) -> GLiClassOutput:
+        """Compute logits and loss from token ids; the arguments are those of :meth:`GLiClassModel.forward`."""
         every_layer = self.config.layer_wise and labels is not None
         layers, context = self.encode(input_ids, attention_mask, every_layer, **inputs)
+        readings = (self.read(states, context) for states in layers)
+        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once)
+
+    def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
+        """Return pooled text embeddings (batch, hidden) before the projection; the mean where nothing is pooled."""
+        (states,), context = self.encode(input_ids, attention_mask, False, **inputs)
+        reading = self.read(states, context)
+        return self._pool_to_vector(reading.text, reading.text_mask)
+
+    def _pool_to_vector(self, states: Tensor, mask: Tensor) -> Tensor:
+        text, mask = self.pool_text(states, mask)
+        return POOLINGS["avg"](text, mask) if text.dim() == 3 else text
+
+    def _run_heads(
+        self,
+        readings: Iterable[Reading],
+        n_prompts: int,
+        labels: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        class_ids: Tensor | None = None,
+        labels_at_once: int | None = None,
+    ) -> GLiClassOutput:
+        """Pool, project and score each layer; the output is that of the last one, the loss the sum over layers.
+
+        Parameters
+        ----------
+        readings : iterable of Reading
+            One per layer. Without a `text_mask` the text is pooled already.
+        n_prompts : int
+            Number of consecutive rows that are one text under several label prompts.
+        labels, sample_weight, class_ids, labels_at_once
+            As in :meth:`GLiClassModel.forward`.
+        """
         losses = []
-        for states in layers:
-            reading = self.read(states, context)
-            text, text_mask = self.pool_text(reading.text, reading.text_mask)
+        for reading in readings:
+            text, text_mask = reading.text, reading.text_mask
+            if text_mask is not None:
+                text, text_mask = self.pool_text(text, text_mask)
             text = self.project_text(text)
             classes = self.project_class_states(reading.classes)
             logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
+            class_mask = reading.class_mask
+            if n_prompts > 1:
+                logits, text, classes, class_mask = join_prompts(n_prompts, logits, text, classes, class_mask)
             if labels is not None:
-                losses.append(self.loss(logits, text, classes, reading.class_mask, labels, sample_weight, class_ids))
+                losses.append(self.loss(logits, text, classes, class_mask, labels, sample_weight, class_ids))
         return GLiClassOutput(
             loss=torch.stack(losses).sum() if losses else None,
-            logits=logits.masked_fill(~reading.class_mask, torch.finfo(logits.dtype).min),
+            logits=logits.masked_fill(~class_mask, torch.finfo(logits.dtype).min),
             text_embeddings=text,
             class_embeddings=classes,
-            class_mask=reading.class_mask,
+            class_mask=class_mask,
         )
 
+    # -- from cached hidden states -------------------------------------------------------------------------
 
-def class_positions(input_ids: Tensor, class_token: int) -> tuple[Tensor, Tensor]:
-    """Where the label tokens stand: positions (batch, labels), 0 in empty slots, and the mask of real ones."""
-    is_class = input_ids == class_token
-    counts = is_class.sum(dim=1)
-    rows, columns = is_class.nonzero(as_tuple=True)
-    rank = is_class.cumsum(dim=1)[rows, columns] - 1
-    n_labels = int(counts.max()) if len(counts) else 0
-    positions = torch.zeros(input_ids.shape[0], n_labels, dtype=torch.long, device=input_ids.device)
-    positions[rows, rank] = columns
-    return positions, torch.arange(n_labels, device=input_ids.device) < counts.unsqueeze(1)
+    @property
+    def heads_read_tokens(self) -> bool:
+        """Whether a trainable head reads a text's tokens, so that the text cannot be cached pooled."""
+        config = self.config
+        return config.use_lstm or config.squeeze_layers or config.pooling_strategy == NO_POOLING
+
+    @torch.no_grad()
+    def text_states(
+        self, input_ids: Tensor, attention_mask: Tensor, every_layer: bool = False, **inputs
+    ) -> dict[str, Tensor]:
+        """Compute the hidden states that the heads read of a batch of sequences; :meth:`score_states` takes them.
+
+        With frozen encoders they are the same in every epoch.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : LongTensor of shape (batch, length)
+            The sequences, one label prompt in each.
+        every_layer : bool, default=False
+            Return all layers of the encoder, on which ``layer_wise`` trains.
+        **inputs
+            Further inputs of :meth:`encode`. The plain bi-encoder needs none.
+
+        Returns
+        -------
+        dict of str to Tensor
+            - "text_states": (batch, layers, hidden) pooled, or where :attr:`heads_read_tokens` holds
+              (batch, length, layers, hidden), with "text_mask" (batch, length).
+            - "label_states": (batch, labels, layers or 1, hidden), where the labels are in the sequence.
+            - "layer_means": (batch, layers, hidden), the mean of each layer, for ``squeeze_layers``.
+        """
+        config = self.config
+        layers, context = self.encode(input_ids, attention_mask, every_layer or config.squeeze_layers, **inputs)
+        readings = [self.read(states, context) for states in layers]
+        mask = readings[0].text_mask
+        if self.heads_read_tokens:
+            states = {"text_states": torch.stack([reading.text for reading in readings], dim=2), "text_mask": mask}
+        else:
+            pooling = POOLINGS[config.pooling_strategy]
+            states = {"text_states": torch.stack([pooling(reading.text, mask) for reading in readings], dim=1)}
+        if config.squeeze_layers:
+            states["layer_means"] = torch.stack([POOLINGS["avg"](layer, attention_mask) for layer in layers], dim=1)
+        labels = [reading.classes for reading in readings]
+        if labels[0] is not None:
+            one_for_all = all(layer is labels[0] for layer in labels)
+            states["label_states"] = torch.stack(labels[:1] if one_for_all else labels, dim=2)
+        return states
+
+    def score_states(
+        self,
+        text_states: Tensor,
+        label_states: Tensor,
+        label_mask: Tensor,
+        text_mask: Tensor | None = None,
+        layer_means: Tensor | None = None,
+        **targets,
+    ) -> GLiClassOutput:
+        """Compute logits and loss from cached hidden states, as :meth:`forward` does from token ids.
+
+        Parameters
+        ----------
+        text_states : Tensor of shape (batch, prompts, [length,] layers, hidden)
+            The texts, pooled or token by token, as :meth:`text_states` gives them for each label prompt.
+        label_states : Tensor of shape (batch or 1, prompts, labels, layers or 1, hidden)
+            The labels of each prompt.
+        label_mask : BoolTensor of shape (1, prompts, labels)
+            True for real labels: the last prompt may have fewer than the others.
+        text_mask : BoolTensor of shape (batch, prompts, length), optional
+            True for real tokens. Default: the texts are pooled.
+        layer_means : Tensor of shape (batch, prompts, layers, hidden), optional
+            The mean of each layer, for ``squeeze_layers``.
+        **targets
+            `labels`, `sample_weight`, `class_ids` and `labels_at_once`, as in :meth:`forward`.
+        """
+        batch, n_prompts = text_states.shape[:2]
+        text, classes = text_states.flatten(0, 1), label_states.flatten(0, 1)  # (batch * prompts, ...)
+        text_mask = None if text_mask is None else text_mask.flatten(0, 1)
+        class_mask = label_mask.expand(batch if n_prompts > 1 else 1, -1, -1).flatten(0, 1)
+        if self.config.squeeze_layers:
+            text, classes = self._squeeze(layer_means.flatten(0, 1), text, classes)
+        readings = (
+            Reading(text[..., layer, :], text_mask, classes[..., min(layer, classes.shape[-2] - 1), :], class_mask)
+            for layer in range(text.shape[-2])
+        )
+        return self._run_heads(readings, n_prompts, **targets)
+
+    def embed_states(
+        self, text_states: Tensor, text_mask: Tensor | None = None, layer_means: Tensor | None = None, **others
+    ) -> Tensor:
+        """Return what :meth:`embed_text` does, from the cached hidden states of the first label prompt.
+
+        Parameters
+        ----------
+        text_states, text_mask, layer_means
+            As in :meth:`score_states`.
+        **others
+            Its other arguments, which have no effect.
+        """
+        text = text_states[:, 0]
+        if self.config.squeeze_layers:
+            text, _ = self._squeeze(layer_means[:, 0], text, text[:, :1, :1])
+        text = text[..., -1, :]
+        return text if text_mask is None else self._pool_to_vector(text, text_mask[:, 0])
+
+    def _squeeze(self, means: Tensor, text: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix the layers of texts (batch, length, layers, hidden), and of labels that have several layers."""
+        attention = self.layer_wise_attention
+        weights = attention.layer_weights(attention.squeeze(means).squeeze(-1))
+        text = attention.mix(weights, text).unsqueeze(-2)
+        return text, attention.mix(weights, classes).unsqueeze(-2) if classes.shape[-2] > 1 else classes
 
 
-def take_positions(states: Tensor, positions: Tensor) -> Tensor:
-    """States (batch, labels, hidden) at positions (batch, labels)."""
-    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+def join_prompts(n_prompts: int, logits: Tensor, text: Tensor, classes: Tensor, class_mask: Tensor):
+    """Put the labels of a text's prompts, each a row of its own, side by side.
 
-
-def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A label's state (batch, labels, hidden) and the mask of real labels, as ``class_token_pooling`` says."""
-    positions, mask = _label_positions(config, input_ids)
-    if config.class_token_pooling == "first":
-        return take_positions(states, positions), mask
-    owner = _label_spans(config, input_ids, attention_mask)
-    labels = torch.arange(1, mask.shape[1] + 1, device=input_ids.device).view(1, -1, 1)
-    spans = (owner.unsqueeze(1) == labels).to(states.dtype)  # (B, C, L)
-    return spans @ states / spans.sum(-1, keepdim=True).clamp_min(1), mask
-
-
-def class_read(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mask (batch, length) of the tokens whose states :func:`class_states` reads, for labels and empty slots."""
-    if config.class_token_pooling == "first":
-        positions, _ = _label_positions(config, input_ids)
-        return torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, positions, True)
-    return _label_spans(config, input_ids, attention_mask) > 0
-
-
-def _label_positions(config, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The first token of each label, and the mask of real labels; see :func:`class_positions`."""
-    positions, mask = class_positions(input_ids, config.class_token_index)
-    if not config.embed_class_token:
-        positions = (positions + 1).clamp_max(input_ids.shape[1] - 1)
-    return positions, mask
-
-
-def _label_spans(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(batch, length): k for the tokens of the k-th label, 0 for all others."""
-    is_class = input_ids == config.class_token_index
-    after_prompt = (input_ids == config.text_token_index).cumsum(dim=1).bool()
-    outside = after_prompt | ~attention_mask.bool()
-    if not config.embed_class_token:
-        outside = outside | is_class
-    return is_class.cumsum(dim=1).masked_fill(outside, 0)
-
-
-def text_part(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mask of the tokens that the text is pooled from, in a sequence with a prompt.
-
-    With ``extract_text_features`` and the prompt first: from ``<<SEP>>`` on, as checkpoints were trained;
-    with the prompt last: what stands before it. Otherwise the whole sequence.
+    Returns logits (batch, all labels), the mean text (batch, ..., hidden), classes (batch or 1, all labels, hidden)
+    and their mask (1, all labels). Empty slots of the last prompt are left out.
     """
-    mask = attention_mask.bool()
-    if not config.extract_text_features:
-        return mask
-    if config.prompt_first:
-        return mask & (input_ids == config.text_token_index).cumsum(dim=1).bool()
-    control = (input_ids == config.class_token_index) | (input_ids == config.text_token_index)
-    return mask & ~control.cumsum(dim=1).bool()
+    class_mask = class_mask.unflatten(0, (-1, n_prompts))[:1].flatten(1)  # (1, prompts * labels), alike for all texts
+    n_labels = int(class_mask.sum())
+    logits = logits.unflatten(0, (-1, n_prompts)).flatten(1)[:, :n_labels]
+    classes = classes.unflatten(0, (-1, n_prompts)).flatten(1, 2)[:, :n_labels]
+    text = text.unflatten(0, (-1, n_prompts)).mean(dim=1)
+    return logits, text, classes, class_mask[:, :n_labels]

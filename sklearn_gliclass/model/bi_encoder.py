@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from .architecture import Architecture, Reading, class_positions, take_positions, text_part
+from .architecture import Architecture, Reading
 from .layers import Projector
 from .loading import build_encoder
 from .packed import packs, run_both, run_encoder
 from .poolings import POOLINGS, read_by
+from .positions import class_positions, take_positions, text_part
 
 
 class BiEncoder(Architecture):
@@ -59,7 +60,7 @@ class BiEncoder(Architecture):
         Labels are shared (labels, length), with ``class_index`` to choose a sample's own, or given per sample
         (batch, labels, length). ``class_states`` (labels, hidden): what :meth:`pool_labels` gave before.
         """
-        if class_states is None and class_input_ids is None:  # encoder states of a text alone
+        if class_states is None and class_input_ids is None:  # hidden states of texts alone
             return None, None
         if class_states is not None or class_input_ids.dim() == 2:
             states = self.pool_labels(class_input_ids, class_attention_mask) if class_states is None else class_states

@@ -3,7 +3,8 @@
 import torch
 from transformers import AutoModel
 
-from .architecture import Architecture, Reading, class_states
+from .architecture import Architecture, Reading
+from .positions import class_states
 
 
 def _bidirectional_mask(mask, dtype):

@@ -1,44 +1,16 @@
 """GLiClassModel: the torch model with the checkpoint format of transformers."""
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
 
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
 from .options import resolve
-from .states import score_states
+from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
-
-
-@dataclass
-class GLiClassOutput(ModelOutput):
-    """What :class:`GLiClassModel` returns.
-
-    Attributes
-    ----------
-    loss : Tensor or None
-        Scalar, where `labels` was given.
-    logits : Tensor of shape (batch, labels)
-        Slots that hold no label have the least number of the dtype.
-    text_embeddings : Tensor of shape (batch, hidden), or (batch, length, hidden) without pooling
-        The projected text.
-    class_embeddings : Tensor of shape (batch or 1, labels, hidden)
-        The projected labels; a first axis of 1 means that the batch shares its labels.
-    class_mask : Tensor of shape (batch or 1, labels)
-        True for real labels.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    text_embeddings: Tensor | None = None
-    class_embeddings: Tensor | None = None
-    class_mask: Tensor | None = None
 
 
 class GLiClassModel(PreTrainedModel):
@@ -158,8 +130,8 @@ class GLiClassModel(PreTrainedModel):
             shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
             in the encoder-decoder. ``labels_mask`` (batch, labels): true for real labels. ``class_index``
             (batch, labels): which of the shared labels are a sample's own, -1 for none. ``labels_at_once``:
-            score at most so many labels together. In place of token ids: ``text_states``, ``label_states`` and
-            so on, see ``states.py``.
+            score at most so many labels together. In place of token ids: cached hidden states, ``text_states``,
+            ``label_states`` and so on, see :meth:`Architecture.score_states`.
 
         Returns
         -------
@@ -167,7 +139,7 @@ class GLiClassModel(PreTrainedModel):
         """
         inputs |= {"labels": labels, "sample_weight": sample_weight, "class_ids": class_ids}
         if "text_states" in inputs:
-            return score_states(self.model, **inputs)
+            return self.model.score_states(**inputs)
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
 
 

@@ -1,8 +1,9 @@
 """Uni-encoder: text and label prompt in one sequence."""
 
-from .architecture import Architecture, Reading, class_read, class_states, text_part
+from .architecture import Architecture, Reading
 from .loading import build_encoder
 from .packed import run_encoder
+from .positions import class_read, class_states, text_part
 
 
 class UniEncoder(Architecture):

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
+from ..cache.states import StateDataset
 from ..data.batching import Batch, to_device
 from ..data.dataset import Epochs
-from ..data.states import StateDataset
 from ..model.precision import autocast, weight_dtype
 from .arguments import RLTrainerConfig
 from .optimizers import build_optimizer

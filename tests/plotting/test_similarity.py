@@ -59,7 +59,7 @@ def test_one_and_two_labels():
 def test_from_estimator(architecture, X):
     clf = tiny_of(architecture).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     display = LabelSimilarityDisplay.from_estimator(clf, X)
-    embeddings = label_embeddings(clf.model_, clf._layout(clf.label_names_), [""] if X is None else X)
+    embeddings = label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(display.similarity, unit @ unit.T, atol=1e-6)
     shown = display.im_.get_array()

@@ -1,4 +1,4 @@
-"""Frozen encoders: the heads train on stored states as they would on the texts, and the encoders stay as they are."""
+"""Frozen encoders: the heads train on cached hidden states as on token ids, and the encoders do not change."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from skorch.callbacks import EpochScoring
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor, RLTrainerConfig, Trainer
-from sklearn_gliclass.data.states import StateDataset
-from sklearn_gliclass.frozen import StateEngine
+from sklearn_gliclass.cache.engine import StateEngine
+from sklearn_gliclass.cache.states import StateDataset
 from sklearn_gliclass.testing import TINY
 
 # Plain steps: Adam would make much of rounding where a gradient is zero.
@@ -52,7 +52,7 @@ def test_equal_to_training_on_the_texts(architecture, options, monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", ["uni-encoder", "encoder-decoder"])
-def test_cross_attention_reads_stored_tokens(architecture, monkeypatch):
+def test_cross_attention_reads_cached_tokens(architecture, monkeypatch):
     clf = tiny_of(
         architecture, freeze_encoder=True, scorer_type="cross-attn", pooling_strategy="pass", scorer_attn_dropout=0.0,
         **EXACT,
@@ -152,7 +152,7 @@ def test_more_classes_than_fit_a_prompt(architecture):
     """Training sees all labels under the prompts of prediction: its logits are those of prediction."""
     labels = ["a", "b b", "c", "d d", "e", "a", "c", "e"]
     clf = tiny_of(architecture, freeze_encoder=True, max_num_classes=2, **EXACT).fit(TEXTS, labels)
-    data = clf._engine(states=True).freeze(text_data(clf, labels))
+    data = clf.fitted_.engine(apart=True).freeze(text_data(clf, labels))
     assert isinstance(data, StateDataset)
     batch = next(data.batches(8, None)) if architecture != "bi-encoder" else next(data.evaluation_batches(8))
     with torch.no_grad():
@@ -168,13 +168,13 @@ def test_more_classes_than_fit_a_prompt(architecture):
 def text_data(clf, labels):
     from sklearn_gliclass.data.dataset import TextDataset
 
-    layout = clf._layout(clf.label_names_)
+    layout = clf.fitted_.layout()
     targets = np.searchsorted(clf.classes_, labels)
     return TextDataset(layout, layout.tokenize(TEXTS), targets, np.ones(len(labels)), len(clf.classes_), 2, False)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_encoders_stay_bit_by_bit(architecture):
+def test_the_encoders_do_not_change(architecture):
     clf = tiny_of(architecture, freeze_encoder=True)
     before = clone(clf).set_params(max_epochs=0).fit(TEXTS, LABELS).model_
     after = clf.fit(TEXTS, LABELS).model_
@@ -223,7 +223,7 @@ def test_callbacks_history_and_the_rest_of_the_trainer_are_there():
     assert (clf.net_.predict(valid) == valid.targets).mean() == clf.history_[-1, "accuracy"]
 
 
-def test_reinforcement_on_stored_states(monkeypatch):
+def test_reinforcement_on_cached_states(monkeypatch):
     rl = RLTrainerConfig(max_epochs=3, others_lr=0.01, optim="sgd")
     clf = tiny(freeze_encoder=True, max_epochs=0, rl=rl, **EXACT_BUT_FOR_RATES)
     frozen = clone(clf).fit(TEXTS, MULTI)
@@ -235,7 +235,7 @@ def test_reinforcement_on_stored_states(monkeypatch):
         clone(clf).set_params(value_model=torch.nn.Linear(1, 1)).fit(TEXTS, MULTI)
 
 
-def test_elastic_weights_on_stored_states():
+def test_elastic_weights_on_cached_states():
     clf = tiny(freeze_encoder=True, ewc_lambda=1.0).partial_fit(TEXTS, LABELS).partial_fit(TEXTS, LABELS)
     assert not any("encoder_model" in name for name in clf.ewc_["fisher"])
     assert clf.history_[-1, "ewc_penalty"] >= 0

@@ -1,4 +1,4 @@
-"""Encoder states of many texts, and the training data that carry them in place of token ids."""
+"""Hidden states of many texts, and the training data set that holds them in place of token ids."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import TextDataset
+from ..data.dataset import TextDataset
 
 TEXT, LABELS, MEANS = "text_states", "label_states", "layer_means"
 
 
-class States:
-    """States of n texts under one label prompt, without padding.
+class HiddenStates:
+    """Hidden states of n texts under one label prompt, without padding.
 
     Parameters
     ----------
     arrays : dict of str to Tensor
-        As :func:`~sklearn_gliclass.model.states.text_states` gives them, the first axis n long; the text's token
-        states in one array (tokens of all texts, layers, hidden).
+        Output of ``Architecture.text_states``, with a first axis of length n. Token states of all texts are
+        concatenated to (tokens, layers, hidden).
     offsets : ndarray of shape (n + 1,), optional
-        Where each text's tokens begin.
+        Index of each text's first token, and the number of tokens. Default: the texts are pooled.
 
     Examples
     --------
-    >>> states = States({"text_states": torch.arange(3.0).reshape(3, 1, 1)}, np.array([0, 2, 3]))
+    >>> states = HiddenStates({"text_states": torch.arange(3.0).reshape(3, 1, 1)}, np.array([0, 2, 3]))
     >>> batch = states.batch(np.array([1, 0]))
     >>> batch["text_states"].squeeze().tolist(), batch["text_mask"].tolist()
     ([[2.0, 0.0], [0.0, 1.0]], [[True, False], [True, True]])
@@ -38,8 +38,8 @@ class States:
         return len(self.arrays[TEXT]) if self.offsets is None else len(self.offsets) - 1
 
     @classmethod
-    def pack(cls, batch: dict[str, Tensor], dtype: torch.dtype) -> "States":
-        """From a batch of the model; on the CPU, as numbers of `dtype`."""
+    def pack(cls, batch: dict[str, Tensor], dtype: torch.dtype) -> "HiddenStates":
+        """Convert a batch of the model to `dtype` on the CPU, and drop its padding."""
         arrays = {name: t.to("cpu", dtype if t.is_floating_point() else t.dtype) for name, t in batch.items()}
         mask = arrays.pop("text_mask", None)
         if mask is None:
@@ -47,31 +47,31 @@ class States:
         lengths = mask.sum(dim=1).numpy()
         return cls({**arrays, TEXT: arrays[TEXT][mask]}, np.concatenate([[0], np.cumsum(lengths)]))
 
-    def take(self, rows: np.ndarray) -> "States":
-        """The states of some texts."""
+    def take(self, rows: np.ndarray) -> "HiddenStates":
+        """Select texts; the result shares no memory with this object."""
         index = torch.from_numpy(np.asarray(rows, np.int64))
         arrays = {name: tensor[index] for name, tensor in self.arrays.items() if self._is_fixed(name)}
         if self.offsets is None:
-            return States(arrays)
+            return HiddenStates(arrays)
         first, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         tokens = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
-        return States({**arrays, TEXT: self.arrays[TEXT][torch.from_numpy(tokens)]}, offsets)
+        return HiddenStates({**arrays, TEXT: self.arrays[TEXT][torch.from_numpy(tokens)]}, offsets)
 
     def _is_fixed(self, name: str) -> bool:
         return self.offsets is None or name != TEXT
 
     @staticmethod
-    def concatenate(parts: Sequence["States"]) -> "States":
-        """One after the other."""
+    def concatenate(parts: Sequence["HiddenStates"]) -> "HiddenStates":
+        """Concatenate along the texts."""
         arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
         if parts[0].offsets is None:
-            return States(arrays)
+            return HiddenStates(arrays)
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        return States(arrays, np.concatenate([[0], np.cumsum(lengths)]))
+        return HiddenStates(arrays, np.concatenate([[0], np.cumsum(lengths)]))
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """The states of some texts, tokens padded to the longest."""
+        """Return the tensors of some texts, with the tokens padded to the longest text."""
         index = torch.from_numpy(np.asarray(rows, np.int64))
         batch = {name: tensor[index] for name, tensor in self.arrays.items() if self._is_fixed(name)}
         if self.offsets is None:
@@ -79,32 +79,33 @@ class States:
         first, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
         steps = np.arange(max(1, lengths.max()))
         mask = torch.from_numpy(steps < lengths[:, None])
-        places = torch.from_numpy(np.where(mask, first[:, None] + steps, 0))
+        places = torch.from_numpy(np.where(mask, first[:, None] + steps, 0))  # (batch, length)
         padding = (~mask)[:, :, None, None]
         return {**batch, TEXT: self.arrays[TEXT][places].masked_fill(padding, 0.0), "text_mask": mask}
 
 
 class StateDataset(TextDataset):
-    """Training data with the states of frozen encoders in place of token ids.
+    """Training data with cached hidden states of frozen encoders in place of token ids.
 
-    Where the labels stand beside the text, each text is scored under the same label prompts as in prediction:
-    all labels in their order, `max_num_classes` in a prompt.
+    Where the prompt holds the labels, each text is scored under the same label prompts as in prediction: all
+    labels in their order, `max_num_classes` in a prompt.
 
     Parameters
     ----------
     texts : TextDataset
-        What the states are of.
-    prompts : list of States
-        States of the distinct texts, under one label prompt after the other.
+        The texts and targets.
+    prompts : list of HiddenStates
+        For each label prompt, the hidden states of the distinct texts.
     index : ndarray of shape (n,)
-        Where each text's states are.
+        Row of each text among the distinct texts.
     label_states : Tensor of shape (labels, hidden), optional
-        Of the label encoder, where the labels stand apart.
+        Output of the label encoder, in the plain bi-encoder.
     samples_labels : bool, default=False
-        Where the labels stand apart: a step sees `max_num_classes` of them, as it does on texts, instead of all.
+        Sample `max_num_classes` labels in each step, as in training on token ids, instead of using all. Only for
+        the plain bi-encoder.
     """
 
-    def __init__(self, texts: TextDataset, prompts: list[States], index, label_states=None, samples_labels=False):
+    def __init__(self, texts: TextDataset, prompts: list[HiddenStates], index, label_states=None, samples_labels=False):
         super().__init__(
             texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
             texts.shuffle_labels, texts.texts,
@@ -123,11 +124,25 @@ class StateDataset(TextDataset):
         return state_inputs(self.prompts, self.index[rows], orders[0], self.max_labels, self.label_states)
 
     def _label_inputs(self, orders):
-        return {}  # their states stand beside those of the texts
+        return {}  # `_text_inputs` holds their hidden states
 
 
-def state_inputs(prompts: list[States], rows, order: np.ndarray, max_labels: int, label_states=None):
-    """The model's inputs for some rows of the states and the labels in `order`, which are those of whole prompts."""
+def state_inputs(prompts: list[HiddenStates], rows, order: np.ndarray, max_labels: int, label_states=None):
+    """Build the inputs of ``Architecture.score_states``.
+
+    Parameters
+    ----------
+    prompts : list of HiddenStates
+        For each label prompt, the hidden states of the texts.
+    rows : ndarray of int
+        The texts of the batch.
+    order : ndarray of int
+        The labels of the batch. Without `label_states`: consecutive labels that fill whole prompts.
+    max_labels : int
+        Number of labels in a prompt.
+    label_states : Tensor of shape (labels, hidden), optional
+        Output of the label encoder, in the plain bi-encoder.
+    """
     if label_states is not None:
         shared = label_states if len(order) == len(label_states) else label_states[torch.from_numpy(order)]
         batch = _add_prompt_axis(prompts[0].batch(rows))
@@ -144,7 +159,7 @@ def _add_prompt_axis(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stack(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Prompts side by side: (batch, prompts, ...); fewer tokens and fewer labels are filled up with zeros."""
+    """Stack prompts to (batch, prompts, ...), with zeros where one has fewer tokens or labels than another."""
     return {name: torch.stack(_same_length([batch[name] for batch in batches]), dim=1) for name in batches[0]}
 
 

@@ -1,4 +1,4 @@
-"""Encoder states of many texts: each computed once, or read from `memory`; and logits from them."""
+"""StateEngine: inference with separate passes of encoders and heads, on cached hidden states."""
 
 import functools
 import importlib.metadata
@@ -7,52 +7,51 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .data.batching import to_device, token_budget_batches
-from .data.dataset import TextDataset
-from .data.states import LABELS, TEXT, StateDataset, States, state_inputs
-from .inference import InferenceEngine
-from .memory import Collection, key_of, open_collection
-from .model.fingerprint import fingerprint
-from .model.precision import weight_dtype
-from .model.states import embed_states, heads_read_tokens, text_states
+from ..data.batching import to_device, token_budget_batches
+from ..data.dataset import TextDataset
+from ..inference import InferenceEngine
+from ..model.fingerprint import fingerprint
+from ..model.precision import weight_dtype
+from .states import LABELS, TEXT, HiddenStates, StateDataset, state_inputs
+from .store import Collection, compute_key, open_collection
 
-BATCHES_AT_ONCE = 64  # whose states are held in memory in prediction
+BATCHES_AT_ONCE = 64  # number of batches whose hidden states prediction holds in memory
 
-# The options that change what the encoders give or how it is read; the weights and the sequences count besides.
+# Options that the hidden states depend on, besides the weights and the token ids.
 STATE_OPTIONS = (
     "architecture_type", "pooling_strategy", "class_token_pooling", "embed_class_token", "extract_text_features",
     "prompt_first", "encoder_layer_id", "squeeze_layers", "class_token_index", "text_token_index",
 )  # fmt: skip
-# Fields of an encoder's configuration that tell where it came from.
+# Fields of an encoder's configuration that only tell where it came from.
 _ORIGIN = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 class StateEngine(InferenceEngine):
-    """Runs encoders and heads apart, the encoders once for each text.
+    """Inference engine that runs the encoders once per text and the heads on the resulting hidden states.
 
     Parameters
     ----------
     *args, **kwargs
         As in :class:`InferenceEngine`.
     location : str, optional
-        Folder in which the states are kept; None: nowhere.
+        Folder in which the hidden states are kept. Default: they are not kept.
     """
 
     def __init__(self, *args, location=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.location = location
-        self._fingerprints = {}  # an engine lives for one call, in which the weights stay as they are
+        self._fingerprints = {}  # an engine lives for one call, during which the weights are constant
         self.labels_apart = self.model.config.architecture_type == "bi-encoder"
 
     # -- prediction ------------------------------------------------------------------------------------------
 
     def embeddings(self, texts):
-        """Pooled text states of shape (n_texts, hidden size of the encoder)."""
-        embed = functools.partial(embed_states, self.model.model)
-        return self._run(texts, self.model.config.encoder_width, lambda states: states, embed, one_chunk=True)
+        """Return pooled text embeddings of shape (n_texts, hidden size of the encoder)."""
+        width = self.model.config.encoder_width
+        return self._run(texts, width, lambda states: states, self.model.model.embed_states, one_chunk=True)
 
     def _shared_inputs(self, chunk):
-        return {LABELS: self.label_states()} if self.labels_apart else {}  # others have them beside their texts
+        return {LABELS: self.label_states()} if self.labels_apart else {}  # elsewhere they come with the texts
 
     def _batches(self, function, tokens, chunk, shared):
         device, dtype = self.model.device, weight_dtype(self.dtype)
@@ -66,7 +65,7 @@ class StateEngine(InferenceEngine):
                 yield rows[batch], output
 
     def _groups(self, tokens, chunk, rows) -> Iterator[tuple[np.ndarray, list[slice]]]:
-        """Some batches at a time, the same as those of the plain engine: their rows, and where in these each is."""
+        """Yield the batches of the plain engine, some at a time: their rows, and each batch as a slice of these."""
         order, batches = self._plan(tokens.lengths[rows], chunk)
         for first in range(0, len(batches), BATCHES_AT_ONCE):
             group = batches[first : first + BATCHES_AT_ONCE]
@@ -76,7 +75,7 @@ class StateEngine(InferenceEngine):
     # -- training --------------------------------------------------------------------------------------------
 
     def freeze(self, dataset: TextDataset) -> StateDataset:
-        """The data set with states in place of token ids."""
+        """Encode a data set: hidden states in place of token ids."""
         self.model.eval()
         tokens = dataset.tokens
         contents = np.array([tokens[row].tobytes() for row in range(len(tokens))], object)
@@ -87,28 +86,28 @@ class StateEngine(InferenceEngine):
             states = [self._states(tokens, group, chunk, self.model.config.layer_wise) for group in rows]
             place = np.empty(len(tokens), np.int64)
             place[np.concatenate(rows)] = np.arange(len(first))
-            prompts.append(States.concatenate(states).take(place[first]))
+            prompts.append(HiddenStates.concatenate(states).take(place[first]))
         if not self.labels_apart:
             return StateDataset(dataset, prompts, index)
-        # A dot product with all labels costs next to nothing, and is better; other scorers work on each pair.
+        # A dot product with all labels is cheap, and more accurate; other scorers compute each pair on its own.
         samples_labels = self.model.config.scorer_type != "simple"
         return StateDataset(dataset, prompts, index, self.label_states(), samples_labels)
 
-    # -- states ----------------------------------------------------------------------------------------------
+    # -- hidden states ---------------------------------------------------------------------------------------
 
     def label_states(self) -> torch.Tensor:
-        """Label states (labels, hidden), of the text encoder's width."""
-        keys = [key_of(sequence.tobytes()) for sequence in self.layout.label_sequences]
+        """Return the labels' hidden states (labels, hidden), of the text encoder's width."""
+        keys = [compute_key(sequence.tobytes()) for sequence in self.layout.label_sequences]
         return self._read_or_compute(self._collection(self._describe_labels), keys, self._encode_labels).arrays[TEXT]
 
-    def _encode_labels(self, labels: np.ndarray) -> States:
-        return States.pack({TEXT: self._pool_labels(labels)}, weight_dtype(self.dtype))
+    def _encode_labels(self, labels: np.ndarray) -> HiddenStates:
+        return HiddenStates.pack({TEXT: self._pool_labels(labels)}, weight_dtype(self.dtype))
 
-    def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> States:
-        """States of some texts beside the labels of a chunk."""
+    def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> HiddenStates:
+        """Read or compute the hidden states of some texts under the prompt of a chunk of labels."""
         room = self.layout.text_room(self.layout.prompt_length(chunk))
-        # A text is known by the ids that are left of it beside the labels.
-        keys = [key_of(tokens[row][:room].tobytes()) for row in rows]
+        # The key of a text is the hash of its token ids, truncated to the room beside the labels.
+        keys = [compute_key(tokens[row][:room].tobytes()) for row in rows]
 
         def compute(missing):
             return self._encode(tokens, rows[missing], chunk, every_layer)
@@ -116,9 +115,9 @@ class StateEngine(InferenceEngine):
         return self._read_or_compute(self._collection(self._describe_texts, chunk, every_layer), keys, compute)
 
     @staticmethod
-    @torch.inference_mode(False)  # states that prediction has computed may be trained on
+    @torch.inference_mode(False)  # training may use what prediction has cached
     @torch.no_grad()
-    def _read_or_compute(collection: Collection | None, keys: list[bytes], compute) -> States:
+    def _read_or_compute(collection: Collection | None, keys: list[bytes], compute) -> HiddenStates:
         found, states = (np.zeros(len(keys), bool), None) if collection is None else collection.read(keys)
         missing = np.flatnonzero(~found)
         if len(missing) == 0:
@@ -129,20 +128,17 @@ class StateEngine(InferenceEngine):
         if states is None:
             return new
         order = np.concatenate([np.flatnonzero(found), missing])
-        return States.concatenate([states, new]).take(np.argsort(order))
+        return HiddenStates.concatenate([states, new]).take(np.argsort(order))
 
-    def _encode(self, tokens, rows, chunk, every_layer) -> States:
+    def _encode(self, tokens, rows, chunk, every_layer) -> HiddenStates:
         shared = super()._shared_inputs(chunk) if self.model.config.architecture_type == "bi-encoder-fused" else {}
         lengths = self.layout.sequence_lengths(tokens.lengths[rows], chunk)
-
-        def function(**inputs):
-            return text_states(self.model.model, every_layer, **inputs)
-
+        function = functools.partial(self.model.model.text_states, every_layer=every_layer)
         parts = []
         for batch in token_budget_batches(lengths, self.max_batch_tokens):
             for _, states in self._forward(function, tokens, rows[batch], chunk, shared):
-                parts.append(States.pack(states, weight_dtype(self.dtype)))
-        return States.concatenate(parts)
+                parts.append(HiddenStates.pack(states, weight_dtype(self.dtype)))
+        return HiddenStates.concatenate(parts)
 
     # -- keys ------------------------------------------------------------------------------------------------
 
@@ -157,7 +153,7 @@ class StateEngine(InferenceEngine):
         return {
             **self._describe(config.encoder_config, self.model.model.state_modules()),
             "options": {name: getattr(config, name) for name in STATE_OPTIONS},
-            "tokens": heads_read_tokens(config),
+            "tokens": self.model.model.heads_read_tokens,
             "every_layer": every_layer,
             "labels": labels,
             "frame": [layout.pieces.prefix.tolist(), layout.pieces.suffix.tolist()],

@@ -55,8 +55,9 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
 
 def construction_parameters(estimator) -> dict:
     """The hyperparameters that the model was built with: a fit that goes on from it can't change them."""
-    names = (*MODEL_ORIGIN, *MODEL_PARAMETERS, "cache_dir", "device", "dtype")
-    return {name: copy.deepcopy(getattr(estimator, name)) for name in names if hasattr(estimator, name)}
+    read_anew = {"max_num_classes"}  # by each call
+    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, "cache_dir", "device", "dtype"} - read_anew
+    return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
 def check_goes_on(estimator, construction: dict) -> None:

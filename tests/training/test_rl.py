@@ -13,7 +13,6 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainer, RLTrainerConfig
-from sklearn_gliclass.data.batching import Batch
 from sklearn_gliclass.testing import TINY
 from sklearn_gliclass.training.rewards import exact_match, f1, precision, recall
 
@@ -232,12 +231,27 @@ def test_unknown_labels_are_masked():
             assert (values[~valid] == 0).all()
 
 
-def test_the_reference_stands_in_the_order_of_the_labels():
-    class Stub:
-        reference_ = np.arange(12.0).reshape(3, 4)
+@pytest.mark.parametrize("max_num_classes", [3, 8])
+def test_reference_follows_the_order_of_the_labels(max_num_classes):
+    """The prompts hold all labels or some, shuffled; the divergence is that from the reference of the same labels."""
+    y = np.random.RandomState(0).randint(2, size=(8, 8))
+    probs_and_targets = []
 
-    batch = Batch({}, np.array([2, 0]), orders=np.array([[3, 1], [0, 2]]))
-    assert RLTrainer._reference_of(Stub, batch, torch.zeros(1)).tolist() == [[11, 9], [0, 2]]
+    def note(probs, actions, targets, valid_mask):
+        probs_and_targets.append((probs.numpy(), targets.numpy()))
+        return f1(probs, actions, targets, valid_mask)
+
+    clf = classifier(
+        {"lr": 0.0, "others_lr": 0.0, "batch_size": 8, "max_epochs": 1}, architecture_type="uni-encoder",
+        max_num_classes=max_num_classes, reward_components={"note": note},
+        # A reference that knows the truth: what it says of a label in whatever place can be told from the target.
+        reference_model=lambda texts, labels: 0.2 + 0.6 * y,
+    ).fit(TEXTS, y)  # fmt: skip
+    ((probs, targets),) = probs_and_targets
+    assert probs.shape == (8, max_num_classes)
+    reference = 0.2 + 0.6 * targets
+    divergence = probs * np.log(probs / reference) + (1 - probs) * np.log((1 - probs) / (1 - reference))
+    assert clf.history_[-1, "kl"] == pytest.approx(divergence.sum(axis=1).mean(), rel=1e-4)
 
 
 # -- value and reference models ------------------------------------------------------------------------------

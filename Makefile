@@ -4,7 +4,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format readme notebooks test-lowest clean
+.PHONY: demo test test-full lint format readme notebooks test-lowest clean
 
 demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
@@ -12,6 +12,10 @@ demo: $(VENV)/.minilm
 # Tests run beside each other, each on one core.
 test: $(VENV)/.test lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+# The full products of options too (marker "full"), of which `make test` takes samples.
+test-full: $(VENV)/.test lint
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "" --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

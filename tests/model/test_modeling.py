@@ -4,6 +4,7 @@ import socket
 import numpy as np
 import pytest
 import torch
+from covering_array import pairwise
 from tiny_models import (
     ARCHITECTURE_FAMILIES,
     CLS,
@@ -142,7 +143,25 @@ def test_the_label_encoder_keeps_its_vocabulary():
 
 # -- a text's result does not depend on its batch --------------------------------------------------------------
 
-PADDING_CASES = [
+PADDING_FACTORS = {
+    "architecture": ARCHITECTURE_NAMES,
+    "family": list(dict.fromkeys(family for _, family in ARCHITECTURE_FAMILIES)),
+    "scorer": list(SCORERS),
+    "pooling": [*POOLINGS, "pass"],
+    "embed_class_token": [True, False],
+    "class_token_pooling": ["first", "average"],
+    "encoder_layer_id": [-1, 1],
+    **{name: [False, True] for name in ("use_lstm", "squeeze_layers", "prompt_first", "extract_text_features")},
+}
+IMPOSSIBLE = [
+    {"scorer": list(TOKEN_SCORERS), "pooling": list(POOLINGS)},
+    {"scorer": [name for name in SCORERS if name not in TOKEN_SCORERS], "pooling": ["pass"]},
+    {"scorer": list(TOKEN_SCORERS), "architecture": list(BI_ENCODERS)},
+    {"squeeze_layers": [True], "encoder_layer_id": [1]},  # all layers are read: there is none to choose
+    *[{"architecture": [architecture], "family": [family]} for architecture in ARCHITECTURE_NAMES
+      for family in PADDING_FACTORS["family"] if (architecture, family) not in ARCHITECTURE_FAMILIES],
+]  # fmt: skip
+FULL_PADDING_CASES = [
     *[(architecture, None, scorer, pooling, {}) for architecture, scorer in ARCHITECTURE_SCORERS
       for pooling in (["pass"] if scorer in TOKEN_SCORERS else POOLINGS)],
     *[(architecture, family, "simple", pooling, {}) for architecture, family in ARCHITECTURE_FAMILIES
@@ -155,9 +174,17 @@ PADDING_CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), PADDING_CASES)
+def padding_cases():
+    """Yield cells with each pair of options, and for ``make test-full`` what each option does with the defaults."""
+    for cell in pairwise(PADDING_FACTORS, IMPOSSIBLE):
+        architecture, family, scorer, pooling = (cell.pop(name) for name in list(cell)[:4])
+        yield architecture, family, scorer, pooling, cell
+    yield from (pytest.param(*case, marks=pytest.mark.full) for case in FULL_PADDING_CASES)
+
+
+@pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), padding_cases())
 def test_padding_makes_no_difference(architecture, family, scorer, pooling, options):
-    """defects 1 and 3: a text alone = the text beside one that is longer and has more and longer labels."""
+    """A text alone = the text beside one that is longer and has more and longer labels."""
     # Small weights, so that the logits are of the size of 1 and 1e-5 means the same everywhere.
     model = tiny_model(architecture, family, scale=0.1, scorer_type=scorer, pooling_strategy=pooling, **options)
     short, long = random_ids(5), random_ids(80, seed=1)

@@ -1,9 +1,12 @@
 """Our models against those of gliclass: equal weights, equal inputs without padding, equal logits."""
 
 import functools
+import itertools
 
+import numpy as np
 import pytest
 import torch
+from covering_array import pairwise
 from tiny_models import LABEL_ID, TEXT_ID, make_batch, random_ids, randomize, tiny_config, tiny_encoder
 
 from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel, GLiClassModelConfig
@@ -19,13 +22,106 @@ TEXTS = random_ids(2, 5)
 LABELS = [random_ids(3, 2), random_ids(3, 2, seed=1)]
 TOLERANCE = 1e-5
 
-# -- the grid ------------------------------------------------------------------------------------------------
+# -- the cells -----------------------------------------------------------------------------------------------
 
 # What both have: either may grow.
 POOLINGS = [name for name in OUR_POOLINGS if name in POOLING2OBJECT]
 POOLED_SCORERS = [name for name in SCORERS if name in SCORER2OBJECT and name not in TOKEN_SCORERS]
 # gliclass moves the text's states to the front and fills up with zeros that its poolings count.
 BLIND_TO_ZEROS = ("first", "sum", "abs_max")
+FAMILIES = {
+    "uni-encoder": ["bert", "deberta-v2", "modernbert", "t5"],
+    "bi-encoder": ["bert", "deberta-v2", "modernbert"],
+    "bi-encoder-fused": ["bert", "deberta-v2", "modernbert"],
+    "encoder-decoder": ["t5", "bart"],
+}
+ACTIVATIONS = ["relu", "silu", "tanh", "gelu_new", "linear"]
+FOCAL = {
+    "default": {},
+    "alpha and gamma": {"focal_loss_alpha": 0.2, "focal_loss_gamma": 1},
+    "sum": {"focal_loss_reduction": "sum"},
+}
+
+# The values of each option; the first is the default.
+FACTORS = {
+    "encoder": [(architecture, family) for architecture, families in FAMILIES.items() for family in families],
+    "pooling_strategy": ["avg", *(name for name in POOLINGS if name != "avg"), "pass"],
+    "scorer_type": ["simple", *(name for name in POOLED_SCORERS if name != "simple"), "cross-attn"],
+    "projector_hidden_act": ["gelu", *ACTIVATIONS],
+    "problem_type": ["single_label_classification", "multi_label_classification", "regression", None],
+    "focal": list(FOCAL),
+    "normalize_features": [False, True],
+    "prompt_first": [False, True],
+    "extract_text_features": [False, True],
+    "use_lstm": [False, True],
+    "layer_wise": [False, True],
+    "embed_class_token": [True, False],
+    "class_token_pooling": ["first", "average"],
+    "hidden_size": [None, 20],
+    "contrastive_loss_coef": [0.0, 0.3],
+}
+
+
+def encoders_of(*architectures):
+    return [encoder for encoder in FACTORS["encoder"] if encoder[0] in architectures]
+
+
+UNI, BI = encoders_of("uni-encoder"), encoders_of(*BI_ENCODERS)
+# What must not meet: an option that the architecture does not have, or what gliclass computes wrongly there or not at
+# all (see CRASHES, WRONG and IGNORED_IN_THE_LOSS below).
+FORBIDDEN = [
+    {"scorer_type": ["cross-attn"], "pooling_strategy": POOLINGS},
+    {"scorer_type": POOLED_SCORERS, "pooling_strategy": ["pass"]},
+    {"scorer_type": ["cross-attn"], "encoder": BI},
+    {"scorer_type": ["cross-attn"], "encoder": UNI, "use_lstm": [True], "extract_text_features": [True]},
+    {"encoder": UNI, "extract_text_features": [True], "prompt_first": [False]},
+    {"encoder": UNI, "extract_text_features": [True], "use_lstm": [False],
+     "pooling_strategy": [name for name in POOLINGS if name not in BLIND_TO_ZEROS]},
+    {"encoder": UNI, "extract_text_features": [False], "class_token_pooling": ["average"]},
+    {"encoder": encoders_of("encoder-decoder"), "extract_text_features": [False], "class_token_pooling": ["average"]},
+    {"encoder": encoders_of("encoder-decoder"), "extract_text_features": [True], "class_token_pooling": ["first"]},
+    {"encoder": BI, "extract_text_features": [True]},
+    {"encoder": BI, "class_token_pooling": ["average"]},
+    {"encoder": BI, "embed_class_token": [False]},
+    {"encoder": BI, "use_lstm": [True]},
+    {"encoder": BI, "contrastive_loss_coef": [0.3]},
+    {"encoder": encoders_of("bi-encoder", "encoder-decoder"), "prompt_first": [True]},
+    {"encoder": [encoder for encoder in FACTORS["encoder"] if encoder not in UNI], "layer_wise": [True]},
+    {"hidden_size": [20], "scorer_type": ["weighted-dot", "mlp", "hopfield", "cross-attn"]},
+    {"hidden_size": [20], "use_lstm": [True]},
+    {"focal": [name for name in FOCAL if FOCAL[name]],
+     "problem_type": ["single_label_classification", "regression", None]},
+]  # fmt: skip
+
+
+def as_parameters(cell: dict):
+    """Architecture, family and the options that are not at their default."""
+    options = {
+        name: value
+        for name, value in cell.items()
+        if name == "problem_type" or (name not in ("encoder", "focal") and value != FACTORS[name][0])
+    }
+    return *cell["encoder"], {**options, **FOCAL[cell["focal"]]}
+
+
+PAIRWISE = pairwise(FACTORS, FORBIDDEN)
+CELLS = [as_parameters(cell) for cell in PAIRWISE]
+
+
+def each_value_with_each_architecture():
+    """Yield cells of `CELLS` that contain, for each architecture, each value that an option may have with it."""
+    seen = set()
+    for cell, parameters in zip(PAIRWISE, CELLS, strict=True):
+        found = {(cell["encoder"][0], name, value) for name, value in cell.items()}
+        if found - seen:
+            yield parameters
+        seen |= found
+
+
+# Through the files go fewer: what is written depends on one option at a time.
+ON_DISK = list(each_value_with_each_architecture())
+
+# -- the full grid -------------------------------------------------------------------------------------------
 
 EXTRACT = {"prompt_first": True, "extract_text_features": True}
 AVERAGE = {"class_token_pooling": "average", "extract_text_features": True}
@@ -56,13 +152,6 @@ OPTIONS = {
         {**AVERAGE, "embed_class_token": False},
     ],
 }
-FAMILIES = {
-    "uni-encoder": ["bert", "deberta-v2", "modernbert", "t5"],
-    "bi-encoder": ["bert", "deberta-v2", "modernbert"],
-    "bi-encoder-fused": ["bert", "deberta-v2", "modernbert"],
-    "encoder-decoder": ["t5", "bart"],
-}
-ACTIVATIONS = ["relu", "silu", "tanh", "gelu_new", "linear"]
 
 
 def poolings_of(options) -> list[str]:
@@ -70,8 +159,8 @@ def poolings_of(options) -> list[str]:
     return list(BLIND_TO_ZEROS if cut else POOLINGS)
 
 
-def grid():
-    """Yield (architecture, encoder family, options)."""
+def full_grid():
+    """Yield architecture, encoder family, options."""
     for architecture, families in FAMILIES.items():
         for number, family in enumerate(families):
             # All options with the first family; both families of encoder-decoders.
@@ -88,11 +177,10 @@ def grid():
             yield architecture, families[0], {"hidden_size": 20, "pooling_strategy": pooling}
 
 
-GRID = list(grid())
-# A cell of each kind goes through the files, in both directions.
-ON_DISK = [
+FULL_GRID = list(full_grid())
+FULL_ON_DISK = [
     cell
-    for cell in GRID
+    for cell in FULL_GRID
     if cell[2].get("pooling_strategy", "avg") in ("avg", "pass", "sum")
     and (cell[2].get("scorer_type") in ("mlp", "cross-attn") or len(cell[2]) == 1)
 ]
@@ -100,12 +188,35 @@ ON_DISK = [
 
 def cell_name(value) -> str:
     if isinstance(value, dict):
-        return ",".join(str(option) if isinstance(option, str) else name for name, option in value.items())
+        return ",".join(option if isinstance(option, str) else name for name, option in value.items()) or "default"
     return value
 
 
-def over(cells):
-    return pytest.mark.parametrize(("architecture", "family", "options"), cells, ids=cell_name)
+def over(cells, full=()):
+    """Parametrise with `cells`, and for ``make test-full`` with `full` too."""
+    marked = [pytest.param(*cell, marks=pytest.mark.full) for cell in full]
+    return pytest.mark.parametrize(("architecture", "family", "options"), [*cells, *marked], ids=cell_name)
+
+
+def test_cells_cover_all_pairs_that_may_occur():
+    """Against brute force: all cells, in one array with an axis for each option."""
+    # An option in no pattern goes with everything: one value of it stands for all, which keeps the array small.
+    is_free = [all(name not in pattern for pattern in FORBIDDEN) for name in FACTORS]
+    sizes = [len(values) for values in FACTORS.values()]
+    allowed = np.ones([1 if free else size for free, size in zip(is_free, sizes, strict=True)], dtype=bool)
+    for pattern in FORBIDDEN:
+        choices = [
+            [values.index(value) for value in pattern[name]] if name in pattern else range(size)
+            for (name, values), size in zip(FACTORS.items(), allowed.shape, strict=True)
+        ]
+        allowed[np.ix_(*choices)] = False
+    chosen = np.array([[FACTORS[name].index(value) for name, value in cell.items()] for cell in PAIRWISE])
+    assert allowed[tuple(np.where(is_free, 0, chosen).T)].all()
+    for one, other in itertools.combinations(range(allowed.ndim), 2):
+        occurs = np.zeros((sizes[one], sizes[other]), dtype=bool)
+        occurs[chosen[:, one], chosen[:, other]] = True
+        others = tuple(axis for axis in range(allowed.ndim) if axis not in (one, other))
+        np.testing.assert_array_equal(occurs, np.broadcast_to(allowed.any(axis=others), occurs.shape))
 
 
 # -- both models ---------------------------------------------------------------------------------------------
@@ -159,13 +270,24 @@ def assert_equal_logits(reference, model):
 # -- parity --------------------------------------------------------------------------------------------------
 
 
+@over(CELLS)
+def test_equal_logits_and_losses(architecture, family, options):
+    reference = reference_model(architecture, family, **options)
+    model = with_weights_of(reference)
+    assert_equal_logits(reference, model)
+    # For classes gliclass has no loss that works.
+    if options["problem_type"] != "single_label_classification":
+        theirs, ours = outputs(reference, model, targets=torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]]))
+        torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
+
+
 @functools.lru_cache(maxsize=8)
 def pair_without_pooling(architecture, family, options):
     reference = reference_model(architecture, family, **dict(options))
     return reference, with_weights_of(reference)
 
 
-@over(GRID)
+@over([], FULL_GRID)
 def test_equal_logits(architecture, family, options):
     options = dict(options)
     pooling = options.pop("pooling_strategy", "avg")
@@ -178,15 +300,15 @@ def test_equal_logits(architecture, family, options):
     assert_equal_logits(reference, model)
 
 
-@over(ON_DISK)
+@over(ON_DISK, FULL_ON_DISK)
 def test_we_load_what_gliclass_saves(architecture, family, options, tmp_path):
-    """defect 5: also the "mlp" scorer, which is 256 wide and stands in config.json with 1024."""
+    """Also the "mlp" scorer, which gliclass builds 256 wide and writes into config.json as 1024 wide."""
     reference = reference_model(architecture, family, **options)
     reference.save_pretrained(tmp_path)
     assert_equal_logits(reference, GLiClassModel.from_pretrained(tmp_path).eval())
 
 
-@over([cell for cell in ON_DISK if cell[0] != "encoder-decoder"])
+@over(*([cell for cell in cells if cell[0] != "encoder-decoder"] for cells in (ON_DISK, FULL_ON_DISK)))
 def test_gliclass_loads_what_we_save(architecture, family, options, tmp_path):
     label_config = tiny_encoder("deberta-v2", hidden_size=16) if architecture in BI_ENCODERS else None
     config = tiny_config(architecture, family, label_model_config=label_config, max_num_classes=3, **options)
@@ -202,29 +324,6 @@ def test_gliclass_loads_what_we_save(architecture, family, options, tmp_path):
 MULTI_LABEL = {"problem_type": "multi_label_classification"}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        MULTI_LABEL,
-        {**MULTI_LABEL, "focal_loss_alpha": 0.2, "focal_loss_gamma": 1},
-        {**MULTI_LABEL, "focal_loss_reduction": "sum"},
-        {"problem_type": "regression"},
-        {"problem_type": None},
-        {**MULTI_LABEL, "contrastive_loss_coef": 0.3},
-        {**MULTI_LABEL, "layer_wise": True},
-    ],
-    ids=cell_name,
-)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_equal_losses(architecture, options):
-    ignored = {"contrastive_loss_coef": BI_ENCODERS, "layer_wise": (*BI_ENCODERS, "encoder-decoder")}
-    options = {name: value for name, value in options.items() if architecture not in ignored.get(name, ())}
-    reference = reference_model(architecture, **options)
-    targets = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]])
-    theirs, ours = outputs(reference, with_weights_of(reference), targets=targets)
-    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
-
-
 # -- where the reference fails -------------------------------------------------------------------------------
 
 
@@ -238,15 +337,15 @@ CLASSES = torch.tensor([0, 2])
 
 # reason -> (what is raised, how)
 CRASHES = {
-    "defect 2: the default problem_type has no working loss": (
+    "the default problem_type has no working loss": (
         RuntimeError,
         lambda: use("uni-encoder", targets=CLASSES),
     ),
-    "defect 4: problem_type=None has no working loss for classes": (
+    "problem_type=None has no working loss for classes": (
         RuntimeError,
         lambda: use("uni-encoder", targets=CLASSES, problem_type=None),
     ),
-    "defect 4: an unknown scorer is a KeyError": (KeyError, lambda: use("uni-encoder", scorer_type="nonsense")),
+    "an unknown scorer is a KeyError": (KeyError, lambda: use("uni-encoder", scorer_type="nonsense")),
     "cross-attn is built with any pooling and then gets no tokens": (
         ValueError,
         lambda: use("uni-encoder", scorer_type="cross-attn", pooling_strategy="avg"),
@@ -260,30 +359,43 @@ CRASHES = {
         (RuntimeError, ValueError),
         lambda: use("bi-encoder", pooling_strategy="pass", scorer_type="cross-attn"),
     ),
-    "defect 6: weighted-dot is as wide as the projector's inside": (
+    "weighted-dot is as wide as the projector's inside": (
         RuntimeError,
         lambda: use("uni-encoder", hidden_size=20, scorer_type="weighted-dot"),
     ),
-    "defect 6: so is mlp": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, scorer_type="mlp")),
-    "defect 6: so is hopfield": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, scorer_type="hopfield")),
-    "defect 6: so is the LSTM": (RuntimeError, lambda: use("uni-encoder", hidden_size=20, use_lstm=True)),
-    "defect 6: squeeze_layers forgets the embedding layer": (
+    "mlp is as wide as the projector's inside": (
+        RuntimeError,
+        lambda: use("uni-encoder", hidden_size=20, scorer_type="mlp"),
+    ),
+    "hopfield is as wide as the projector's inside": (
+        RuntimeError,
+        lambda: use("uni-encoder", hidden_size=20, scorer_type="hopfield"),
+    ),
+    "cross-attn is as wide as the projector's inside": (
+        RuntimeError,
+        lambda: use("uni-encoder", hidden_size=20, scorer_type="cross-attn", pooling_strategy="pass"),
+    ),
+    "the LSTM is as wide as the projector's inside": (
+        RuntimeError,
+        lambda: use("uni-encoder", hidden_size=20, use_lstm=True),
+    ),
+    "squeeze_layers forgets the embedding layer": (
         RuntimeError,
         lambda: use("uni-encoder", squeeze_layers=True),
     ),
-    "defect 6: encoder_layer_id without squeeze_layers asks for no hidden states": (
+    "encoder_layer_id without squeeze_layers asks for no hidden states": (
         TypeError,
         lambda: use("uni-encoder", encoder_layer_id=1),
     ),
-    "defect 6: an encoder from its config alone has no name": (
+    "an encoder from its config alone has no name": (
         TypeError,
         lambda: use("uni-encoder", encoder_model=None),
     ),
-    "defect 10: a label encoder needs a name": (
+    "a label encoder needs a name": (
         (OSError, ValueError, TypeError),
         lambda: use("bi-encoder", label_model_name=None),
     ),
-    "defect 10: bi-encoders can't take new tokens": (
+    "bi-encoders can't take new tokens": (
         NotImplementedError,
         lambda: reference_model("bi-encoder").resize_token_embeddings(45),
     ),
@@ -304,19 +416,19 @@ WIDE = {"max_num_classes": 25}
 # (reason, architecture, options, inputs): what gliclass computes there is not what the option says; what ours
 # computes is held to formulas in test_modeling.py.
 WRONG = [
-    *[("defect 1: padding takes part in the pooling", architecture, {"pooling_strategy": pooling}, {"texts": UNEQUAL})
+    *[("padding takes part in the pooling", architecture, {"pooling_strategy": pooling}, {"texts": UNEQUAL})
       for architecture in ARCHITECTURES for pooling in POOLINGS if pooling != "first"],
-    *[("defect 3: hopfield's softmax counts empty slots", architecture, {"scorer_type": "hopfield", **WIDE}, {})
+    *[("hopfield's softmax counts empty slots", architecture, {"scorer_type": "hopfield", **WIDE}, {})
       for architecture in ("uni-encoder", "encoder-decoder")],
-    *[("defect 11: only <<SEP>> and the end token are pooled", "uni-encoder",
+    *[("only <<SEP>> and the end token are pooled", "uni-encoder",
        {"extract_text_features": True, "pooling_strategy": pooling}, {}) for pooling in POOLINGS],
-    *[("defect 11: the zeros that fill the text up are pooled", "uni-encoder", {**EXTRACT, "pooling_strategy": pooling},
+    *[("the zeros that fill the text up are pooled", "uni-encoder", {**EXTRACT, "pooling_strategy": pooling},
        {}) for pooling in POOLINGS if pooling not in BLIND_TO_ZEROS],
-    ("defect 11: the last label swallows the text", "uni-encoder",
+    ("the last label swallows the text", "uni-encoder",
      {"class_token_pooling": "average", "prompt_first": True}, {}),
-    ("defect 11: the last label swallows <<SEP>> and the end token", "uni-encoder",
+    ("the last label swallows <<SEP>> and the end token", "uni-encoder",
      {"class_token_pooling": "average"}, {}),
-    ("defect 11: the last label swallows <<SEP>> and the end token", "encoder-decoder",
+    ("the last label swallows <<SEP>> and the end token", "encoder-decoder",
      {"class_token_pooling": "average"}, {}),
     *[("use_lstm is built and not used", architecture, {"use_lstm": True}, {}) for architecture in BI_ENCODERS],
     *[("encoder_layer_id is ignored", architecture, {"encoder_layer_id": 1}, {})
@@ -355,7 +467,6 @@ def test_the_reference_ignores_an_option_of_the_loss(reason, architecture, optio
 
 @pytest.mark.parametrize("scorer", ["mlp", "hopfield"])
 def test_the_reference_ignores_the_width_of_the_scorer(scorer):
-    """defect 5."""
     reference = reference_model("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24)
     assert reference.model.scorer.mlp[0].out_features == 256
     ours = GLiClassModel(tiny_config("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24))
@@ -363,7 +474,7 @@ def test_the_reference_ignores_the_width_of_the_scorer(scorer):
 
 
 def test_the_reference_drops_labels_beyond_max_num_classes():
-    """defect 11: the fourth label has no logit."""
+    """the fourth label has no logit."""
     reference = reference_model("encoder-decoder", max_num_classes=3)
     four = [random_ids(4, 2), random_ids(4, 2, seed=1)]
     theirs, ours = outputs(reference, with_weights_of(reference), labels=four)
@@ -374,7 +485,7 @@ def test_the_reference_drops_labels_beyond_max_num_classes():
 
 @pytest.mark.parametrize("family", FAMILIES["encoder-decoder"])
 def test_the_reference_loses_tied_weights_of_its_own_files(family, tmp_path):
-    """defect 9: so it can't read our encoder-decoders either; we read its."""
+    """so it can't read our encoder-decoders either; we read its."""
     reference = reference_model("encoder-decoder", family)
     reference.save_pretrained(tmp_path)
     model = GLiClassModel.from_pretrained(tmp_path).eval()

@@ -2,16 +2,16 @@
 
 import itertools
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_gliclass import RLTrainer, RLTrainerConfig
-from sklearn_gliclass.data.batching import Batch
-from sklearn_gliclass.training.ppo import POLICIES, ChoicePolicy, YesNoPolicy, clipped_loss, focal_weights
+from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training.ppo import ChoicePolicy, YesNoPolicy, clipped_loss, focal_weights
 from sklearn_gliclass.training.rl import read_targets
 
 N, T = 5, 4
@@ -68,12 +68,15 @@ def numpy_loss(problem, args, old_logits, logits, actions, targets, valid, weigh
     total = sum(weight)
     baseline = [sum(weight * reward) / total] * N if value is None else value
     policy = entropy = kl = squares = 0.0
+    n_clipped = n_decisions = 0
     for i in range(N):
         advantage = reward[i] - baseline[i]
         for (old_log, focal), (new_log, _) in zip(before[i], after[i], strict=True):
             ratio = math.exp(new_log - old_log)
             clipped = min(max(ratio, 1 - args.cliprange), 1 + args.cliprange)
             policy -= weight[i] * focal * min(ratio * advantage, clipped * advantage)
+            n_clipped += clipped != ratio
+            n_decisions += 1
         known = [t for t in range(T) if valid[i, t]]
         total_reference = sum(reference[i, t] for t in known)
         for t in known:
@@ -86,7 +89,7 @@ def numpy_loss(problem, args, old_logits, logits, actions, targets, valid, weigh
         if new_value is not None:
             squares += weight[i] * (new_value[i] - reward[i]) ** 2
     parts = {"policy_loss": policy, "entropy": entropy, "kl": kl, "value_loss": squares}
-    parts = {name: part / total for name, part in parts.items()}
+    parts = {name: part / total for name, part in parts.items()} | {"clip_fraction": n_clipped / n_decisions}
     loss = parts["policy_loss"] + parts["value_loss"]
     if args.kl_beta != -1:
         loss += args.kl_beta * parts["kl"]
@@ -95,89 +98,114 @@ def numpy_loss(problem, args, old_logits, logits, actions, targets, valid, weigh
     return loss, parts
 
 
-def draw(problem, seed):
-    rng = np.random.RandomState(seed)
-    targets = np.eye(T)[rng.randint(T, size=N)] if problem == SINGLE else rng.randint(2, size=(N, T)).astype(float)
-    valid = np.ones((N, T), bool)
-    if problem == MULTI:
-        valid[1, 2] = valid[3, 0] = False
-    return SimpleNamespace(
-        old_logits=rng.normal(size=(N, T)),
-        logits=rng.normal(size=(N, T)),
-        targets=targets * valid,
-        valid=valid,
-        weight=rng.uniform(0.5, 2, N),
-        reward=rng.normal(size=N),
-        value=rng.normal(size=N),
-        new_value=rng.normal(size=N),
-        reference=rng.uniform(0.05, 0.95, (N, T)),
-    )
+# Texts of different lengths: a row is known by the number of its tokens, in whatever order the rows stand.
+TEXTS = [
+    "goal",
+    "vote on law",
+    "the late goal and match",
+    "a law and a vote on the law",
+    "the match was won by a late goal ok",
+]
+LABELS = ["sports", "politics", "weather", "culture"]
+CLASSES = np.array([0, 1, 2, 3, 1])
+INDICATORS = np.array([[1, 0, 0, 1], [0, 1, -100, 0], [1, 0, 1, 0], [-100, 1, 0, 1], [0, 0, 0, 1]])
+WEIGHT = np.array([1.0, 2.0, 0.5, 1.5, 0.7])
 
 
-class Values(nn.Module):
-    """Values that are given, the first time and the second."""
+def reference(texts, labels):
+    return np.random.RandomState(0).uniform(0.05, 0.95, (len(texts), len(labels)))
 
-    def __init__(self, *values):
+
+def counted(probs, actions, targets, valid_mask):
+    """A reward that differs between the rows: right labels count by their number, wrong ones half."""
+    worth = torch.arange(1.0, T + 1, dtype=probs.dtype)
+    return ((actions * targets - 0.5 * actions * (1 - targets)) * worth).sum(1, keepdim=True)
+
+
+class WordValues(nn.Module):
+    """A value for each text, from its words; `seen` has what was computed, in all copies of the module."""
+
+    seen = []
+
+    def __init__(self):
         super().__init__()
-        self.values = iter([torch.from_numpy(value) for value in values])
+        self.words = nn.Embedding(2000, 1)
 
-    def forward(self, **inputs):
-        return next(self.values).unsqueeze(1)
+    def forward(self, input_ids, attention_mask, **inputs):
+        values = (self.words(input_ids) * attention_mask.unsqueeze(-1)).mean(1)
+        self.seen.append(values.detach().numpy().ravel())
+        return values
 
 
-def stub(problem, args, data, value_model):
-    """What the methods of RLTrainer read."""
-    logits = iter([torch.from_numpy(data.old_logits), torch.from_numpy(data.logits)])
-    trainer = SimpleNamespace(
-        args_=args,
-        policy_=POLICIES[problem],
-        components_={"given": lambda *tensors: torch.from_numpy(data.reward).unsqueeze(1)},
-        reference_=data.reference,
-        values_=None,
-        value_model=value_model,
-        value_model_=value_model,
-        generator_=torch.Generator().manual_seed(0),
-        module_=SimpleNamespace(config=SimpleNamespace(ignore_index=-100)),
-        device="cpu",
-        dtype="float64",
-        logits=lambda inputs: next(logits),
-    )
-    for name in ("_roll_out", "_set_advantages", "_terms", "_loss", "_values", "_reference_of"):
-        method = getattr(RLTrainer, name)
-        setattr(trainer, name, lambda *args, method=method: method(trainer, *args))
-    return trainer
+class Recorder(Callback):
+    """Logits of all forward passes in a training, and the length of each text."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.logits, self.lengths = [], None
+        self.hook = net.module_.register_forward_hook(self.record, with_kwargs=True)
+
+    def on_train_end(self, net, **kwargs):
+        self.hook.remove()
+
+    def record(self, module, args, inputs, output):
+        self.logits.append(output.logits.detach().numpy())
+        self.lengths = inputs["attention_mask"].sum(1).numpy()
 
 
 ON = {"gamma": 1.5, "alpha": 0.3, "labels_smoothing": 0.2, "entropy_beta": 0.7, "kl_beta": 0.9}
 SETTINGS = [{}, *({name: value} for name, value in ON.items()), ON, {"cliprange": 0.01}, {"get_actions": "threshold"}]
+NARROW = {"cliprange": 0.05}  # so that some ratios leave the range within a few steps
+CASES = [*((settings, False) for settings in SETTINGS), ({}, True), (ON, True)]
 
 
-@pytest.mark.parametrize("with_values", [False, True])
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings) or "plain")
+def recorded_step(problem, settings, with_values):
+    """One step of a real training on rewards: what the model computed in it, and what the history says of it."""
+    given, recorder = [], Recorder()
+
+    def reward(probs, actions, targets, valid_mask):
+        given.append([tensor.numpy() for tensor in (actions, targets, valid_mask)])
+        return counted(probs, actions, targets, valid_mask)
+
+    WordValues.seen.clear()
+    torch.manual_seed(0)
+    # Large steps, for the same reason.
+    rates = {"lr": 0.02, "others_lr": 0.02, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}
+    rl = RLTrainerConfig(max_epochs=1, batch_size=8, **rates, **NARROW | settings)
+    clf = GLiClassClassifier(
+        **{**TINY, "max_epochs": 0, "dtype": "float64", "random_state": 0}, rl=rl, shuffle_labels=False,
+        logit_scale_init_value=1.0, label_names=dict(enumerate(LABELS)) if problem == SINGLE else LABELS,
+        reward_components={"counted": reward}, reference_model=reference, callbacks=[("recorder", recorder)],
+        value_model=WordValues() if with_values else None, ignore_index=-100,
+    ).fit(TEXTS, CLASSES if problem == SINGLE else INDICATORS, sample_weight=WEIGHT)  # fmt: skip
+    ((actions, targets, valid),) = given
+    return clf.history_[-1], recorder, actions, targets, valid
+
+
+@pytest.mark.parametrize(
+    ("settings", "with_values"), CASES, ids=[("-".join(case) or "plain") + "-values" * values for case, values in CASES]
+)
 @pytest.mark.parametrize("problem", [SINGLE, MULTI])
-def test_the_loss_of_an_update(problem, settings, with_values):
-    args = RLTrainerConfig(**settings)
-    for seed in range(3):
-        data = draw(problem, seed)
-        labels = data.targets.argmax(1) if problem == SINGLE else np.where(data.valid, data.targets, -100)
-        # Unknown labels weigh nothing; where all are known, rows have one weight.
-        weight = data.weight if problem == SINGLE else data.weight[:, None] * data.valid
-        orders = np.tile(np.arange(T), (N, 1))
-        batch = Batch({"labels": labels, "sample_weight": weight}, np.arange(N), orders=orders)
-        trainer = stub(problem, args, data, Values(data.value, data.new_value) if with_values else None)
-        rollout = trainer._roll_out(batch)
-        trainer._set_advantages([rollout])
-        terms, n_clipped = trainer._terms(rollout)
-        terms = {name: term / data.weight.sum() for name, term in terms.items()}
-        values = (data.value, data.new_value) if with_values else (None, None)
-        expected, parts = numpy_loss(
-            problem, args, data.old_logits, data.logits, rollout.actions.numpy(), data.targets, data.valid,
-            data.weight, data.reward, *values, data.reference,
-        )  # fmt: skip
-        for name, term in terms.items():
-            assert float(term) == pytest.approx(parts[name], rel=1e-10, abs=1e-12), name
-        assert float(trainer._loss(terms)) == pytest.approx(expected, rel=1e-10, abs=1e-12)
-        assert 0 <= n_clipped <= data.valid.sum()
+def test_updates_follow_the_formulas(problem, settings, with_values):
+    history, recorder, actions, targets, valid = recorded_step(problem, settings, with_values)
+    args = RLTrainerConfig(**NARROW | settings)
+    old_logits, *updates = recorder.logits
+    assert len(updates) == args.num_rl_iters
+    rows = recorder.lengths.argsort().argsort()  # which text is the first of the batch, ...
+    reward = counted(*map(torch.from_numpy, (old_logits, actions, targets, valid))).numpy().ravel()
+    value, *new_values = WordValues.seen if with_values else [None] * (1 + len(updates))
+    found = [
+        numpy_loss(problem, args, old_logits, logits, actions, targets, valid, WEIGHT[rows], reward, value, new_value,
+                   reference(TEXTS, LABELS)[rows])
+        for logits, new_value in zip(updates, new_values, strict=True)
+    ]  # fmt: skip
+    losses, parts = zip(*found, strict=True)
+    assert history["train_loss"] == pytest.approx(np.mean(losses), rel=1e-6, abs=1e-9)
+    assert history["reward"] == pytest.approx(reward.mean())
+    for name in ("policy_loss", "entropy", "kl", *(["value_loss"] if with_values else [])):
+        assert history[name] == pytest.approx(np.mean([part[name] for part in parts]), rel=1e-6, abs=1e-9), name
+    clipped = np.mean([part["clip_fraction"] for part in parts])
+    assert history["clip_fraction"] == pytest.approx(clipped)
+    assert clipped > 0  # or the range would not be tested
 
 
 def test_the_gradient_is_that_of_the_clipped_objective():

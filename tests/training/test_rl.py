@@ -13,7 +13,6 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainer, RLTrainerConfig
-from sklearn_gliclass.data.batching import Batch
 from sklearn_gliclass.testing import TINY
 from sklearn_gliclass.training.rewards import exact_match, f1, precision, recall
 
@@ -129,42 +128,67 @@ def test_a_constant_reward_leaves_the_weights_alone(y, constant):
     assert not same(weights(pushed), weights(start))
 
 
+# What cliprange, gamma, alpha, labels_smoothing, entropy_beta, kl_beta and get_actions do: test_ppo.py.
+CONSTANT = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_epochs": 1}
+
+
+def always(probs, actions, targets, valid_mask):
+    return torch.ones(len(actions), 1)
+
+
+def moved(clf, start):
+    """The largest change of a weight of the encoder, and of the others."""
+    before, after = weights(start), weights(clf)
+    changes = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    encoder = {name for name in changes if name.startswith(("model.encoder_model.", "model.label_encoder."))}
+    return max(changes[name] for name in encoder), max(changes[name] for name in set(changes) - encoder)
+
+
+@pytest.mark.parametrize(("rates", "expected"), [((1e-3, 0.0), (1e-3, 0.0)), ((0.0, 2e-3), (0.0, 2e-3)),
+                                                 ((1e-3, None), (1e-3, 1e-3))])  # fmt: skip
+def test_rates_are_the_length_of_the_first_step(rates, expected):
+    """Adam's first step moves each weight that has a gradient by the rate."""
+    one_step = {**CONSTANT, "batch_size": 8, "num_rl_iters": 1, "weight_decay": 0.0, "others_weight_decay": 0.0}
+    clf = fitted("multi", {**one_step, "lr": rates[0], "others_lr": rates[1]})
+    assert moved(clf, supervised("multi")) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("num_rl_iters", [1, 3])
+@pytest.mark.parametrize("name", ["weight_decay", "others_weight_decay"])
+def test_weight_decay_shrinks_matrices_in_each_update(name, num_rl_iters):
+    """Rewards that are all alike have no gradient: what is left is the decay."""
+    rates = {"lr": 0.1, "others_lr": 0.0} if name == "weight_decay" else {"lr": 0.0, "others_lr": 0.1}
+    settings = {**CONSTANT, "batch_size": 4, "num_rl_iters": num_rl_iters, **rates, name: 0.5}
+    clf = fitted("multi", settings, reward_components={"always": always})
+    part = "model.encoder_model." if name == "weight_decay" else "model.text_projector."
+    before = weights(supervised("multi"))
+    chosen = [key for key in before if key.startswith(part) and before[key].dim() >= 2 and "pooler" not in key]
+    assert chosen
+    for key in chosen:  # two batches
+        torch.testing.assert_close(
+            weights(clf)[key], before[key] * (1 - 0.05) ** (2 * num_rl_iters), rtol=1e-5, atol=1e-7
+        )
+
+
 @pytest.mark.parametrize(
-    ("y", "changed"),
-    [
-        ("multi", {"cliprange": 1e-3}),
-        ("multi", {"num_rl_iters": 1}),
-        ("multi", {"gamma": 2.0}),
-        ("multi", {"alpha": 0.9}),
-        ("single", {"alpha": 0.9}),
-        ("single", {"gamma": 2.0}),
-        ("multi", {"labels_smoothing": 0.3}),
-        ("single", {"labels_smoothing": 0.3}),
-        ("multi", {"entropy_beta": 1.0}),
-        ("multi", {"kl_beta": 1.0}),
-        ("multi", {"get_actions": "threshold"}),
-        ("multi", {"lr": 1e-4}),
-        ("multi", {"others_lr": 1e-4}),
-        ("multi", {"others_lr": None, "lr": 1e-4}),
-        ("multi", {"weight_decay": 0.9, "lr": 0.1}),
-        ("multi", {"others_weight_decay": 0.9, "others_lr": 0.1}),
-        ("multi", {"optim": "sgd"}),
-        ("multi", {"max_epochs": 3}),
-        ("multi", {"batch_size": 3}),
-        ("multi", {"gradient_accumulation_steps": 2}),
-        ("multi", {"lr_scheduler_type": "constant"}),
-        ("multi", {"warmup_ratio": 0.9}),
-    ],
+    ("changed", "sizes"),
+    [({}, [4, 4]), ({"batch_size": 3}, [2, 3, 3]), ({"gradient_accumulation_steps": 2}, [8])],
     ids=str,
 )
-def test_each_option_has_an_effect(y, changed):
-    # The changed learning rates are compared with steps of the same size elsewhere.
-    common = {name: changed[name] for name in ("lr", "others_lr") if name in changed and len(changed) > 1}
-    common = {} if changed.get("others_lr", 1) is None else common
-    reference = fitted(y, max_epochs=3)
-    plain = fitted(y, {**common, "max_epochs": 2}, reference_model=reference)
-    other = fitted(y, changed, reference_model=reference)
-    assert not np.allclose(plain.decision_function(TEXTS), other.decision_function(TEXTS), rtol=1e-4, atol=1e-6)
+def test_batches_and_epochs_are_counted(changed, sizes):
+    history = fitted("multi", {**changed, "max_epochs": 3}).history_
+    assert len(history) == 1 + 3  # one supervised
+    assert sorted(batch["train_batch_size"] for batch in history[-1, "batches"]) == sizes
+
+
+def test_optimizer_and_schedule_are_those_of_the_config():
+    assert type(fitted("multi", {"optim": "sgd"}).rl_net_.optimizer_) is torch.optim.SGD
+    rates = {"max_epochs": 4, "batch_size": 8, "lr": 0.01, "others_lr": 0.02}
+    constant = fitted("multi", {**rates, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}).history_
+    np.testing.assert_allclose(constant[:, ("lr", "others_lr")][1:], [(0.01, 0.02)] * 4)
+    # Up to the rate in two steps, and down to 0 in two; the history has the rate of the step to come.
+    warm = fitted("multi", {**rates, "lr_scheduler_type": "linear", "warmup_ratio": 0.5}).history_
+    np.testing.assert_allclose(warm[1:, "lr"], [0.005, 0.01, 0.005, 0.0], atol=1e-12)
 
 
 def test_the_threshold_of_actions():
@@ -232,12 +256,27 @@ def test_unknown_labels_are_masked():
             assert (values[~valid] == 0).all()
 
 
-def test_the_reference_stands_in_the_order_of_the_labels():
-    class Stub:
-        reference_ = np.arange(12.0).reshape(3, 4)
+@pytest.mark.parametrize("max_num_classes", [3, 8])
+def test_reference_follows_the_order_of_the_labels(max_num_classes):
+    """The prompts hold all labels or some, shuffled; the divergence is that from the reference of the same labels."""
+    y = np.random.RandomState(0).randint(2, size=(8, 8))
+    probs_and_targets = []
 
-    batch = Batch({}, np.array([2, 0]), orders=np.array([[3, 1], [0, 2]]))
-    assert RLTrainer._reference_of(Stub, batch, torch.zeros(1)).tolist() == [[11, 9], [0, 2]]
+    def note(probs, actions, targets, valid_mask):
+        probs_and_targets.append((probs.numpy(), targets.numpy()))
+        return f1(probs, actions, targets, valid_mask)
+
+    clf = classifier(
+        {"lr": 0.0, "others_lr": 0.0, "batch_size": 8, "max_epochs": 1}, architecture_type="uni-encoder",
+        max_num_classes=max_num_classes, reward_components={"note": note},
+        # A reference that knows the truth: what it says of a label in whatever place can be told from the target.
+        reference_model=lambda texts, labels: 0.2 + 0.6 * y,
+    ).fit(TEXTS, y)  # fmt: skip
+    ((probs, targets),) = probs_and_targets
+    assert probs.shape == (8, max_num_classes)
+    reference = 0.2 + 0.6 * targets
+    divergence = probs * np.log(probs / reference) + (1 - probs) * np.log((1 - probs) / (1 - reference))
+    assert clf.history_[-1, "kl"] == pytest.approx(divergence.sum(axis=1).mean(), rel=1e-4)
 
 
 # -- value and reference models ------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """The training loop against the formulas it stands for."""
 
+import functools
+import itertools
 import math
 import pickle
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from sklearn.base import clone
+from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, TrainingArguments
 from sklearn_gliclass.data.batching import tensors
@@ -28,7 +32,7 @@ def model():
 
 
 def test_rates_by_membership_in_the_encoders(model):
-    """Defect 12: the reference gives `biencoder_projector` the encoder's rate for its name."""
+    """The reference gives `biencoder_projector` the encoder's rate, because of its name."""
     args = TrainingArguments(lr=1.0, others_lr=2.0, weight_decay=0.3, others_weight_decay=0.4)
     optimizer = build_optimizer(model, model.encoder_modules(), args)
     found = {
@@ -44,18 +48,76 @@ def test_rates_by_membership_in_the_encoders(model):
     assert any("biencoder_projector" in name for name, _ in model.named_parameters())
 
 
-@pytest.mark.parametrize("optim", [name for name in OPTIMIZERS if name not in PACKAGED])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_each_optimizer_and_schedule_runs(model, optim, schedule):
-    args = TrainingArguments(lr=1e-3, others_lr=1e-3, optim=optim, lr_scheduler_type=schedule)
-    optimizer = build_optimizer(model, model.encoder_modules(), args)
-    scheduler = build_scheduler(optimizer, args, 10)
+def regression_problem():
+    """Two linear layers, of which the first stands for the encoder, and the gradient of a squared error."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    inputs, targets = torch.randn(16, 4), torch.randn(16, 2)
+    return net, lambda: (net(inputs) - targets).square().mean()
+
+
+def take_steps(net, loss, optimizer, scheduler, n_steps=12):
+    """The learning rates of the first group, and the weights at the end."""
     rates = []
-    for _ in range(10):
+    for _ in range(n_steps):
         rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        loss().backward()
         optimizer.step()
         scheduler.step()
-    assert all(math.isfinite(rate) and 0 <= rate <= args.lr for rate in rates)
+    return rates, [parameter.detach().clone() for parameter in net.parameters()]
+
+
+# What the names stand for, with the defaults of torch and transformers.
+BY_HAND = {
+    "adamw_torch": torch.optim.AdamW,
+    "adamw_torch_fused": torch.optim.AdamW,
+    "adafactor": functools.partial(transformers.Adafactor, scale_parameter=False, relative_step=False),
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+}
+# With the arguments that transformers requires of its users, as its Trainer chooses them for 12 steps.
+SCHEDULE_ARGUMENTS = {
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},
+    "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
+    "warmup_stable_decay": {"num_decay_steps": 2},
+}
+
+
+@pytest.mark.parametrize(("schedule", "optim"), list(zip(SCHEDULES, itertools.cycle(BY_HAND), strict=False)))
+def test_optimizer_and_schedule_are_those_of_torch_and_transformers(schedule, optim):
+    args = TrainingArguments(
+        lr=0.05, others_lr=0.02, weight_decay=0.3, others_weight_decay=0.1, optim=optim, lr_scheduler_type=schedule,
+        warmup_ratio=0.25,
+    )  # fmt: skip
+    net, loss = regression_problem()
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer = build_optimizer(net, [net[0]], args)
+    rates, weights = take_steps(net, loss, optimizer, build_scheduler(optimizer, args, 12))
+
+    net, loss = regression_problem()
+    groups = [
+        {"params": [net[0].weight], "lr": 0.05, "weight_decay": 0.3},
+        {"params": [net[0].bias], "lr": 0.05, "weight_decay": 0.0},
+        {"params": [net[2].weight], "lr": 0.02, "weight_decay": 0.1},
+        {"params": [net[2].bias], "lr": 0.02, "weight_decay": 0.0},
+    ]
+    optimizer = BY_HAND[optim](groups, lr=0.05)  # the end of "polynomial" is relative to the default rate
+    scheduler = transformers.get_scheduler(
+        schedule, optimizer, num_warmup_steps=3, num_training_steps=12,
+        scheduler_specific_kwargs=SCHEDULE_ARGUMENTS.get(schedule, {}),
+    )  # fmt: skip
+    expected_rates, expected = take_steps(net, loss, optimizer, scheduler)
+    assert rates == expected_rates
+    for found, other, start in zip(weights, expected, before, strict=True):
+        torch.testing.assert_close(found, other, rtol=1e-5, atol=1e-7)
+        assert (found - start).abs().max() > 1e-3
+
+
+def test_each_optimizer_is_compared_with_its_own_kind():
+    assert set(BY_HAND) == set(OPTIMIZERS) - set(PACKAGED)
+    assert len(SCHEDULES) >= len(BY_HAND)  # so that each of both occurs
 
 
 def test_linear_schedule_with_warm_up():

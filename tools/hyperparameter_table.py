@@ -1,6 +1,7 @@
-"""The README's table of hyperparameters: names, defaults and meanings from the docstrings, and when to touch them.
+"""The documentation's table of hyperparameters: names, defaults and meanings from the docstrings, and when to change them.
 
-``make readme`` (or ``python tools/hyperparameter_table.py``) writes it; ``tests/test_readme.py`` checks it.
+``make hyperparameters`` (or ``python tools/hyperparameter_table.py``) writes ``docs/hyperparameters.md``;
+``tests/test_hyperparameter_table.py`` checks it.
 """
 
 import inspect
@@ -12,9 +13,14 @@ from sklearn_gliclass.docstrings import split_entries
 from sklearn_gliclass.parameters import MODEL_ORIGIN, MODEL_PARAMETERS
 from sklearn_gliclass.training import arguments
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN = "<!-- hyperparameters: written by `make readme` -->"
-END = "<!-- end of hyperparameters -->"
+PAGE = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
+INTRODUCTION = """# Hyperparameters
+
+% Written by `make hyperparameters` from the docstrings.
+
+All are keywords of the estimators, and all can be searched. Most are best left alone: start with `label_names`,
+`max_epochs` and `lr`. The [API reference](api/index.rst) has the full descriptions.
+"""
 
 GROUPS = {
     "Where `fit` starts": MODEL_ORIGIN,
@@ -23,7 +29,7 @@ GROUPS = {
     "Texts, labels and the rest": None,  # what is in none of the others
 }
 
-# Entry of the docstring -> when to touch it.
+# Entry of the docstring -> when to change it.
 ADVICE = {
     "pretrained": "you have a GLiClass checkpoint, for zero-shot work or as a start",
     "encoder_model": "texts are not English, very long, or quality matters more than time",
@@ -106,19 +112,19 @@ def docstring_entries(estimator) -> dict[str, str]:
     return {names: " ".join(line.strip() for line in text.splitlines()[1:]) for names, text in paragraphs.items()}
 
 
-def table() -> str:
-    """The README's part between the markers."""
+def page() -> str:
+    """The page of the documentation: one table for each group."""
     classifier, regressor = map(docstring_entries, (GLiClassClassifier, GLiClassRegressor))
     entries = classifier | regressor | classifier  # in this order; where defaults differ, what the classifier says
     missing, extra = sorted(set(entries) - set(ADVICE)), sorted(set(ADVICE) - set(entries))
     if missing or extra:
         raise SystemExit(
             f"ADVICE in tools/hyperparameter_table.py has no line for {missing} and a needless one for {extra}; say "
-            "there when to touch each entry of the docstring."
+            "there when to change each entry of the docstring."
         )
-    lines = []
+    lines = [INTRODUCTION]
     for title, members in GROUPS.items():
-        lines += [f"**{title}**", "", "| name | default | meaning | touch it when |", "| --- | --- | --- | --- |"]
+        lines += [f"## {title}", "", "| name | default | meaning | when to change it |", "| --- | --- | --- | --- |"]
         lines += [row(names, text) for names, text in entries.items() if group_of(names) == (title, members)]
         lines.append("")
     return "\n".join(lines)
@@ -157,14 +163,8 @@ def markdown(text: str) -> str:
     return re.sub(r":\w+:(?=`)", "", text).replace("``", "`").replace("`~", "`")
 
 
-def with_table(readme: str) -> str:
-    """The README with the table as it should be."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

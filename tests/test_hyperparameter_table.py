@@ -1,4 +1,4 @@
-"""The README's table of hyperparameters is the one that the docstrings give."""
+"""The documentation's table of hyperparameters is the one that the docstrings give."""
 
 import importlib.util
 from pathlib import Path
@@ -17,8 +17,8 @@ def tool():
 
 
 def test_the_table_is_up_to_date(tool):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == tool.with_table(readme), "README.md is behind the docstrings: run `make readme`"
+    found = tool.PAGE.read_text(encoding="utf-8")
+    assert found == tool.page(), "docs/hyperparameters.md is behind the docstrings: run `make hyperparameters`"
 
 
 def test_each_hyperparameter_has_one_row(tool):
@@ -26,7 +26,7 @@ def test_each_hyperparameter_has_one_row(tool):
 
     from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 
-    rows = [line for line in tool.table().splitlines() if line.startswith("| `")]
+    rows = [line for line in tool.page().splitlines() if line.startswith("| `")]
     named = [name.strip("` ") for line in rows for name in line.split(" | ")[0].strip("| ").split(" (")[0].split(", ")]
     assert sorted(named) == sorted(signature(GLiClassClassifier).parameters | signature(GLiClassRegressor).parameters)
     assert all(line.replace("\\|", "").count("|") == 5 for line in rows)
@@ -35,4 +35,4 @@ def test_each_hyperparameter_has_one_row(tool):
 def test_a_hyperparameter_without_advice_is_named(tool, monkeypatch):
     monkeypatch.delitem(tool.ADVICE, "lr")
     with pytest.raises(SystemExit, match=r"no line for \['lr'\]"):
-        tool.table()
+        tool.page()

@@ -1,0 +1,1 @@
+collect_ignore = ["_build", "_ext", "conf.py", "examples", "api"]

@@ -13,7 +13,7 @@ from sklearn_gliclass import __version__  # noqa: E402
 
 project = "sklearn_gliclass"
 author = "The sklearn_gliclass developers"
-copyright = author  # noqa: A001
+copyright = author
 version = release = __version__
 
 extensions = [

@@ -1,7 +1,7 @@
-"""The documentation's table of hyperparameters: names, defaults and meanings from the docstrings, and when to change them.
+"""Write the documentation's table of hyperparameters: names, defaults, meanings, and when to change them.
 
-``make hyperparameters`` (or ``python tools/hyperparameter_table.py``) writes ``docs/hyperparameters.md``;
-``tests/test_hyperparameter_table.py`` checks it.
+Names, defaults and meanings come from the docstrings. ``make hyperparameters`` (or ``python
+tools/hyperparameter_table.py``) writes ``docs/hyperparameters.md``; ``tests/test_hyperparameter_table.py`` checks it.
 """
 
 import inspect

@@ -23,7 +23,7 @@ def quality_table(task: str, rows: str, score: str) -> str:
     means = results.pivot_table(score, "set", "method")
     means = means[[method for method in METHODS if method in means]]
     seeds = results.pivot_table(score, "set", "method", aggfunc="count").fillna(0).astype(int)
-    lines = [["set", *(METHODS[method] for method in means), "GLiClass − best baseline", ""]]
+    lines = [["set", *(METHODS[method] for method in means), "GLiClass - best baseline", ""]]
     for name, row in means.iterrows():
         lines.append([name, *cells(row, seeds.loc[name]), *difference(row)])
     complete = means.dropna()
@@ -37,7 +37,7 @@ def cells(row: pd.Series, seeds: pd.Series | None = None) -> list[str]:
     """One cell for each method; where a method was measured on fewer seeds than this package, their number."""
     found = []
     for method, value in row.items():
-        text = "–" if pd.isna(value) else f"**{value:.3f}**" if value == row.max() else f"{value:.3f}"
+        text = "" if pd.isna(value) else f"**{value:.3f}**" if value == row.max() else f"{value:.3f}"
         fewer = seeds is not None and 0 < seeds[method] < seeds["ours"]
         found.append(f"{text} ({seeds[method]} of {seeds['ours']} seeds)" if fewer else text)
     return found

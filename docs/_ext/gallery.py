@@ -51,14 +51,7 @@ CARD = """:::{{grid-item-card}} {title}
 
 
 def heading_and_summary(notebook: dict) -> tuple[str, str]:
-    """The first heading of a notebook, and the first sentences below it.
-
-    Examples
-    --------
-    >>> cell = {"cell_type": "markdown", "source": ["# Title\\n", "\\n", "First. Second. Third.\\n"]}
-    >>> heading_and_summary({"cells": [cell]})
-    ('Title', 'First. Second.')
-    """
+    """The first heading of a notebook, and the first two sentences below it."""
     text = "".join(notebook["cells"][0]["source"])
     title, _, rest = text.partition("\n")
     paragraph = " ".join(rest.strip().split("\n\n")[0].split())

@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS / "_ext"), str(ROOT)]
@@ -28,7 +30,12 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "_templates", "conftest.py"]
 templates_path = ["_templates"]
 default_role = "literal"  # in docstrings, single backticks are code
+toc_object_entries_show_parents = "hide"
 nitpicky = True
+nitpick_ignore = [  # private, and named in docstrings of public methods
+    ("py:class", "TextDataset"),
+    ("py:meth", "Architecture.score_states"),
+]
 
 # Docstrings.
 autosummary_generate = True
@@ -52,14 +59,14 @@ html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "sklearn_gliclass"},
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "show_prev_next": True,
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
-html_sidebars = {"index": [], "getting_started": [], "whats_new": [], "hyperparameters": []}
+html_sidebars = {"index": [], "getting_started": [], "benchmarks": []}
 
 # Docstrings that scikit-learn, skorch and transformers wrote link into their own sites.
 _FOREIGN_ROLE = re.compile(r":(?:ref|term|doc|class|func|meth|obj|mod|std:\w+):`~?([^`<]+?)(?:\s*<[^`>]+>)?`")
@@ -78,6 +85,15 @@ def remove_foreign_links(app, what, name, thing, options, lines) -> None:
         lines[:] = [_FOREIGN_ROLE.sub(r"\1", line) for line in lines if not _FOREIGN_DIRECTIVE.match(line)]
 
 
+def strip_blank_lines(app, doctree) -> None:
+    """Remove the blank line that ends a doctest in Markdown."""
+    for block in doctree.findall(nodes.literal_block):
+        text = block.astext().rstrip("\n")
+        block.rawsource, block.children = text, []
+        block += nodes.Text(text)
+
+
 def setup(app) -> None:
+    app.connect("doctree-read", strip_blank_lines)
     # Before numpydoc, which reads the sections.
     app.connect("autodoc-process-docstring", remove_foreign_links, priority=100)

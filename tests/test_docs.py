@@ -5,6 +5,7 @@ The examples with prompts (``>>>``) are doctests, and `test_recipes.py` runs the
 
 import ast
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def toctree_entries(path: Path) -> set[str]:
         if fence["info"] == "{toctree}":
             lines = [line.strip() for line in fence["body"].splitlines()]
             names = [line for line in lines if line and not line.startswith(":")]
-            found |= {(path.parent / name).relative_to(DOCS).as_posix() for name in names}
+            found |= {os.path.relpath(path.parent / name, DOCS) for name in names}
     return found
 
 

@@ -6,6 +6,7 @@ Everything is written to ``docs/examples`` before Sphinx looks for pages, and on
 import base64
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -55,8 +56,8 @@ def heading_and_summary(notebook: dict) -> tuple[str, str]:
     text = "".join(notebook["cells"][0]["source"])
     title, _, rest = text.partition("\n")
     paragraph = " ".join(rest.strip().split("\n\n")[0].split())
-    sentences = paragraph.replace("? ", "?|").replace(". ", ".|").replace(": ", ":|").split("|")
-    return title.removeprefix("#").strip(), " ".join(sentences[:2]).rstrip(":")
+    sentences = re.split(r"(?<=[.?!]) ", paragraph)
+    return title.removeprefix("#").strip(), " ".join(sentences[:2])
 
 
 def outputs(notebook: dict, kind: str) -> list[str]:

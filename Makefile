@@ -10,11 +10,11 @@ demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
 
 # Tests run beside each other, each on one core.
-test: $(VENV)/.test lint
+test: $(VENV)/.test lint docs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # The full products of options too (marker "full"), of which `make test` takes samples.
-test-full: $(VENV)/.test lint
+test-full: $(VENV)/.test lint docs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "" --numprocesses logical --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.test

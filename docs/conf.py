@@ -27,7 +27,7 @@ extensions = [
     "gallery",
     "benchmark_tables",
 ]
-exclude_patterns = ["_build", "_ext", "_templates", "conftest.py"]
+exclude_patterns = ["_build", "_ext", "_templates"]
 templates_path = ["_templates"]
 default_role = "literal"  # in docstrings, single backticks are code
 toc_object_entries_show_parents = "hide"

@@ -123,3 +123,20 @@ def test_public_names_are_in_the_api_reference():
     public = {*sklearn_gliclass.__all__, *plotting.__all__, *warnings} - {"__version__"}
     assert public <= listed
     assert all(hasattr(rewards, name) for name in listed - public)
+
+
+def test_benchmark_tables_mark_where_a_baseline_leads(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx")
+    tables = load("benchmark_tables")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    head = "set,rows,seed,method,task,accuracy\n"
+    rows = [("won", "ours", 0.9), ("won", "tfidf", 0.8), ("lost", "ours", 0.5), ("lost", "tfidf", 0.75)]
+    lines = [f"{name},8,{seed},{method},single-label,{score}\n" for name, method, score in rows for seed in (0, 1)]
+    (tmp_path / "quality.csv").write_text(head + "".join(lines) + "lost,8,2,tfidf,single-label,0.1\n")
+    assert tables.quality_table("single-label", "8", "accuracy").splitlines() == [
+        "| set | GLiClass | TF-IDF | GLiClass - best baseline |  |",
+        "| --- | --- | --- | --- | --- |",
+        "| lost | 0.500 | **0.750** | -0.250 | **behind** |",
+        "| won | **0.900** | 0.800 | +0.100 | ahead |",
+        "| **mean of 2** | 0.700 | **0.775** | -0.075 | **behind** |",
+    ]

@@ -1,1 +1,0 @@
-collect_ignore = ["_build", "_ext", "conf.py", "examples", "api"]

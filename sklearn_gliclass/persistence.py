@@ -229,33 +229,3 @@ def unpack_state(packed: dict) -> dict:
     if "history_" in state:
         state["history_"] = History(state["history_"])
     return state
-
-
-# INTERIM
-
-
-def pack_fitted(fitted):
-    shared = fitted.label_tokenizer is fitted.tokenizer
-    return {
-        "model": pack_model(fitted.model),
-        "tokenizer": pack_tokenizer(fitted.tokenizer),
-        "shared": shared,
-        "label_tokenizer": None if fitted.label_tokenizer is None or shared else pack_tokenizer(fitted.label_tokenizer),
-        "label_names": fitted.label_names,
-        "max_length": fitted.max_length,
-    }
-
-
-def unpack_fitted(state, device):
-    from .fitted import FittedModel
-    from .model.precision import find_device
-
-    tokenizer = unpack_tokenizer(state["tokenizer"])
-    label = tokenizer if state["shared"] else state["label_tokenizer"] and unpack_tokenizer(state["label_tokenizer"])
-    return FittedModel(
-        unpack_model(state["model"]).to(find_device(device)),
-        tokenizer,
-        label,
-        state["label_names"],
-        state["max_length"],
-    )

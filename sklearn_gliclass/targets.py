@@ -370,31 +370,3 @@ def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> Regre
     else:
         texts = [f"target {i}" for i in range(values.shape[1])]
     return RegressionTargets(((values - mean) / scale).astype(np.float64), mean, scale, texts, one_dimensional)
-
-
-# INTERIM
-def zero_shot_classes(labels, name):
-    classes = np.asarray(labels)
-    if classes.ndim != 1 or len(np.unique(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError(f"fit(None, labels) takes a list of at least 2 classes, each of them once, got {labels!r}.")
-    return classes
-
-
-def read_thresholds(threshold, classes):
-    threshold = np.asarray(threshold, dtype=np.float64)
-    if threshold.ndim and threshold.shape != (len(classes),):
-        raise ValueError(
-            f"threshold has shape {threshold.shape}; give one number, or one for each of the {len(classes)} classes."
-        )
-    return threshold
-
-
-_read = read_regression_targets
-
-
-def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=None):
-    return _read(y, sample_weight)
-
-
-def integer_classes_warning(classes):
-    return None

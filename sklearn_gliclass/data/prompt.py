@@ -204,8 +204,3 @@ def _shared(function, orders) -> list:
 def _named(padded, start: str = "") -> dict[str, np.ndarray]:
     ids, mask = padded
     return {f"{start}input_ids": ids, f"{start}attention_mask": mask}
-
-
-# INTERIM
-def labels_of_unknown_tokens(layout):
-    return []

@@ -1,5 +1,6 @@
 """What both estimators share: hyperparameters, the way from texts to a trained model and to predictions."""
 
+import dataclasses
 import functools
 import math
 from contextlib import nullcontext
@@ -18,9 +19,10 @@ from .configuration import hyperparameters_of
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
 from .data.tokenizer import PieceTokenizer
+from .fitted import FittedModel
 from .frozen import StateEngine
 from .inference import InferenceEngine
-from .inputs import read_texts
+from .inputs import TextReader, learn_texts, read_texts
 from .memory import find_location
 from .model.allocation import kept_memory
 from .model.fingerprint import forget
@@ -103,7 +105,13 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         `more`: X goes on from an earlier one and must have the same columns (`partial_fit`).
         """
         reset = not (more and hasattr(self, "model_"))
-        texts = read_texts(self, X, reset=reset, text_template=self.text_template)
+        if reset:
+            texts, self._text_reader = learn_texts(X, self, self.text_template)
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+            vars(self).update(self._text_reader.fitted_attributes)
+        else:
+            texts = read_texts(X, self)
         weight = _check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) == 0:
@@ -155,6 +163,10 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._pieces = PieceTokenizer(self.tokenizer_)
         same = self.label_tokenizer_ is None or self.label_tokenizer_ is self.tokenizer_
         self._label_pieces = self._pieces if same else PieceTokenizer(self.label_tokenizer_)
+
+    @property
+    def fitted_(self):
+        return FittedModel(self.model_, self.tokenizer_, self.label_tokenizer_, self.label_names_, self.max_length_)
 
     def _layout(self, label_texts):
         return LAYOUTS[self.config_.architecture_type](
@@ -319,7 +331,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _logits(self, X) -> np.ndarray:
         """Logits (n_samples, n_labels) for the X of a prediction."""
         check_is_fitted(self, ("model_", "label_names_"))
-        texts = read_texts(self, X, reset=False, text_template=self.text_template)
+        texts = read_texts(X, self)
         engine = self._engine()
         logits = engine.logits(texts)
         self._warn_of_cut(engine.n_cut, len(texts))
@@ -340,7 +352,7 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             The text as the encoder sees it, pooled, before the projector.
         """
         check_is_fitted(self, ("model_", "label_names_"))
-        texts = read_texts(self, X, reset=False, text_template=self.text_template)
+        texts = read_texts(X, self)
         engine = self._engine()
         embeddings = engine.embeddings(texts).astype(np.float32, copy=False)
         self._warn_of_cut(engine.n_cut, len(texts))
@@ -399,15 +411,21 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         estimator._adopt(build(estimator, [], persistence.problem_type(folder)))
         for name, value in record["fitted"].items():
             setattr(estimator, name, value)
+        n_columns, columns = (getattr(estimator, name, None) for name in ("n_features_in_", "feature_names_in_"))
+        estimator._text_reader = TextReader(n_columns, columns, False, False)
         return estimator
 
     def __getstate__(self):
         state = dict(super().__getstate__())
+        if "_text_reader" in state:  # plain values, which skops trusts
+            state["_text_reader"] = dataclasses.asdict(state["_text_reader"])
         return persistence.pack_state(state) if "model_" in state else state
 
     def __setstate__(self, state):
         fitted = "model_" in state
         super().__setstate__(persistence.unpack_state(state) if fitted else state)
+        if hasattr(self, "_text_reader"):
+            self._text_reader = TextReader(**self._text_reader)
         if fitted:
             self.model_.to(find_device(self.device))
             self._derive()

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .base import BaseGLiClass
 from .building import starts_from_own_weights
+from .inputs import TextReader
 from .model.lookup import OWN_LOGIT_OFFSET
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .targets import (
@@ -17,10 +18,13 @@ from .targets import (
     SINGLE,
     class_sample_weight,
     decision_values,
+    known_classes,
     label_texts,
     logits_to_log_probabilities,
     logits_to_probabilities,
     read_class_targets,
+    read_thresholds,
+    zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
 from .training.centroids import LABEL_CENTROID_SHARE, can_draw, draw_labels
@@ -295,9 +299,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
-        "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+        "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
         "rl": [RLTrainerConfig, None],
         "reward_components": [dict, list, tuple, None],
         "value_model": [HasMethods("predict"), callable, None],
@@ -441,7 +445,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         -------
         self
         """
-        known = getattr(self, "classes_", None) if classes is None else np.unique(classes)
+        fitted = getattr(self, "classes_", None)
+        known = fitted if classes is None else known_classes(classes, fitted)
         return self._fit(X, y, sample_weight, known, epochs=1)
 
     def _fit(self, X, y, sample_weight, classes=None, epochs=None):
@@ -453,6 +458,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         if epochs is not None and hasattr(self, "model_"):
             problem_type = PROBLEM_TYPES[self._y_kind]  # of the first fit
         targets = read_class_targets(y, problem_type, self.ignore_index, classes)
+        if classes is not None:
+            targets = targets.reorder(self.classes_) if hasattr(self, "classes_") else targets.sort_classes()
         if len(rows) < len(texts):
             targets = targets.take(rows, keep_classes=classes is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
@@ -516,13 +523,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.rl_net_.partial_fit(train)
 
     def _fit_zero_shot(self, labels):
-        classes = np.asarray(labels)
-        if classes.ndim != 1 or len(np.unique(classes)) != len(classes) or len(classes) < 2:
-            raise ValueError(
-                f"fit(None, labels) takes a list of at least 2 classes, each of them once, got {labels!r}."
-            )
+        classes = zero_shot_classes(labels, type(self).__name__)
         self._check_knows_labels()
-        self.classes_ = np.unique(classes)
+        self.classes_ = classes
+        self._text_reader = TextReader(None, None, False, False)
         self._y_kind = MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
         self.label_names_ = label_texts(self.label_names, self.classes_)
         calibrated = self._y_kind == MULTI and starts_from_own_weights(self, PROBLEM_TYPES[MULTI])
@@ -609,14 +613,5 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """
         check_is_fitted(self, ("model_", "label_names_"))
         if self._y_kind == MULTI:
-            return (self.predict_proba(X) >= self._thresholds()).astype(np.int64)
+            return (self.predict_proba(X) >= read_thresholds(self.threshold, self.classes_)).astype(np.int64)
         return self.classes_[self._logits(X).argmax(axis=1)]
-
-    def _thresholds(self) -> np.ndarray:
-        threshold = np.asarray(self.threshold, dtype=np.float64)
-        if threshold.ndim and threshold.shape != (len(self.classes_),):
-            raise ValueError(
-                f"threshold has shape {threshold.shape}; give one number, or one for each of the {len(self.classes_)} "
-                "classes."
-            )
-        return threshold

@@ -64,6 +64,18 @@ class FittedModel:
         names = self.label_names if label_names is None else label_names
         return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
 
+    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
+        """Return the largest number of labels in a prompt, None for all of them.
+
+        Parameters
+        ----------
+        max_num_classes : int, optional
+            Hyperparameter of the estimators. Default: the model's own. Regression reads all of its outputs at once.
+        """
+        if self.config.problem_type == "regression":
+            return None
+        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype="float32", memory=None, verbose=0, apart=False
     ) -> InferenceEngine:
@@ -78,10 +90,7 @@ class FittedModel:
         apart : bool, default=False
             Run encoders and heads apart, also without `memory`.
         """
-        if self.config.problem_type == "regression":
-            max_num_classes = None
-        elif max_num_classes is None:
-            max_num_classes = self.config.max_num_classes
+        max_num_classes = self.labels_per_prompt(max_num_classes)
         location = find_location(memory)
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
         return kind(self.model, self.layout(), max_num_classes, max_batch_tokens, dtype, progress=bool(verbose))

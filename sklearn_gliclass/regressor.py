@@ -382,12 +382,16 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         texts, weight, rows = self._read_training_rows(X, sample_weight, more=epochs is not None)
         if y is not None:
             check_consistent_length(texts, y)
-        targets = read_regression_targets(y, weight)
+        earlier = {}
+        if epochs is not None and hasattr(self, "target_mean_"):
+            earlier = {"names": self._output_names, "one_dimensional": self._one_dimensional}
+        targets = read_regression_targets(y, weight, **earlier)
         if epochs is not None and hasattr(self, "target_mean_"):
             targets = targets.rescale(self.target_mean_, self.target_scale_)
         if len(rows) < len(texts):
             targets, texts, weight = targets.take(rows), [texts[row] for row in rows], weight[rows]
         self.target_mean_, self.target_scale_ = targets.mean, targets.scale
+        self._output_names = targets.names
         self._one_dimensional = targets.one_dimensional
         names = label_texts(self.label_names, targets.names)
         self.shrinkage_ = self._find_shrinkage(texts, targets, names, weight, epochs)

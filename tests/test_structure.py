@@ -12,9 +12,10 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # From the bottom to the top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn"],
-    ["data"],
+    ["model", "warn", "exceptions", "containers", "cells"],
+    ["data", "class_values", "text_templates"],
     ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
+    ["fitted"],
     ["parameters", "building", "configuration", "plotting"],
     ["base"],
     ["classifier", "regressor"],

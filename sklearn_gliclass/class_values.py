@@ -98,7 +98,8 @@ def column_positions(names: list, wanted: list, what: str) -> np.ndarray:
     >>> column_positions(["sea", "food"], ["food", "sea"], "the classes")
     array([1, 0])
     """
-    missing, unknown = ([name for name in a if name not in set(b)] for a, b in ((wanted, names), (names, wanted)))
+    present, known = set(names), set(wanted)
+    missing, unknown = [name for name in wanted if name not in present], [name for name in names if name not in known]
     if missing or unknown or len(names) != len(wanted):
         raise ValueError(
             f"The columns of y must be {what} {wanted!r}, each once; missing: {missing!r}, unknown: {unknown!r}."

@@ -150,7 +150,8 @@ def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bo
     """The targets in terms of the classes of an earlier fit; `is_named`: the columns of y have names."""
     found, known = class_keys(targets.classes), class_keys(classes)
     if targets.kind == SINGLE:
-        unknown = [value for value in found if value not in set(known)]
+        known_values = set(known)
+        unknown = [value for value in found if value not in known_values]
         if unknown:
             raise ValueError(f"y has classes that are not among the classes {known!r}: {unknown!r}.")
         return ClassTargets(SINGLE, classes, positions(known, found)[targets.array])

@@ -7,7 +7,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 
 from .building import build, check_goes_on, construction_parameters
 from .fitted import FittedModel, engine_options
-from .inputs import learn_texts
+from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import kept_memory
 from .model.isolation import seeded
@@ -176,7 +176,7 @@ class BaseGLiClass(
     def _run(self, X, compute) -> np.ndarray:
         """What `compute` gives for the engine and the texts of X."""
         check_is_fitted(self)
-        texts = self._text_reader.read(X, self, self.text_template)
+        texts = read_texts(X, self)
         engine = self.fitted_.engine(**engine_options(self))
         values = compute(engine, texts)
         warn_of_truncation(engine.n_cut, len(texts), self.max_length_)

@@ -69,6 +69,18 @@ class FittedModel:
         names = self.label_names if label_names is None else label_names
         return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
 
+    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
+        """Return the largest number of labels in a prompt, None for all of them.
+
+        Parameters
+        ----------
+        max_num_classes : int, optional
+            Hyperparameter of the estimators. Default: the model's own. Regression reads all of its outputs at once.
+        """
+        if self.config.problem_type == "regression":
+            return None
+        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
     ) -> InferenceEngine:
@@ -90,12 +102,6 @@ class FittedModel:
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
         return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
-
-    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
-        """Resolve `max_num_classes`: the model's own where it is None; regression reads all of its outputs at once."""
-        if self.config.problem_type == "regression":
-            return None
-        return self.config.max_num_classes if max_num_classes is None else max_num_classes
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """The same model and tokenizers with other labels, and optionally another length."""

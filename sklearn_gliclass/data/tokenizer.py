@@ -17,6 +17,7 @@ LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
 
 TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the texts of `fit`
+_BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
 
 
@@ -143,6 +144,8 @@ class PieceTokenizer:
     ----------
     label_id, sep_id, pad_id : int
         Ids of the control tokens and of the padding.
+    unread_ids : frozenset of int
+        Ids that say nothing about a text: of the unknown token and of a lone space.
     prefix, suffix : ndarray
         What the tokenizer puts before and after a sequence ([CLS], </s>, ...).
     """
@@ -151,6 +154,9 @@ class PieceTokenizer:
         self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
         self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
         self.pad_id = tokenizer.pad_token_id
+        to_id = tokenizer.backend_tokenizer.token_to_id
+        blanks = (to_id(blank) for blank in _BLANKS)
+        self.unread_ids = frozenset({tokenizer.unk_token_id, *blanks} - {None})
         self._starting, self._inner = _backends(tokenizer.backend_tokenizer.to_str())
         self.prefix, self.suffix = self._frame()
 

@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from skorch.callbacks import EarlyStopping
+from skorch.history import History
 
 from . import persistence
 from .building import Start, build
@@ -18,6 +19,7 @@ from .configuration import hyperparameters_of
 from .data.dataset import TextDataset
 from .data.prompt import LAYOUTS
 from .data.tokenizer import PieceTokenizer
+from .fitted import FittedModel
 from .frozen import StateEngine
 from .inference import InferenceEngine
 from .inputs import read_texts
@@ -28,7 +30,7 @@ from .model.freezing import freeze, is_whole
 from .model.loading import resolve_max_length
 from .model.lookup import find_checkpoint
 from .model.precision import find_device, weight_dtype
-from .parameters import CONSTRAINTS, MODEL_ORIGIN
+from .parameters import CONSTRAINTS
 from .training import arguments, ewc
 from .training.arguments import TrainingArguments
 from .training.trainer import Trainer
@@ -386,35 +388,54 @@ class BaseGLiClass(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             It was saved by another kind of estimator, or a hyperparameter does not fit its weights.
         """
         folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
-        record = persistence.read_estimator(folder) or {"estimator": cls.__name__, "hyperparameters": {}, "fitted": {}}
-        if record["estimator"] != cls.__name__:
-            raise ValueError(
-                f"{str(source)!r} was saved by a {record['estimator']}; load it with "
-                f"{record['estimator']}.from_pretrained."
-            )
-        # The weights stand for what the model was built from.
-        kept = {name: value for name, value in record["hyperparameters"].items() if name not in MODEL_ORIGIN}
-        estimator = cls(**{**kept, **hyperparameters, "pretrained": str(source)})
+        return persistence.read_unchanged(folder, lambda: cls._load(folder, str(source), hyperparameters))
+
+    @classmethod
+    def _load(cls, folder, source, hyperparameters):
+        record = persistence.read_estimator(folder, cls)
+        record = record or {"hyperparameters": {}, "fitted": {}, "missing": [], "legacy": {}}
+        persistence.check_given_again(record, hyperparameters)
+        estimator = cls(**{**record["hyperparameters"], **hyperparameters, "pretrained": source})
         estimator._validate_params()
         estimator._adopt(build(estimator, [], persistence.problem_type(folder)))
-        for name, value in record["fitted"].items():
+        for name, value in {**record["fitted"], **record["legacy"]}.items():
             setattr(estimator, name, value)
         return estimator
 
+    @property
+    def fitted_(self):
+        """What prediction runs, in one object."""
+        check_is_fitted(self, ("model_",))
+        names = getattr(self, "label_names_", None)
+        return FittedModel(self.model_, self.tokenizer_, self.label_tokenizer_, names, self.max_length_)
+
     def __getstate__(self):
         state = dict(super().__getstate__())
-        return persistence.pack_state(state) if "model_" in state else state
+        if "model_" not in state:
+            return state
+        for name in ("model_", "tokenizer_", "label_tokenizer_", "label_names_", "max_length_", "config_", "net_",
+                     "rl_net_", "_pieces", "_label_pieces"):  # fmt: skip
+            state.pop(name, None)
+        if "history_" in state:
+            state["history_"] = [dict(row) for row in state["history_"]]
+        return {**state, "fitted": persistence.pack_fitted(self.fitted_)}
 
     def __setstate__(self, state):
-        fitted = "model_" in state
-        super().__setstate__(persistence.unpack_state(state) if fitted else state)
-        if fitted:
-            self.model_.to(find_device(self.device))
-            self._derive()
-            if hasattr(self, "history_"):
-                self.net_ = self._make_net(seed=0)
-                self.net_.initialize()
-                self.net_.history = self.history_
+        state = dict(state)
+        packed = state.pop("fitted", None)
+        super().__setstate__(state)
+        if packed is None:
+            return
+        fitted = persistence.unpack_fitted(packed, self.device)
+        self.model_, self.tokenizer_, self.label_tokenizer_ = fitted.model, fitted.tokenizer, fitted.label_tokenizer
+        if fitted.label_names is not None:
+            self.label_names_ = fitted.label_names
+        self._derive()
+        if hasattr(self, "history_"):
+            self.history_ = History(self.history_)
+            self.net_ = self._make_net(seed=0)
+            self.net_.initialize()
+            self.net_.history = self.history_
 
 
 def _silent(*args, **kwargs) -> None:

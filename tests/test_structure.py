@@ -12,10 +12,13 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # From the bottom to the top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn"],
+    ["model", "warn", "exceptions", "json_values"],
     ["data"],
-    ["inputs", "targets", "memory", "inference", "explain", "frozen", "training", "persistence"],
-    ["parameters", "building", "configuration", "plotting"],
+    ["inputs", "targets", "memory", "inference", "explain", "frozen", "training"],
+    ["parameters", "fitted"],
+    ["estimator_file"],
+    ["persistence"],
+    ["building", "configuration", "plotting"],
     ["base"],
     ["classifier", "regressor"],
     ["testing", "_version", "__init__"],

@@ -165,6 +165,8 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
     legacy = {name: fitted.pop(name) for name in _LEGACY if name in fitted}
     kind = _kind(record["estimator"], estimator_class, fitted)
     _check_fitted({**fitted, **legacy}, kind, str(path))
+    if "_text_reader" not in fitted and "_fitted_on_texts" in legacy:
+        fitted["_text_reader"] = _text_reader_of_first_format(fitted, legacy)
     hyperparameters = {name: value for name, value in hyperparameters.items() if name not in _NOT_STORED}
     if estimator_class is not None:
         _check_hyperparameters(hyperparameters, fitted, estimator_class, path)
@@ -237,6 +239,14 @@ def _decode_first_format(value):
     if isinstance(value, dict) and set(value) == {"items"}:
         return dict(value["items"])
     return value
+
+
+def _text_reader_of_first_format(fitted: dict, legacy: dict) -> dict:
+    n_columns, names = fitted.get("n_features_in_"), fitted.get("feature_names_in_")
+    columns = None if names is None else tuple(names.tolist())
+    # One column was read without its name where all of its cells were texts, as they mostly are.
+    is_plain = n_columns == 1
+    return {"n_columns": n_columns, "columns": columns, "is_plain": is_plain, "had_texts": legacy["_fitted_on_texts"]}
 
 
 def _kind(name: str, estimator_class: type | None, fitted: dict) -> str:

@@ -249,6 +249,8 @@ def test_files_of_earlier_versions_are_read(classifier_folder, tmp_path):
     }  # fmt: skip
     folder = shutil.copytree(classifier_folder, tmp_path / "copy")
     (folder / "estimator.json").write_text(json.dumps(record))
+    reader = {"n_columns": None, "columns": None, "is_plain": False, "had_texts": True}
+    assert read_estimator(folder)["fitted"]["_text_reader"] == reader
     loaded = GLiClassClassifier.from_pretrained(folder)
     assert (loaded.batch_size, loaded.class_weight, loaded.rl.kl_beta) == (3, {"a": 2.0, "b": 1.0}, 0.1)
     assert set(loaded.predict(TEXTS)) <= {"a", "b"}

@@ -36,7 +36,7 @@ VALUES = [
     # Dicts that look like tags, of this version and of the one before.
     {"items": 3.0}, {"items": [[1, 2]]}, {"array": [1], "dtype": "<i8"}, {"RLTrainerConfig": {}}, {TAG: "dict"},
     {TAG: "array", "dtype": "<i8", "shape": [1], "values": [1]}, {"a": {TAG: {TAG: 1}}},
-    {1: "a", "1": "b", True: "c"}, {None: 1}, {(1, "a"): 2.0}, {np.int64(3): np.float32(0.1)}, {b"k": 1},
+    {1: "a", "1": "b", False: "c"}, {None: 1}, {(1, "a"): 2.0}, {np.int64(3): np.float32(0.1)}, {b"k": 1},
     np.float64(0.5), np.float32("nan"), np.int8(-3), np.bool_(True), np.str_("a"), np.datetime64("2024-01-02"),
     np.array([]), np.array(3.0), np.zeros((0, 2)), np.eye(2), np.array([np.nan, np.inf]), np.array([1, 2], ">i4"),
     np.array([True, False]), np.array(["a", "bc"]), np.array(["a"], "<U100"), np.array([b"a", b"bc"]),
@@ -51,7 +51,7 @@ def test_values_round_trip(value):
     assert_same(stored({"nested": [value]}), {"nested": [value]})
 
 
-class Colour(str, enum.Enum):
+class Colour(enum.StrEnum):
     RED = "red"
 
 

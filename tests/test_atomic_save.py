@@ -27,14 +27,14 @@ def marked(clf, mark: float):
     with torch.no_grad():
         clf.model_.model.logit_scale.fill_(mark)
     clf.model_.config.initializer_range = mark
-    return clf.set_params(validation_fraction=mark / 1000)
+    return clf.set_params(n_iter_no_change=int(mark))
 
 
 def mark_of(folder) -> float:
     """The mark of a checkpoint; files that do not belong together fail."""
     clf = GLiClassClassifier.from_pretrained(folder)
     marks = (
-        clf.model_.model.logit_scale.item(), clf.config_.initializer_range, round(1000 * clf.validation_fraction, 6)
+        clf.model_.model.logit_scale.item(), clf.config_.initializer_range, float(clf.n_iter_no_change)
     )  # fmt: skip
     assert len(set(marks)) == 1, marks
     assert set(clf.predict(TEXTS[:2])) <= set(LABELS)
@@ -67,21 +67,32 @@ def siblings(folder):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL, and children that start at once")
 def test_a_killed_save_leaves_one_whole_checkpoint(folder, clf):
     (folder / "notes.md").write_text("mine")
-    generator, marks = random.Random(0), set()
-    for _ in range(N_KILLS):
+    began = time.monotonic()
+    clf.save_pretrained(folder)
+    duration = time.monotonic() - began
+    generator, n_midway = random.Random(0), 0
+    for number in range(1, N_KILLS + 1):
+        before, first = mark_of(folder), 1000 * number
+        ready, tell = os.pipe()
         child = os.fork()
         if child == 0:
             try:
-                for mark in range(2, 100):
+                os.write(tell, b"x")
+                for mark in range(first, first + 500):
                     marked(clf, float(mark)).save_pretrained(folder)
             finally:
                 os._exit(1)
-        time.sleep(generator.uniform(0.0, 0.25))
+        os.read(ready, 1)
+        time.sleep(generator.uniform(0.0, 3 * duration))
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        marks.add(mark_of(folder))
+        os.close(ready)
+        os.close(tell)
+        n_midway += siblings(folder) != []  # at most one: the next save removes those of earlier ones
+        after = mark_of(folder)
+        assert after == before or first <= after < first + 500
         assert (folder / "notes.md").read_text() == "mine"
-    assert len(marks) > 2  # the kills came at different moments
+    assert n_midway > N_KILLS / 2, n_midway
     clf.save_pretrained(folder)
     assert siblings(folder) == []
 

@@ -473,6 +473,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
 
+    @staticmethod
+    def _label_keys(attributes: dict):
+        """What `label_names` is given for."""
+        return attributes["classes_"]
+
     def _warn_of_numbers(self, classes) -> None:
         """Numbers say nothing to a model that reads names, unless it was trained on them."""
         is_trained_already = self.pretrained is not None and self.max_epochs == 0

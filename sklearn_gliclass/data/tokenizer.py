@@ -13,12 +13,18 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ..model.isolation import process_lock
+
 LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
 
 TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the texts of `fit`
 _BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
+_VOCABULARY_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
 
 
 def load_tokenizer(folder, config=None):
@@ -47,8 +53,31 @@ def _read_once(folder, files):
     return _read_tokenizer(folder)
 
 
+def read_tokenizer(folder, **options):
+    """Read the tokenizer of a folder as it is.
+
+    Raises
+    ------
+    OSError
+        Its files are missing or damaged.
+    """
+    if not any((Path(folder) / name).is_file() for name in _VOCABULARY_FILES):
+        raise OSError(
+            f"The folder {str(folder)!r} holds no tokenizer (tokenizer.json); save the tokenizer there, or download "
+            "the checkpoint again."
+        )
+    try:
+        with process_lock():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    except Exception as error:  # the library raises bare exceptions for damaged files
+        raise OSError(
+            f"The tokenizer in {str(folder)!r} cannot be read ({type(error).__name__}: {error}); save it again, or "
+            "download the checkpoint again."
+        ) from error
+
+
 def _read_tokenizer(folder, **options):
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    tokenizer = read_tokenizer(folder, **options)
     if not tokenizer.is_fast:
         raise ValueError(
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "

@@ -1,5 +1,7 @@
 """What both estimators share: one linear fit, predictions, saving and loading."""
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -51,6 +53,10 @@ class BaseGLiClass(
     @property
     def model_(self):
         return self.fitted_.model
+
+    @model_.setter
+    def model_(self, model):  # adapted or compiled by the user
+        self.fitted_ = replace(self.fitted_, model=model)
 
     @property
     def config_(self):

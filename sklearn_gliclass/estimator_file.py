@@ -141,7 +141,8 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
     -------
     dict or None
         "estimator": name of the class; "hyperparameters" and "fitted": values by name; "missing": names of the
-        hyperparameters that predictions depend on and that must be given again. None for a checkpoint of another program.
+        hyperparameters that predictions depend on and that must be given again. None for a checkpoint of another
+        program.
 
     Raises
     ------

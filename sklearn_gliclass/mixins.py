@@ -103,8 +103,8 @@ class PersistenceMixin:
         """
         if "pretrained" in hyperparameters:
             raise TypeError(
-                f"from_pretrained({str(source)!r}, pretrained=...) names two checkpoints; the first argument is the one "
-                "that is loaded."
+                f"from_pretrained({str(source)!r}, pretrained=...) names two checkpoints; the first argument is the "
+                "one that is loaded."
             )
         folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
         return persistence.read_unchanged(folder, lambda: cls._load(folder, source, hyperparameters))

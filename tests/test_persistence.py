@@ -279,7 +279,7 @@ def test_the_packed_form_is_plain(architecture):
 
 def test_two_tokenizers_come_back_as_two():
     clf = tiny().fit(TEXTS, LABELS)
-    clf.label_tokenizer_ = copy.deepcopy(clf.tokenizer_)
+    clf.fitted_.label_tokenizer = copy.deepcopy(clf.tokenizer_)
     back = pickle.loads(pickle.dumps(clf))
     assert back.label_tokenizer_ is not back.tokenizer_
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))

@@ -14,6 +14,7 @@ from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import kept_memory
 from .model.isolation import seeded
 from .model.loading import resolve_max_length
+from .model.precision import require_device
 from .parameters import CONSTRAINTS
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
@@ -127,7 +128,8 @@ class BaseGLiClass(
         run : TrainingRun
         ewc : ElasticWeightConsolidation or None
         """
-        with seeded(seed), kept_memory():
+        device = str(self.model_.device) if goes_on else require_device(self.device)
+        with seeded(seed, device), kept_memory():
             if goes_on:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 fitted = self.fitted_.with_label_names(samples.label_names, length)

@@ -458,7 +458,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         problem_type = self.config_.problem_type if goes_on else self.problem_type
         fitted_classes = getattr(self, "classes_", None) if more else None
         known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
-        targets = read_class_targets(y, problem_type, self.ignore_index, known)
+        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=goes_on)
         if fitted_classes is not None:
             targets = targets.reorder(fitted_classes)
         elif known is not None:

@@ -16,7 +16,7 @@ from .estimator_file import ESTIMATOR_FILE, check_given_again, read_estimator, w
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.folders import read_unchanged, replace_folder
-from .model.precision import find_device
+from .model.precision import require_device
 from .model.weights import named_weights, read_json, read_weights, unwrap
 from .warn import warn
 
@@ -189,14 +189,11 @@ def unpack_fitted(state: dict, device: str) -> FittedModel:
 
 
 def _available_device(device: str) -> str:
-    found = find_device(device)
     try:
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        warn(f"device={device!r} is not available here ({reason}): the model is on the CPU. set_params(device='auto').")
+        return require_device(device)
+    except ValueError as error:
+        warn(f"{error} The model is on the CPU.")
         return "cpu"
-    return found
 
 
 def _pack_model(model) -> dict:

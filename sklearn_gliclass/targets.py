@@ -91,7 +91,7 @@ class ClassTargets:
         return self
 
 
-def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) -> ClassTargets:
+def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is_fitted: bool = False) -> ClassTargets:
     """Read the y of a classifier.
 
     Parameters
@@ -106,6 +106,8 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) ->
     classes : ndarray of shape (n_classes,), optional
         Classes of an earlier fit, or of `partial_fit`, in any order, which is kept: y must hold no others. Columns
         with names are found by name, others are taken in this order.
+    is_fitted : bool, default=False
+        `problem_type` is that of a fitted model, which is trained on.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) ->
     names = column_names(y)
     table = _two_dimensional(y)
     targets = _single_label(y) if table is None else _label_table(table, names, ignore_index)
-    targets = _fit_problem(targets, problem_type)
+    targets = _fit_problem(targets, problem_type, is_fitted)
     if classes is not None:
         targets = _with_known_classes(targets, classes, is_named=names is not None)
     return targets.check_classes()
@@ -132,7 +134,7 @@ _EXPECTED = {
 }
 
 
-def _fit_problem(targets: ClassTargets, problem_type) -> ClassTargets:
+def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassTargets:
     """The targets as `problem_type` says, where they leave a choice."""
     if problem_type is None or PROBLEM_TYPES[targets.kind] == problem_type:
         return targets
@@ -140,6 +142,12 @@ def _fit_problem(targets: ClassTargets, problem_type) -> ClassTargets:
         return ClassTargets(MULTI, targets.classes, targets.array)
     if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
         return ClassTargets(SOFT, targets.classes, targets.array)
+    if is_fitted:
+        kind = MULTI if problem_type == PROBLEM_TYPES[MULTI] else SINGLE
+        raise ValueError(
+            f"The fitted model is for {kind} y, and this y is {targets.kind}: training can't go on. Give a {kind} y, or "
+            "set warm_start=False and call fit, which starts anew."
+        )
     raise ValueError(
         f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
         + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")

@@ -188,7 +188,7 @@ CASES = {
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
-    "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "single-label"),
+    "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),
     "warm start: another option": (classifier, fit(X, FOOD, warm_start=True, use_lstm=True), "use_lstm=True"),
     "warm start: divergence": (
         classifier, fit(X, FOOD, warm_start=True, lr=1e30, others_lr=1e30, max_grad_norm=None), "[Dd]iverged"),

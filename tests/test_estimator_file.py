@@ -125,7 +125,9 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "hyperparameters", [{"random_state": np.random.RandomState(0)}, {"callbacks": [object()]}], ids=str
+    "hyperparameters",
+    [{"random_state": np.random.RandomState(0)}, {"callbacks": [object()]}],
+    ids=lambda parameters: next(iter(parameters)),
 )
 def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(**hyperparameters)

@@ -145,8 +145,8 @@ def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassT
     if is_fitted:
         kind = MULTI if problem_type == PROBLEM_TYPES[MULTI] else SINGLE
         raise ValueError(
-            f"The fitted model is for {kind} y, and this y is {targets.kind}: training can't go on. Give a {kind} y, or "
-            "set warm_start=False and call fit, which starts anew."
+            f"The fitted model is for {kind} y, and this y is {targets.kind}: training can't go on. Give a {kind} y, "
+            "or set warm_start=False and call fit, which starts anew."
         )
     raise ValueError(
         f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "

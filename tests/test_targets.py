@@ -233,9 +233,9 @@ def test_y_of_another_length_than_x_raises(estimator):
     ("first", "then", "message"),
     [
         (["a", "b"] * 3, ["c", "a"] * 3, r"not among the classes \['a', 'b'\]: \['c'\]"),
-        (["a", "b"] * 3, INDICATOR, "does not fit y, which is multi-label"),
+        (["a", "b"] * 3, INDICATOR, "single-label y, and this y is multi-label"),
         (INDICATOR, INDICATOR[:, :2], r"y has 2 columns, but the known classes are \[0, 1, 2\]; give one column for"),
-        (INDICATOR, ["a", "b"] * 3, "does not fit y, which is single-label"),
+        (INDICATOR, ["a", "b"] * 3, "multi-label y, and this y is single-label"),
     ],
 )
 def test_partial_fit_on_another_kind_of_y_raises(first, then, message):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from .cache.engine import StateEngine
+from .cache.labels import LabelCache
 from .cache.store import find_location
 from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
@@ -38,6 +39,8 @@ class FittedModel:
         What the model reads for each label; None for a checkpoint whose labels are not known yet.
     max_length : int
         Most tokens of a sequence.
+    label_cache : LabelCache
+        Hidden states of the labels, kept between predictions.
     """
 
     model: GLiClassModel
@@ -45,6 +48,7 @@ class FittedModel:
     label_tokenizer: object | None
     label_names: list[str] | None
     max_length: int
+    label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -101,11 +105,14 @@ class FittedModel:
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
-        return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
+        return kind(
+            self.model, self.layout(), max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
+        )
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """The same model and tokenizers with other labels, and optionally another length."""
         other = copy.copy(self)  # shares the prepared tokenizers
+        other.label_cache = LabelCache()
         other.label_names = list(label_names)
         other.max_length = self.max_length if max_length is None else max_length
         return other

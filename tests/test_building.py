@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_classifier import LABELS, TEXTS, tiny
+from test_classifier import TEXTS, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel, PreTrainedTokenizerFast
 

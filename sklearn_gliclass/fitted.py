@@ -49,6 +49,7 @@ class FittedModel:
     label_names: list[str] | None
     max_length: int
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
+    _kept_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -67,11 +68,21 @@ class FittedModel:
         Parameters
         ----------
         label_names : sequence of str, optional
-            Label texts. Default: those of the fitted model.
+            Label texts. Default: those of the fitted model, whose layout is kept for further calls.
         """
+        if label_names is not None:
+            return self._build_layout(label_names)
+        made_of = (self.config, tuple(self.label_names), self.max_length)
+        known, layout = self._kept_layout
+        if known is None or known[0] is not made_of[0] or known[1:] != made_of[1:]:
+            layout = self._build_layout(self.label_names)
+            self._kept_layout = (made_of, layout)
+        return layout
+
+    def _build_layout(self, label_names: Sequence[str]) -> Layout:
         pieces, label_pieces = self._pieces
-        names = self.label_names if label_names is None else label_names
-        return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
+        layout = LAYOUTS[self.config.architecture_type]
+        return layout(self.config, pieces, label_names, self.max_length, label_pieces)
 
     def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
         """Return the largest number of labels in a prompt, None for all of them.

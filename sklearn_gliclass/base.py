@@ -1,5 +1,7 @@
 """What both estimators share: one linear fit, predictions, saving and loading."""
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -7,11 +9,12 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 
 from .building import build, check_goes_on, construction_parameters
 from .fitted import FittedModel, engine_options
-from .inputs import learn_texts
+from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import kept_memory
 from .model.isolation import seeded
 from .model.loading import resolve_max_length
+from .model.precision import require_device
 from .parameters import CONSTRAINTS
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
@@ -51,6 +54,10 @@ class BaseGLiClass(
     @property
     def model_(self):
         return self.fitted_.model
+
+    @model_.setter
+    def model_(self, model):  # adapted or compiled by the user
+        self.fitted_ = replace(self.fitted_, model=model)
 
     @property
     def config_(self):
@@ -121,7 +128,8 @@ class BaseGLiClass(
         run : TrainingRun
         ewc : ElasticWeightConsolidation or None
         """
-        with seeded(seed), kept_memory():
+        device = str(self.model_.device) if goes_on else require_device(self.device)
+        with seeded(seed, device), kept_memory():
             if goes_on:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 fitted = self.fitted_.with_label_names(samples.label_names, length)
@@ -176,7 +184,7 @@ class BaseGLiClass(
     def _run(self, X, compute) -> np.ndarray:
         """What `compute` gives for the engine and the texts of X."""
         check_is_fitted(self)
-        texts = self._text_reader.read(X, self, self.text_template)
+        texts = read_texts(X, self)
         engine = self.fitted_.engine(**engine_options(self))
         values = compute(engine, texts)
         warn_of_truncation(engine.n_cut, len(texts), self.max_length_)

@@ -13,7 +13,7 @@ from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import load_encoder, new_encoder, resolve_max_length
 from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
-from .model.precision import find_device, weight_dtype
+from .model.precision import require_device, weight_dtype
 from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
 from .persistence import load_model, load_tokenizers
 
@@ -49,7 +49,7 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
     else:
         model, tokenizer, label_tokenizer = _from_encoder(estimator, texts, label_names, problem_type, zero_shot)
     max_length = resolve_max_length(estimator.max_length, model.config.encoder_config, tokenizer)
-    model = model.to(find_device(estimator.device), weight_dtype(estimator.dtype)).eval()
+    model = model.to(require_device(estimator.device), weight_dtype(estimator.dtype)).eval()
     return FittedModel(model, tokenizer, label_tokenizer, label_names, max_length)
 
 

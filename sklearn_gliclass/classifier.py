@@ -11,7 +11,7 @@ from .building import build
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import warn_of_unknown_labels
-from .inputs import TextReader
+from .inputs import UNSEEN
 from .model.isolation import seeded
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
@@ -23,6 +23,7 @@ from .targets import (
     class_sample_weight,
     decision_values,
     integer_classes_warning,
+    known_classes,
     label_texts,
     logits_to_log_probabilities,
     logits_to_probabilities,
@@ -225,9 +226,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
         **CLASSIFICATION_CONSTRAINTS,
-        "class_weight": [StrOptions({"balanced"}), dict, None],
+        "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
-        "threshold": [Interval(Real, 0, 1, closed="both"), "array-like"],
+        "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
         "rl": [RLTrainerConfig, None],
         "reward_components": [dict, list, tuple, None],
         "value_model": [HasMethods("predict"), callable, None],
@@ -426,6 +427,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             hyperparameters that exclude each other.
         """
         if X is None:
+            if sample_weight is not None:
+                raise ValueError("fit(None, labels) trains on no samples: leave sample_weight=None.")
             return self._fit_zero_shot(y)
         return self._fit(X, y, sample_weight)
 
@@ -452,11 +455,16 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def _read(self, X, y, sample_weight, *, goes_on, epochs, classes):
         self._check_rl()
-        more = epochs is not None
-        texts, weight, rows, reader = self._read_rows(X, y, sample_weight, goes_on and more)
+        more = goes_on and epochs is not None
+        texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
         problem_type = self.config_.problem_type if goes_on else self.problem_type
-        known = self.classes_ if goes_on and more and classes is None else classes
-        targets = read_class_targets(y, problem_type, self.ignore_index, known)
+        fitted_classes = getattr(self, "classes_", None) if more else None
+        known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
+        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=goes_on)
+        if fitted_classes is not None:
+            targets = targets.reorder(fitted_classes)
+        elif known is not None:
+            targets = targets.sort_classes()
         if len(rows) < len(texts):
             targets = targets.take(rows, keep_classes=known is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
@@ -467,10 +475,15 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
 
+    @staticmethod
+    def _label_keys(attributes: dict):
+        """What `label_names` is given for."""
+        return attributes["classes_"]
+
     def _warn_of_numbers(self, classes) -> None:
         """Numbers say nothing to a model that reads names, unless it was trained on them."""
         is_trained_already = self.pretrained is not None and self.max_epochs == 0
-        message = integer_classes_warning(classes) if self.label_names is None and not is_trained_already else None
+        message = None if is_trained_already else integer_classes_warning(classes, self.label_names)
         if message is not None:
             warn(message, LabelNamesWarning)
 
@@ -538,7 +551,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             fitted = build(self, names, problem_type, zero_shot=True)
         warn_of_unknown_labels(fitted.layout())
         self._warn_of_numbers(classes)
-        self._commit(fitted, {"classes_": classes, "_text_reader": TextReader.unseen()})
+        self._commit(fitted, {"classes_": classes, "_text_reader": UNSEEN})
         return self
 
     def _check_knows_labels(self):

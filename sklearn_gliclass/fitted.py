@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from .cache.engine import StateEngine
+from .cache.labels import LabelCache
 from .cache.store import find_location
 from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
@@ -38,6 +39,8 @@ class FittedModel:
         What the model reads for each label; None for a checkpoint whose labels are not known yet.
     max_length : int
         Most tokens of a sequence.
+    label_cache : LabelCache
+        Hidden states of the labels, kept between predictions.
     """
 
     model: GLiClassModel
@@ -45,6 +48,8 @@ class FittedModel:
     label_tokenizer: object | None
     label_names: list[str] | None
     max_length: int
+    label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
+    _kept_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -63,11 +68,33 @@ class FittedModel:
         Parameters
         ----------
         label_names : sequence of str, optional
-            Label texts. Default: those of the fitted model.
+            Label texts. Default: those of the fitted model, whose layout is kept for further calls.
         """
+        if label_names is not None:
+            return self._build_layout(label_names)
+        made_of = (self.config, tuple(self.label_names), self.max_length)
+        known, layout = self._kept_layout
+        if known is None or known[0] is not made_of[0] or known[1:] != made_of[1:]:
+            layout = self._build_layout(self.label_names)
+            self._kept_layout = (made_of, layout)
+        return layout
+
+    def _build_layout(self, label_names: Sequence[str]) -> Layout:
         pieces, label_pieces = self._pieces
-        names = self.label_names if label_names is None else label_names
-        return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
+        layout = LAYOUTS[self.config.architecture_type]
+        return layout(self.config, pieces, label_names, self.max_length, label_pieces)
+
+    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
+        """Return the largest number of labels in a prompt, None for all of them.
+
+        Parameters
+        ----------
+        max_num_classes : int, optional
+            Hyperparameter of the estimators. Default: the model's own. Regression reads all of its outputs at once.
+        """
+        if self.config.problem_type == "regression":
+            return None
+        return self.config.max_num_classes if max_num_classes is None else max_num_classes
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
@@ -89,17 +116,14 @@ class FittedModel:
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
-        return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
-
-    def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
-        """Resolve `max_num_classes`: the model's own where it is None; regression reads all of its outputs at once."""
-        if self.config.problem_type == "regression":
-            return None
-        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+        return kind(
+            self.model, self.layout(), max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
+        )
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """The same model and tokenizers with other labels, and optionally another length."""
         other = copy.copy(self)  # shares the prepared tokenizers
+        other.label_cache = LabelCache()
         other.label_names = list(label_names)
         other.max_length = self.max_length if max_length is None else max_length
         return other

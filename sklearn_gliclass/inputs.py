@@ -3,81 +3,194 @@
 One dimension of `str` is texts; two dimensions are a table, whose rows become ``"column: value"`` pieces.
 """
 
-import math
+import functools
 import numbers
-import re
-import string
-from collections.abc import Callable, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
-_MISSING_ROWS_SHOWN = 5
-_CELL_TYPES = (str, numbers.Number, np.datetime64, np.timedelta64)
-_LARGEST_WHOLE = 1e15  # whole numbers up to here are written without an exponent
+from .cells import cell_text
+from .containers import as_container, check_encodable, is_missing, missing_rows, show_rows, to_values
+from .text_templates import fill_template
+
+_EXPECTED = "a sequence of texts or a table"
 
 
-def read_texts(estimator, X, *, reset: bool, text_template: str | Callable | None = None) -> list[str]:
-    """Turn the X of an estimator into texts.
+@dataclass(frozen=True)
+class TextReader:
+    """How the rows of X become texts, decided in `fit`.
+
+    Attributes
+    ----------
+    n_columns : int or None
+        Number of columns. None: X was texts, or there was no X (zero-shot).
+    columns : tuple of str or None
+        Names of the columns; only where all are strings.
+    is_plain : bool
+        X was a table of one column that held texts alone: each row reads as that text, not as "column: text".
+    had_texts : bool
+        X was texts. If False and `n_columns` is None, `fit` has seen no X.
+
+    Examples
+    --------
+    >>> texts, reader = learn_texts([["a late goal", 1], ["a new law", 2]], BaseEstimator())
+    >>> reader.read([["the match", None]], BaseEstimator())
+    ['x0: the match']
+    """
+
+    n_columns: int | None
+    columns: tuple[str, ...] | None
+    is_plain: bool
+    had_texts: bool
+
+    def __post_init__(self):
+        if self.columns is not None:  # a list, where the reader was stored as JSON
+            object.__setattr__(self, "columns", tuple(self.columns))
+
+    @property
+    def fitted_attributes(self) -> dict:
+        """`n_features_in_` and `feature_names_in_` as scikit-learn has them; nothing for texts."""
+        if self.n_columns is None:
+            return {}
+        names = {} if self.columns is None else {"feature_names_in_": np.array(self.columns, dtype=object)}
+        return {"n_features_in_": self.n_columns, **names}
+
+    @property
+    def has_seen_data(self) -> bool:
+        """Whether `fit` has seen any X."""
+        return self.had_texts or self.n_columns is not None
+
+    def read(self, X, estimator, text_template: str | Callable | None = None) -> list[str]:
+        """Turn the X of a prediction, or of further training, into texts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts, or a table with the columns of `fit`.
+        estimator : BaseEstimator
+            Its class is named in messages; it is not changed.
+        text_template : str or callable, optional
+            See :func:`learn_texts`.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        ValueError, TypeError
+            X is not what `fit` has seen, with scikit-learn's wording where it has one.
+        """
+        name = type(estimator).__name__
+        X = _as_texts_or_table(X, self.columns)
+        if not _is_table(X):
+            values = _one_dimension(X, name)
+            self._check_one_dimension(name)
+            return _read_texts(values, text_template)
+        is_known = self.n_columns is not None
+        holder = _holder(name, self.fitted_attributes)
+        names, cells = _read_table(X, holder, reset=not is_known)
+        if is_known:  # as in `fit`, also where X has other names or none, of which scikit-learn warns
+            names = _numbered(self.n_columns) if self.columns is None else list(self.columns)
+        elif self.had_texts and len(cells) != 1:
+            raise ValueError(
+                f"X is a table with {len(cells)} columns, but {name} was fitted on texts; pass the column that holds "
+                "the texts."
+            )
+        decided = self.had_texts or is_known
+        return _table_texts(names, cells, text_template, (self.is_plain or self.had_texts) if decided else None)
+
+    def _check_one_dimension(self, name: str) -> None:
+        if self.n_columns not in (None, 1):
+            raise ValueError(
+                f"X is 1-D, but {name} was fitted on a table with {self.n_columns} columns; pass a table with the same "
+                "columns."
+            )
+        if self.n_columns == 1 and not self.is_plain:
+            raise ValueError(
+                f"X is 1-D, but {name} was fitted on a table whose column does not hold texts alone; pass a table with "
+                "this column."
+            )
+
+
+UNSEEN = TextReader(None, None, False, False)
+"""What a zero-shot fit has learnt of X: nothing."""
+
+
+def learn_texts(X, estimator, text_template: str | Callable | None = None) -> tuple[list[str], TextReader]:
+    """Turn the X of `fit` into texts, and decide how later ones are read.
 
     Parameters
     ----------
+    X : array-like of shape (n_samples,) or (n_samples, n_features)
+        Texts (list, tuple, ndarray, Series), or a table (lists of rows or of dicts, ndarray, DataFrame).
     estimator : BaseEstimator
-        Its `n_features_in_` and `feature_names_in_` are set (`reset`) or checked for tables.
-    X : array-like
-        Texts (list, tuple, ndarray, Series), or a table (lists of rows, ndarray, DataFrame of pandas or polars).
-    reset : bool
-        True in `fit`.
+        Its class is named in messages; it is not changed.
     text_template : str or callable, optional
         How a row of a table becomes a text: a format string with column names, or a function of a dict.
 
     Returns
     -------
-    list of str
+    texts : list of str
+    reader : TextReader
 
     Raises
     ------
     ValueError, TypeError
         With scikit-learn's wording where it has one.
     """
-    X = _as_container(X)
-    if _is_table(X):
-        return _table_texts(estimator, X, reset, text_template)
-    values = _one_dimension(estimator, X)
-    if text_template is not None:
-        raise ValueError(
-            "text_template says how a table's row becomes a text, and X is no table but texts; leave "
-            "text_template=None, or pass a DataFrame."
-        )
-    _note_texts(estimator, reset)
-    return _check_texts(values)
+    name = type(estimator).__name__
+    X = _as_texts_or_table(X, None)
+    if not _is_table(X):
+        return _read_texts(_one_dimension(X, name), text_template), TextReader(None, None, False, True)
+    holder = _holder(name, {})
+    names, cells = _read_table(X, holder, reset=True)
+    columns = getattr(holder, "feature_names_in_", None)
+    is_plain = len(cells) == 1 and all(isinstance(value, str) or is_missing(value) for value in cells[0])
+    reader = TextReader(len(cells), None if columns is None else tuple(columns), is_plain, False)
+    return _table_texts(names, cells, text_template, is_plain), reader
 
 
-def _as_container(X):
-    """X as a DataFrame, Series, ndarray, sparse matrix, list or tuple; anything else raises or becomes one."""
-    if isinstance(X, (str, bytes)):
+def read_texts(X, estimator) -> list[str]:
+    """Return the texts that a fitted estimator reads in X."""
+    return estimator._text_reader.read(X, estimator, estimator.text_template)
+
+
+# -- containers --------------------------------------------------------------------------------------------------
+
+
+def _as_texts_or_table(X, columns):
+    """X in a container that this module reads; `columns`: the names that `fit` has seen."""
+    if isinstance(X, (str, bytes, bytearray, memoryview)):
         raise ValueError(
-            "Iterable over raw text documents expected, string object received; put the text in a list: [text]."
+            f"Iterable over raw text documents expected, {'string' if isinstance(X, str) else type(X).__name__} object "
+            "received; put the text in a list: [text]."
         )
-    if hasattr(X, "toarray"):  # sparse: scikit-learn's checks refuse it
-        return X
-    if isinstance(X, (Mapping, Set)):
-        raise TypeError(
-            f"X must be a sequence of texts or a table, got {type(X).__name__}; pass a list of texts or "
-            "pandas.DataFrame(X)."
-        )
-    if hasattr(X, "collect"):
-        raise TypeError(f"X must be in memory, got {type(X).__name__}; pass X.collect().")
-    if hasattr(X, "columns") or hasattr(X, "to_list"):
-        return X
-    if hasattr(X, "__array__"):
-        return np.asarray(X)
-    if not hasattr(X, "__len__"):
-        advice = "; pass list(X)." if hasattr(X, "__iter__") else "."
-        raise TypeError(f"X must be a sequence of texts or a table, got {type(X).__name__}{advice}")
+    X = as_container(X, "X", _EXPECTED)
+    if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], Mapping):
+        return _frame_of_records(X, columns)
     return X
+
+
+def _frame_of_records(records, columns) -> pd.DataFrame:
+    """Dicts with the same keys as rows of a table. Dtype object keeps the kind of each cell."""
+    keys = list(records[0])
+    for row, record in enumerate(records):
+        if not isinstance(record, Mapping) or list(record) != keys:
+            found = list(record) if isinstance(record, Mapping) else type(record).__name__
+            raise ValueError(
+                f"X is a list of dicts, whose keys must be the same in the same order: row 0 has {keys}, row {row} "
+                f"{found}. Give a missing cell as None, or pass pandas.DataFrame(X)."
+            )
+    frame = pd.DataFrame([list(record.values()) for record in records], columns=keys, dtype=object)
+    # The order of keys means nothing: columns that `fit` knows are found by name.
+    return frame[list(columns)] if columns is not None and set(columns) == set(keys) else frame
 
 
 def _is_table(X) -> bool:
@@ -86,54 +199,51 @@ def _is_table(X) -> bool:
     if hasattr(X, "ndim"):
         return X.ndim != 1
     # A list: of rows, unless of texts.
-    return len(X) > 0 and isinstance(next(iter(X)), (list, tuple, np.ndarray))
+    return len(X) > 0 and isinstance(X[0], (list, tuple, np.ndarray))
 
 
-def _one_dimension(estimator, X) -> list:
+@functools.lru_cache(maxsize=8)
+def _holder_class(name: str) -> type:
+    return type(name, (BaseEstimator,), {})
+
+
+def _holder(name: str, attributes: dict) -> BaseEstimator:
+    """An estimator of that name for scikit-learn's checks, which set attributes."""
+    holder = _holder_class(name)()
+    vars(holder).update(attributes)
+    return holder
+
+
+# -- one dimension -----------------------------------------------------------------------------------------------
+
+
+def _one_dimension(X, estimator_name: str) -> list:
     """The values of 1-D input; numbers are scikit-learn's own error."""
-    values = X.to_list() if hasattr(X, "to_list") else X.tolist() if isinstance(X, np.ndarray) else list(X)
+    values = to_values(X)
     if len(values) == 0:
         raise ValueError(
-            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {type(estimator).__name__}."
+            f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {estimator_name}."
         )
     if all(isinstance(value, numbers.Number) for value in values):
         check_array(np.asarray(values))  # raises: "Expected 2D array, got 1D array instead ... Reshape your data"
     return values
 
 
-def _note_texts(estimator, reset: bool) -> None:
-    """Remember in `fit` that X was texts; later raise where it was a table of several columns."""
-    if reset:
-        for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit on a table
-            if hasattr(estimator, name):
-                delattr(estimator, name)
-        estimator._fitted_on_texts = True
-    elif getattr(estimator, "n_features_in_", 1) != 1:
+def _read_texts(values: list, text_template) -> list[str]:
+    if text_template is not None:
         raise ValueError(
-            f"X is 1-D, but {type(estimator).__name__} was fitted on a table with {estimator.n_features_in_} columns; "
-            "pass a table with the same columns."
+            "text_template says how a table's row becomes a text, and X is no table but texts; leave "
+            "text_template=None, or pass a DataFrame."
         )
-
-
-def _note_table(estimator, n_columns: int, reset: bool) -> None:
-    """The same for a table."""
-    if reset:
-        estimator._fitted_on_texts = False
-    elif getattr(estimator, "_fitted_on_texts", False) and n_columns != 1:
-        raise ValueError(
-            f"X is a table with {n_columns} columns, but {type(estimator).__name__} was fitted on texts; pass the "
-            "column that holds the texts."
-        )
+    return _check_texts(values)
 
 
 def _check_texts(values: list) -> list[str]:
-    missing = [row for row, value in enumerate(values) if is_missing(value)]
+    missing = missing_rows(values)
     if missing:
-        shown = ", ".join(map(str, missing[:_MISSING_ROWS_SHOWN]))
-        more = ", ..." if len(missing) > _MISSING_ROWS_SHOWN else ""
         raise ValueError(
-            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {shown}{more}; drop these rows or replace "
-            'them, for example with the empty text "".'
+            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {show_rows(missing)}; drop these rows or "
+            'replace them, for example with the empty text "".'
         )
     for row, value in enumerate(values):
         if not isinstance(value, str):
@@ -141,47 +251,63 @@ def _check_texts(values: list) -> list[str]:
                 f"X must hold texts (str), got {type(value).__name__} at row {row}; turn it into a str. A table must "
                 "be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
             )
-    return [str(value) for value in values]  # numpy's str subclasses become plain
+    texts = [str(value) for value in values]  # numpy's str subclasses become plain
+    check_encodable(texts, "X")
+    return texts
 
 
-def is_missing(value) -> bool:
-    """None, NaN, NaT, pandas' NA."""
-    if value is None:
-        return True
-    if isinstance(value, str):
-        return False
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, (numbers.Number, np.datetime64, np.timedelta64)) and bool(value != value)
+# -- tables ------------------------------------------------------------------------------------------------------
 
 
-def _table_texts(estimator, X, reset, text_template) -> list[str]:
-    names, columns = _frame_columns(estimator, X, reset) if hasattr(X, "columns") else _rows(estimator, X, reset)
-    _note_table(estimator, len(columns), reset)
+def _read_table(X, holder, reset: bool) -> tuple[list[str], list[list]]:
+    """Names and cells of the columns; `holder` takes or checks what scikit-learn knows of them."""
+    return _frame_columns(X, holder, reset) if hasattr(X, "columns") else _array_columns(X, holder, reset)
+
+
+def _table_texts(names, cells, text_template, is_plain: bool | None) -> list[str]:
+    """Texts of the rows; `is_plain` is None where no `fit` has decided it: then each cell does, by itself."""
+    rows = list(zip(*cells, strict=True))
     if text_template is not None:
-        return _templated(columns, names, text_template)
-    if len(columns) == 1 and all(isinstance(value, str) or is_missing(value) for value in columns[0]):
-        return _check_texts(columns[0])
-    return [
-        " ".join(f"{name}: {_cell(value)}" for name, value in zip(names, row, strict=True) if not is_missing(value))
-        for row in zip(*columns, strict=True)
-    ]
+        texts = fill_template(text_template, names, rows)
+    elif len(cells) == 1 and is_plain:
+        return _check_texts(cells[0])
+    elif len(cells) == 1 and is_plain is None:
+        texts = _check_texts([_own_text(value, row, names[0]) for row, value in enumerate(cells[0])])
+    else:
+        texts = [_row_text(values, row, names) for row, values in enumerate(rows)]
+    check_encodable(texts, "X")
+    return texts
 
 
-def _frame_columns(estimator, frame, reset) -> tuple[list[str], list[list]]:
+def _own_text(value, row: int, name: str):
+    """The text of the only cell of a row; a missing one stays, for the check."""
+    return value if isinstance(value, str) or is_missing(value) else _row_text((value,), row, [name])
+
+
+def _row_text(values, row: int, names) -> str:
+    pieces = zip(names, values, strict=True)
+    return " ".join(f"{name}: {cell_text(value, row, name)}" for name, value in pieces if not is_missing(value))
+
+
+def _frame_columns(frame, holder, reset: bool) -> tuple[list[str], list[list]]:
     """Names and cells of a DataFrame; its cells are read as they are, whatever their kind."""
     # The header alone, as pandas' own: scikit-learn's reading of polars' changes from version to version.
-    validate_data(estimator, pd.DataFrame(columns=list(frame.columns)), reset=reset, skip_check_array=True)
+    header = list(frame.columns)
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise ValueError(f"X has more than one column named {repeated}; rename or drop them.")
+    validate_data(holder, pd.DataFrame(columns=header), reset=reset, skip_check_array=True)
     for axis, what in enumerate(("sample(s)", "feature(s)")):
         if frame.shape[axis] == 0:
             raise ValueError(
                 f"Found array with 0 {what} (shape={tuple(frame.shape)}) while a minimum of 1 is required by "
-                f"{type(estimator).__name__}."
+                f"{type(holder).__name__}."
             )
-    by_position = hasattr(frame, "iloc")  # names may stand twice in pandas
-    columns = [frame.iloc[:, i] if by_position else frame[name] for i, name in enumerate(frame.columns)]
-    named = all(isinstance(name, str) for name in frame.columns)
-    return list(frame.columns) if named else _numbered(len(columns)), [column.to_list() for column in columns]
+    columns = [frame[name] for name in header]
+    if not all(hasattr(column, "to_list") for column in columns):
+        raise TypeError(f"X must be {_EXPECTED}, got {type(frame).__name__}; turn it into a pandas.DataFrame.")
+    named = all(isinstance(name, str) for name in header)
+    return header if named else _numbered(len(columns)), [column.to_list() for column in columns]
 
 
 def _numbered(n_columns: int) -> list[str]:
@@ -189,128 +315,35 @@ def _numbered(n_columns: int) -> list[str]:
     return [f"x{i}" for i in range(n_columns)]
 
 
-def _rows(estimator, X, reset) -> tuple[list[str], list[list]]:
+def _array_columns(X, holder, reset: bool) -> tuple[list[str], list[list]]:
     """Names x0, x1, ... and cells of an array or a list of rows, after scikit-learn's checks.
 
     Numbers must be finite; in a mixed table a missing cell is left out of its text.
     """
-    if isinstance(X, (list, tuple)):
-        X = _array_of_rows(X)
+    cells, X = (_rows_as_objects(X), _rows_as_array(X)) if isinstance(X, (list, tuple)) else (None, X)
     finite = getattr(getattr(X, "dtype", None), "kind", None) != "O"
-    X = validate_data(estimator, X, reset=reset, dtype=None, accept_sparse=False, ensure_all_finite=finite)
-    return _numbered(X.shape[1]), [list(column) for column in X.T]
+    X = validate_data(holder, X, reset=reset, dtype=None, accept_sparse=False, ensure_all_finite=finite)
+    return _numbered(X.shape[1]), [to_values(column) for column in (X if cells is None else cells).T]
 
 
-def _array_of_rows(rows) -> np.ndarray:
-    """Rows as an array that keeps the kinds of the cells: numpy would write numbers among strings as strings."""
-    lengths = sorted({len(row) if isinstance(row, (list, tuple, np.ndarray)) else 0 for row in rows})
+def _rows_as_objects(rows) -> np.ndarray:
+    """Rows as an array that keeps the kind of each cell: numpy would write numbers among strings as strings."""
+    for row, values in enumerate(rows):
+        if not isinstance(values, (list, tuple, np.ndarray)):
+            raise ValueError(
+                f"X is a list of rows, each of which must be a list, got {type(values).__name__} at row {row}."
+            )
+    lengths = sorted({len(values) for values in rows})
     if len(lengths) > 1:
         raise ValueError(f"The rows of X have different lengths, {lengths}; a table's rows must be equally long.")
+    cells = np.empty((len(rows), lengths[0]), dtype=object)
+    for row, values in enumerate(rows):
+        for column, value in enumerate(to_values(values)):  # one by one: NumPy would look into a list in a cell
+            cells[row, column] = value
+    return cells
+
+
+def _rows_as_array(rows) -> np.ndarray:
+    """The same for scikit-learn's checks: numbers as numbers."""
     only_numbers = all(isinstance(value, numbers.Number) for row in rows for value in row)
-    return np.asarray(rows, dtype=None if only_numbers else object)
-
-
-def _cell(value) -> str:
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    if isinstance(value, numbers.Integral):
-        return str(int(value))
-    if isinstance(value, numbers.Real):
-        value = float(value)
-        if math.isinf(value):
-            raise ValueError("Input X contains infinity; replace it by a number, or by None for a missing cell.")
-        whole = value.is_integer() and abs(value) < _LARGEST_WHOLE
-        return str(int(value)) if whole else format(value, ".6g")
-    if isinstance(value, numbers.Complex):
-        raise ValueError(f"Complex data not supported: {value!r}.")
-    if isinstance(value, _CELL_TYPES) or hasattr(value, "isoformat"):
-        return str(value)
-    raise TypeError(
-        f"A cell of a table must be a string or a number (or a date or missing), got {type(value).__name__}: "
-        f"argument must be a string or a number. Turn such columns into text first."
-    )
-
-
-class _RowFormatter(string.Formatter):
-    """Fill a template from a row: columns by name, missing cells as nothing, format specifications as in Python."""
-
-    def get_field(self, field_name, args, kwargs):
-        name = _column_of(field_name, kwargs)
-        if name == field_name or is_missing(kwargs[name]):
-            return kwargs[name], name
-        return super().get_field(field_name, args, kwargs)  # an attribute or item: "{date.year}"
-
-    def convert_field(self, value, conversion):
-        return value if is_missing(value) else super().convert_field(value, conversion)
-
-    def format_field(self, value, format_spec):
-        if is_missing(value):
-            return ""
-        return format(value, format_spec) if format_spec else _cell(value)
-
-
-def _column_of(field: str, names) -> str:
-    return field if field in names else re.split(r"[.\[]", field)[0]
-
-
-def _templated(columns, names, template) -> list[str]:
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if callable(template):
-        texts = [template(row) for row in rows]
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"text_template must return a str, got {type(text).__name__} for row {row}.")
-        return texts
-    asked = {_column_of(field, names) for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-    unknown = sorted(asked.difference(names))
-    if unknown:
-        raise ValueError(f"text_template names the column(s) {unknown}, which X lacks; X has {names}.")
-    formatter = _RowFormatter()
-    return [formatter.vformat(template, (), row) for row in rows]
-
-
-# INTERIM
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class TextReader:
-    n_columns: int | None
-    columns: tuple | None
-    is_plain: bool
-    had_texts: bool
-
-    @classmethod
-    def unseen(cls):
-        return cls(None, None, False, False)
-
-    @property
-    def has_seen_data(self):
-        return self.had_texts or self.n_columns is not None
-
-    @property
-    def fitted_attributes(self):
-        found = {} if self.n_columns is None else {"n_features_in_": self.n_columns}
-        if self.columns is not None:
-            found["feature_names_in_"] = np.array(self.columns, dtype=object)
-        return found
-
-    def _holder(self, estimator):
-        holder = type(estimator)()
-        for name, value in self.fitted_attributes.items():
-            setattr(holder, name, value)
-        if self.has_seen_data:
-            holder._fitted_on_texts = self.had_texts
-        return holder
-
-    def read(self, X, estimator, text_template=None):
-        return read_texts(self._holder(estimator), X, reset=False, text_template=text_template)
-
-
-def learn_texts(X, estimator, text_template=None):
-    holder = type(estimator)()
-    texts = read_texts(holder, X, reset=True, text_template=text_template)
-    names = getattr(holder, "feature_names_in_", None)
-    return texts, TextReader(
-        getattr(holder, "n_features_in_", None), None if names is None else tuple(names), False, holder._fitted_on_texts
-    )
+    return np.asarray(rows) if only_numbers else _rows_as_objects(rows)

@@ -8,10 +8,10 @@ from skorch.history import History
 from . import persistence
 from .building import build
 from .configuration import hyperparameters_of
-from .inputs import TextReader
+from .inputs import UNSEEN, TextReader
 from .model.isolation import seeded
 from .model.lookup import find_checkpoint
-from .parameters import MODEL_ORIGIN
+from .targets import label_texts
 from .training.run import build_net
 
 
@@ -98,17 +98,32 @@ class PersistenceMixin:
         OSError
             There is no such checkpoint.
         ValueError
-            It was saved by another kind of estimator, or a hyperparameter does not fit its weights.
+            It was saved by another kind of estimator, a hyperparameter does not fit its weights, or one that
+            predictions need could not be saved and is not given.
         """
+        if "pretrained" in hyperparameters:
+            raise TypeError(
+                f"from_pretrained({str(source)!r}, pretrained=...) names two checkpoints; the first argument is the "
+                "one that is loaded."
+            )
         folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
-        record = persistence.read_estimator(folder, cls)
-        # The weights stand for what the model was built from.
-        kept = {name: value for name, value in record.hyperparameters.items() if name not in MODEL_ORIGIN}
-        estimator = cls(**{**kept, **hyperparameters, "pretrained": str(source)})
+        return persistence.read_unchanged(folder, lambda: cls._load(folder, source, hyperparameters))
+
+    @classmethod
+    def _load(cls, folder, source, hyperparameters):
+        record = persistence.read_estimator(folder, cls) or {"hyperparameters": {}, "fitted": {}, "missing": []}
+        persistence.check_given_again(record, hyperparameters)
+        estimator = cls(**{**record["hyperparameters"], **hyperparameters, "pretrained": str(source)})
         estimator._validate_params()
+        attributes = {**record["fitted"], "_text_reader": _text_reader(record["fitted"])}
+        names = attributes.pop("label_names_", None)
+        if "label_names" in hyperparameters and names is not None:
+            names = label_texts(estimator.label_names, estimator._label_keys(attributes))
         with seeded(0):
-            fitted = build(estimator, record.label_names, persistence.problem_type(folder))
-        estimator._commit(fitted, record.fitted)
+            fitted = build(estimator, names, persistence.problem_type(folder))
+        if names is not None:
+            fitted.layout()  # raises where the labels do not fit
+        estimator._commit(fitted, attributes)
         return estimator
 
     def __getstate__(self):
@@ -132,3 +147,7 @@ class PersistenceMixin:
             self.history_ = History(state["history_"])
             self.net_ = build_net(self, self.model_, self.training_args_, seed=0)
             self.net_.history = self.history_
+
+
+def _text_reader(fitted: dict) -> TextReader:
+    return TextReader(**fitted["_text_reader"]) if "_text_reader" in fitted else UNSEEN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import tempfile
 from pathlib import Path
@@ -10,252 +9,237 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from skorch.history import History
-from transformers import AutoTokenizer
+from safetensors import SafetensorError
 
-from .data.tokenizer import load_tokenizer
+from .data.tokenizer import load_tokenizer, read_tokenizer
+from .estimator_file import ESTIMATOR_FILE, check_given_again, read_estimator, write_estimator
+from .fitted import FittedModel
 from .model import GLiClassModelConfig
-from .model.loading import quiet_transformers
-from .training import RLTrainerConfig
+from .model.folders import read_unchanged, replace_folder
+from .model.precision import require_device
+from .model.weights import named_weights, read_json, read_weights, unwrap
 from .warn import warn
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
 
-ESTIMATOR_FILE = "estimator.json"
+__all__ = [
+    "check_given_again", "load_model", "load_tokenizers", "pack_fitted", "problem_type", "read_config",
+    "read_estimator", "read_unchanged", "save_estimator", "unpack_fitted",
+]  # fmt: skip
+
 LABEL_TOKENIZER_FOLDER = "label_tokenizer"
 
-# What a fitted estimator knows beside its model; each may be missing.
-_FITTED = (
-    "classes_", "label_names_", "target_mean_", "target_scale_", "shrinkage_", "n_features_in_", "feature_names_in_",
-    "logit_offset_", "_y_kind", "_one_dimensional", "_fitted_on_texts",
-)  # fmt: skip
-# Hyperparameters that name folders of this machine.
-_OF_THE_PLACE = ("pretrained", "memory")
-_RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
+# What programs write into a checkpoint folder. A save replaces these files, and keeps all others.
+_CHECKPOINT_FILES = {
+    ESTIMATOR_FILE, LABEL_TOKENIZER_FOLDER, "config.json", "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
+    "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
+    "sentence_bert_config.json", "adapter_config.json",
+}  # fmt: skip
+_WEIGHT_FILES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+_TEXT_FILES = (".json", ".txt", ".jinja")
 
 
 # -- checkpoint folder ---------------------------------------------------------------------------------------
 
 
 def save_estimator(estimator, folder) -> None:
-    """Write model, tokenizers and ``estimator.json``; no pickle."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        estimator.model_.save_pretrained(folder)
-    estimator.tokenizer_.save_pretrained(folder)
-    if estimator.label_tokenizer_ is not None:
-        estimator.label_tokenizer_.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
-    parameters = estimator.get_params(deep=False).items()
-    hyperparameters, left_out = _json_values({name: v for name, v in parameters if name not in _OF_THE_PLACE})
-    if left_out:
-        warn(
-            f"The hyperparameter(s) {left_out} are no plain values and were not saved; give them again to "
-            "from_pretrained."
-        )
-    record = {
-        "estimator": type(estimator).__name__,
-        "hyperparameters": hyperparameters,
-        "fitted": {name: _plain(getattr(estimator, name)) for name in _FITTED if hasattr(estimator, name)},
-        "versions": _versions(),
-    }
-    (folder / ESTIMATOR_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    """Write model, tokenizers and ``estimator.json``; no pickle.
+
+    The files are written to a temporary folder, which then takes the place of `folder` in one step: whatever happens,
+    there is the old checkpoint or the new one. Other files in the folder are kept.
+
+    Parameters
+    ----------
+    estimator : BaseGLiClass
+        A fitted estimator.
+    folder : str or Path
+        ``~`` is expanded.
+
+    Raises
+    ------
+    ValueError
+        The estimator holds something that could not be loaded again.
+    OSError
+        The folder cannot be written.
+    """
+    target = Path(folder).expanduser().resolve()
+    with replace_folder(target, _is_checkpoint_file) as temporary:
+        try:
+            _write_checkpoint(estimator, temporary)
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(f"The weights cannot be written to {str(target)!r}: {error}") from error
 
 
-def read_estimator(folder: Path) -> dict | None:
-    """The content of ``estimator.json``; None for a checkpoint of another program."""
-    path = folder / ESTIMATOR_FILE
-    if not path.is_file():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    for part in ("hyperparameters", "fitted"):
-        record[part] = {name: _from_plain(value) for name, value in record[part].items()}
-    return record
+def _is_checkpoint_file(name: str) -> bool:
+    return name in _CHECKPOINT_FILES or name.endswith(_WEIGHT_FILES)
+
+
+def _write_checkpoint(estimator, folder: Path) -> None:
+    fitted = estimator.fitted_
+    write_estimator(estimator, folder)  # first: it finds what cannot be stored
+    unwrap(fitted.model).save_pretrained(folder)
+    fitted.tokenizer.save_pretrained(folder)
+    if fitted.label_tokenizer is not None:
+        fitted.label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
+
+
+def read_config(folder: Path) -> GLiClassModelConfig:
+    """Read the configuration of a checkpoint folder.
+
+    Raises
+    ------
+    OSError
+        ``config.json`` is damaged.
+    ValueError
+        It is not the configuration of a GLiClass model.
+    """
+    fields = read_json(Path(folder) / "config.json")
+    if not isinstance(fields.get("model_type"), str):
+        raise ValueError(f"{str(folder)!r} is no GLiClass checkpoint: its config.json names no model_type.")
+    return GLiClassModelConfig.from_dict(fields)
 
 
 def problem_type(folder: Path) -> str | None:
     """What kind of y the checkpoint was trained on."""
-    return GLiClassModelConfig.from_pretrained(folder).problem_type
+    return read_config(folder).problem_type
 
 
 def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiClassModel:
-    """The model of a checkpoint folder."""
+    """Load the model of a checkpoint folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    config : GLiClassModelConfig, optional
+        In place of the folder's own.
+
+    Raises
+    ------
+    OSError
+        A file is missing or damaged.
+    ValueError
+        The weights are not those that the configuration describes; the message names them.
+    """
     from .model import GLiClassModel  # late: takes transformers' models with it
 
-    with quiet_transformers():
-        return GLiClassModel.from_pretrained(folder, config=config)
+    config = read_config(folder) if config is None else config
+    return GLiClassModel.from_weights(config, read_weights(Path(folder)), f"The checkpoint {str(folder)!r}")
 
 
 def load_tokenizers(folder: Path, config: GLiClassModelConfig):
-    """The text's tokenizer and, where the folder has one, the label encoder's."""
-    label_folder = folder / LABEL_TOKENIZER_FOLDER
+    """Load the text's tokenizer and, where the folder has one, the label encoder's."""
+    label_folder = Path(folder) / LABEL_TOKENIZER_FOLDER
     of_labels = load_tokenizer(label_folder, config.label_model_config) if label_folder.is_dir() else None
     return load_tokenizer(folder, config.encoder_config), of_labels
 
 
-def _json_values(parameters: dict) -> tuple[dict, list[str]]:
-    kept, left_out = {}, []
-    for name, value in parameters.items():
-        try:
-            plain = _plain(value)
-            json.dumps(plain)
-        except TypeError:
-            left_out.append(name)
-        else:
-            kept[name] = plain
-    return kept, left_out
+# -- plain state: strings, numbers, arrays, dicts and lists only ---------------------------------------------
 
 
-def _plain(value):
-    """JSON for NumPy's scalars and arrays, dicts whose keys are no strings, and what `rl` is told."""
-    if isinstance(value, RLTrainerConfig):
-        return {"RLTrainerConfig": value.get_params(deep=False)}
-    if isinstance(value, np.ndarray):
-        return {"array": value.tolist(), "dtype": value.dtype.str if value.dtype.kind != "O" else "O"}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
-        return {"items": [[_plain(key), _plain(item)] for key, item in value.items()]}
-    return value
+def pack_fitted(fitted: FittedModel) -> dict:
+    """Return a fitted model as plain values, for pickle, joblib, deepcopy and skops.
+
+    Parameters
+    ----------
+    fitted : FittedModel
+        What is to be stored.
+
+    Returns
+    -------
+    dict
+        Strings, numbers, arrays, dicts and lists. Tied weights are in it once, a shared tokenizer once.
+
+    Raises
+    ------
+    ValueError
+        The model holds modules that its configuration does not build.
+    """
+    label_tokenizer = fitted.label_tokenizer
+    if label_tokenizer is not None:
+        shared = label_tokenizer is fitted.tokenizer
+        label_tokenizer = "shared" if shared else _pack_tokenizer(label_tokenizer)
+    return {
+        "model": _pack_model(fitted.model),
+        "tokenizer": _pack_tokenizer(fitted.tokenizer),
+        "label_tokenizer": label_tokenizer,
+        "label_names": None if fitted.label_names is None else [str(name) for name in fitted.label_names],
+        "max_length": int(fitted.max_length),
+    }
 
 
-def _from_plain(value):
-    if isinstance(value, dict) and set(value) == {"array", "dtype"}:
-        return np.array(value["array"], dtype=value["dtype"])
-    if isinstance(value, dict) and set(value) == {"RLTrainerConfig"}:
-        return RLTrainerConfig(**value["RLTrainerConfig"])
-    if isinstance(value, dict) and set(value) == {"items"}:
-        return dict(value["items"])
-    return value
+def unpack_fitted(state: dict, device: str) -> FittedModel:
+    """Return the fitted model that :func:`pack_fitted` packed.
+
+    Parameters
+    ----------
+    state : dict
+        Plain values.
+    device : str
+        Hyperparameter of the estimator. Where this machine lacks the device, the model is put on the CPU, with a
+        warning.
+    """
+    tokenizer, label_tokenizer = _unpack_tokenizer(state["tokenizer"]), state["label_tokenizer"]
+    if label_tokenizer is not None:
+        label_tokenizer = tokenizer if label_tokenizer == "shared" else _unpack_tokenizer(label_tokenizer)
+    model = _unpack_model(state["model"]).to(_available_device(device))
+    return FittedModel(model, tokenizer, label_tokenizer, state["label_names"], state["max_length"])
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in _RECORDED_VERSIONS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # the package itself, used from a source tree
-            versions[name] = "unknown"
-    return versions
+def _available_device(device: str) -> str:
+    try:
+        return require_device(device)
+    except ValueError as error:
+        warn(f"{error} The model is on the CPU.")
+        return "cpu"
 
 
-# -- plain state: strings, numbers and arrays only -----------------------------------------------------------
+def _pack_model(model) -> dict:
+    """Configuration and weights on the CPU; of tied weights one name."""
+    weights, types, seen = {}, {}, set()
+    for name, tensor in named_weights(model).items():
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
+        if tensor.numel() and place in seen:
+            continue
+        seen.add(place)
+        tensor = tensor.detach().cpu()
+        if tensor.dtype in _BIT_TYPES:  # NumPy has no such type: its bits are stored
+            types[name] = str(tensor.dtype).removeprefix("torch.")
+            tensor = tensor.contiguous().view(_BIT_TYPES[tensor.dtype])
+        weights[name] = tensor.numpy()
+    config = unwrap(model).config.to_json_string(use_diff=False)
+    return {"config": config, "weights": weights, "types": types}
 
 
-def pack_model(model: GLiClassModel) -> dict:
-    """Configuration and weights on the CPU; weights that are tied stand once."""
-    weights, seen = {}, set()
-    for name, tensor in model.state_dict().items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
-        if place not in seen:
-            seen.add(place)
-            weights[name] = tensor.detach().cpu().numpy()
-    return {"config": model.config.to_json_string(use_diff=False), "weights": weights}
+_BIT_TYPES = {torch.bfloat16: torch.int16}
 
 
-def unpack_model(state: dict) -> GLiClassModel:
-    """The model again."""
-    from transformers.initialization import no_init_weights
-
+def _unpack_model(state: dict) -> GLiClassModel:
     from .model import GLiClassModel  # late: takes transformers' models with it
 
     config = GLiClassModelConfig(**json.loads(state["config"]))
-    with torch.random.fork_rng(devices=[]), no_init_weights():
-        model = GLiClassModel(config)
-    weights = {name: torch.tensor(array) for name, array in state["weights"].items()}
-    for dtype in {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}:
-        model.to(dtype)
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = model.all_tied_weights_keys
-    tensors = model.state_dict()
-    shared = {tensors[name].data_ptr() for name in weights if name in tensors}
-    lost = [
-        name
-        for name in missing
-        if name not in tied and name not in tied.values() and tensors[name].data_ptr() not in shared
-    ]
-    if lost or unexpected:
-        raise ValueError(f"The stored weights do not fit the stored configuration: {[*lost, *unexpected][:5]}.")
-    model.tie_weights()
-    return model.eval()
+    # Copies: copy.copy hands over the arrays of the model that it copies, joblib read-only ones.
+    weights = {name: torch.tensor(np.asarray(array)) for name, array in state["weights"].items()}
+    types = {str(dtype).removeprefix("torch."): dtype for dtype in _BIT_TYPES}
+    for name, dtype in state["types"].items():
+        weights[name] = weights[name].view(types[dtype])
+    return GLiClassModel.from_weights(config, weights, "The stored estimator")
 
 
-def pack_tokenizer(tokenizer) -> dict[str, str]:
-    """A tokenizer's files by name."""
+def _pack_tokenizer(tokenizer) -> dict[str, str]:
+    """A tokenizer's files by name: those of a fast tokenizer are texts."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+        paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in _TEXT_FILES]
+        return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
-def unpack_tokenizer(files: dict[str, str]):
-    """The tokenizer again."""
+def _unpack_tokenizer(files: dict[str, str]):
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
+            if name != Path(name).name or Path(name).suffix not in _TEXT_FILES:
+                raise ValueError(f"{name!r} is not the name of a tokenizer's file; the stored estimator is damaged.")
             Path(folder, name).write_text(text, encoding="utf-8")
-        return AutoTokenizer.from_pretrained(folder)
-
-
-def pack_state(state: dict) -> dict:
-    """The state of a fitted estimator without torch, tokenizer and skorch objects; no optimiser state."""
-    shared = state["label_tokenizer_"] is state["tokenizer_"]
-    packed = {
-        **state,
-        "model_": pack_model(state["model_"]),
-        "tokenizer_": pack_tokenizer(state["tokenizer_"]),
-        "label_tokenizer_": None
-        if state["label_tokenizer_"] is None or shared
-        else pack_tokenizer(state["label_tokenizer_"]),
-        "_shares_tokenizer": shared,
-    }
-    if "history_" in state:
-        packed["history_"] = [dict(row) for row in state["history_"]]
-    for name in ("net_", "rl_net_", "config_", "_pieces", "_label_pieces"):
-        packed.pop(name, None)
-    return packed
-
-
-def unpack_state(packed: dict) -> dict:
-    """What :func:`pack_state` packed; the estimator makes its net and pieces anew."""
-    state = {
-        **packed,
-        "model_": unpack_model(packed["model_"]),
-        "tokenizer_": unpack_tokenizer(packed["tokenizer_"]),
-    }
-    if state.pop("_shares_tokenizer"):
-        state["label_tokenizer_"] = state["tokenizer_"]
-    elif packed["label_tokenizer_"] is not None:
-        state["label_tokenizer_"] = unpack_tokenizer(packed["label_tokenizer_"])
-    if "history_" in state:
-        state["history_"] = History(state["history_"])
-    return state
-
-
-# INTERIM
-
-
-def pack_fitted(fitted):
-    shared = fitted.label_tokenizer is fitted.tokenizer
-    return {
-        "model": pack_model(fitted.model),
-        "tokenizer": pack_tokenizer(fitted.tokenizer),
-        "shared": shared,
-        "label_tokenizer": None if fitted.label_tokenizer is None or shared else pack_tokenizer(fitted.label_tokenizer),
-        "label_names": fitted.label_names,
-        "max_length": fitted.max_length,
-    }
-
-
-def unpack_fitted(state, device):
-    from .fitted import FittedModel
-    from .model.precision import find_device
-
-    tokenizer = unpack_tokenizer(state["tokenizer"])
-    label = tokenizer if state["shared"] else state["label_tokenizer"] and unpack_tokenizer(state["label_tokenizer"])
-    return FittedModel(
-        unpack_model(state["model"]).to(find_device(device)),
-        tokenizer,
-        label,
-        state["label_names"],
-        state["max_length"],
-    )
+        return read_tokenizer(folder)

@@ -327,6 +327,11 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         }
         return Samples(texts, targets.array, weight, names, targets.problem_type), attributes
 
+    @staticmethod
+    def _label_keys(attributes: dict):
+        """What `label_names` is given for."""
+        return attributes["target_names_"]
+
     def _stages(self, config, *, goes_on, epochs):
         return [Supervised(0 if epochs is None and self.max_epochs == 0 else epochs)]
 

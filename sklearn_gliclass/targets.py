@@ -1,16 +1,34 @@
 """y -> labels, target tensor, weights; and logits back to y's form."""
 
-from collections.abc import Mapping, Sequence
+import math
+import numbers
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.special import expit, log_softmax, softmax
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from .inputs import is_missing
+from .class_values import (
+    align_to_classes,
+    class_keys,
+    column_positions,
+    positions,
+    read_class_weight,
+    read_thresholds,
+)
+from .containers import ROWS_SHOWN, as_container, check_encodable, column_names, is_missing, missing_rows, to_values
+
+__all__ = [
+    "MULTI", "PROBLEM_TYPES", "SINGLE", "SOFT", "ClassTargets", "RegressionTargets", "class_sample_weight",
+    "decision_values", "integer_classes_warning", "known_classes", "label_texts", "logits_to_log_probabilities",
+    "logits_to_probabilities", "read_class_targets", "read_regression_targets", "read_thresholds", "zero_shot_classes",
+]  # fmt: skip
 
 SINGLE, MULTI, SOFT = "single-label", "multi-label", "soft labels"
 PROBLEM_TYPES = {
@@ -52,6 +70,17 @@ class ClassTargets:
             classes = classes[present]
         return ClassTargets(self.kind, classes, array)
 
+    def reorder(self, classes: np.ndarray) -> "ClassTargets":
+        """The same in another order of the classes."""
+        own, wanted = class_keys(self.classes), class_keys(classes)
+        if self.kind == SINGLE:
+            return ClassTargets(SINGLE, classes, positions(wanted, own)[self.array])
+        return ClassTargets(self.kind, classes, self.array[:, positions(own, wanted)])
+
+    def sort_classes(self) -> "ClassTargets":
+        """The same with sorted classes where y is single-label, as `fit` has them; columns keep their order."""
+        return self.reorder(np.sort(self.classes)) if self.kind == SINGLE else self
+
     def check_classes(self) -> "ClassTargets":
         """Raise unless there are two classes at least."""
         if len(self.classes) < 2:
@@ -62,7 +91,7 @@ class ClassTargets:
         return self
 
 
-def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) -> ClassTargets:
+def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is_fitted: bool = False) -> ClassTargets:
     """Read the y of a classifier.
 
     Parameters
@@ -70,26 +99,31 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None) ->
     y : array-like
         1-D: single-label. 2-D of 0 and 1 (ndarray, sparse, DataFrame): multi-label, where `ignore_index` marks
         an unknown label. 2-D rows of probabilities: soft labels.
-    problem_type : str or None
-        None: inferred. Otherwise y must fit it.
-    ignore_index : int
+    problem_type : str, optional
+        The kind of problem that y must be. **If None**: inferred from y.
+    ignore_index : int, default=-100
         See `y`.
-    classes : ndarray, optional
-        Classes that are known already: y must hold no others.
+    classes : ndarray of shape (n_classes,), optional
+        Classes of an earlier fit, or of `partial_fit`, in any order, which is kept: y must hold no others. Columns
+        with names are found by name, others are taken in this order.
+    is_fitted : bool, default=False
+        `problem_type` is that of a fitted model, which is trained on.
 
     Raises
     ------
     ValueError
-        A continuous or mixed y, one that does not fit `problem_type`, fewer than two classes, or new classes.
+        A continuous or mixed y, missing values, a y that does not fit `problem_type` or `classes`, or fewer than
+        two classes.
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    names = getattr(y, "columns", None)
+    y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
+    names = column_names(y)
     table = _two_dimensional(y)
     targets = _single_label(y) if table is None else _label_table(table, names, ignore_index)
-    targets = _fit_problem(targets, problem_type)
+    targets = _fit_problem(targets, problem_type, is_fitted)
     if classes is not None:
-        targets = _with_known_classes(targets, classes, named=names is not None)
+        targets = _with_known_classes(targets, classes, is_named=names is not None)
     return targets.check_classes()
 
 
@@ -100,7 +134,7 @@ _EXPECTED = {
 }
 
 
-def _fit_problem(targets: ClassTargets, problem_type) -> ClassTargets:
+def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassTargets:
     """The targets as `problem_type` says, where they leave a choice."""
     if problem_type is None or PROBLEM_TYPES[targets.kind] == problem_type:
         return targets
@@ -108,24 +142,33 @@ def _fit_problem(targets: ClassTargets, problem_type) -> ClassTargets:
         return ClassTargets(MULTI, targets.classes, targets.array)
     if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
         return ClassTargets(SOFT, targets.classes, targets.array)
+    if is_fitted:
+        kind = MULTI if problem_type == PROBLEM_TYPES[MULTI] else SINGLE
+        raise ValueError(
+            f"The fitted model is for {kind} y, and this y is {targets.kind}: training can't go on. Give a {kind} y, "
+            "or set warm_start=False and call fit, which starts anew."
+        )
     raise ValueError(
         f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
         + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
     )
 
 
-def _with_known_classes(targets: ClassTargets, classes: np.ndarray, named: bool) -> ClassTargets:
-    """The targets in terms of the classes of an earlier fit; `named`: the columns of y have names."""
-    found = targets.classes
+def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bool) -> ClassTargets:
+    """The targets in terms of the classes of an earlier fit; `is_named`: the columns of y have names."""
+    found, known = class_keys(targets.classes), class_keys(classes)
     if targets.kind == SINGLE:
-        unknown = np.setdiff1d(found, classes)
-        if len(unknown):
-            raise ValueError(f"y has classes that were not among the classes of the first fit: {unknown.tolist()!r}.")
-        return ClassTargets(SINGLE, classes, np.searchsorted(classes, found)[targets.array])
-    if len(found) != len(classes) or (named and found.tolist() != classes.tolist()):
+        known_values = set(known)
+        unknown = [value for value in found if value not in known_values]
+        if unknown:
+            raise ValueError(f"y has classes that are not among the classes {known!r}: {unknown!r}.")
+        return ClassTargets(SINGLE, classes, positions(known, found)[targets.array])
+    if is_named:
+        order = column_positions(found, known, "the known classes")
+        return ClassTargets(targets.kind, classes, targets.array[:, order])
+    if len(found) != len(known):
         raise ValueError(
-            f"y has the columns {found.tolist()!r}, but the classes of the first fit are {classes.tolist()!r}; give "
-            "one column for each, in this order."
+            f"y has {len(found)} columns, but the known classes are {known!r}; give one column for each, in this order."
         )
     return ClassTargets(targets.kind, classes, targets.array)
 
@@ -133,16 +176,19 @@ def _with_known_classes(targets: ClassTargets, classes: np.ndarray, named: bool)
 _LISTS_OF_LABELS = "turn lists of labels into an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
 
 
-def _two_dimensional(y):
+def _two_dimensional(y) -> np.ndarray | None:
     """The y as a dense 2-D array, or None where it is 1-D (a single column counts as 1-D)."""
     if sp.issparse(y):
-        return y.toarray()
-    if hasattr(y, "columns"):
+        array = y.toarray()
+    elif hasattr(y, "columns"):
         array = y.to_numpy()
     elif isinstance(y, (list, tuple)):
         array = _array_of_list(y)
+    elif hasattr(y, "to_list") or (y.dtype.kind == "O" and y.ndim == 1):
+        _check_no_sequences(to_values(y))
+        return None
     else:
-        array = np.asarray(y)
+        array = y
     if array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1):
         return None
     if array.ndim > 2:
@@ -150,12 +196,23 @@ def _two_dimensional(y):
     return array
 
 
+def _check_no_sequences(values) -> None:
+    for row, value in enumerate(values):
+        if isinstance(value, (list, tuple, set, frozenset, dict, np.ndarray)) or hasattr(value, "to_list"):
+            raise ValueError(f"y holds a {type(value).__name__} at row {row}; {_LISTS_OF_LABELS}")
+
+
 def _array_of_list(y) -> np.ndarray:
     if any(isinstance(value, (set, frozenset)) for value in y):
         raise ValueError(f"y holds sets; {_LISTS_OF_LABELS}")
-    if len({len(value) if isinstance(value, (list, tuple)) else -1 for value in y}) > 1:
+    is_row = [np.ndim(value) > 0 if isinstance(value, np.ndarray) else _is_sequence(value) for value in y]
+    if len({len(value) if row else -1 for value, row in zip(y, is_row, strict=True)}) > 1:
         raise ValueError(f"y holds lists of different lengths; {_LISTS_OF_LABELS}")
     return np.asarray(y)
+
+
+def _is_sequence(value) -> bool:
+    return isinstance(value, (list, tuple)) or hasattr(value, "to_list")
 
 
 def _single_label(y) -> ClassTargets:
@@ -163,62 +220,232 @@ def _single_label(y) -> ClassTargets:
     y = column_or_1d(y, warn=True)
     if y.dtype.kind in "fc":
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    if len(y) == 0:
+        raise ValueError("Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required: y is empty.")
     check_classification_targets(y)
     found, indices = np.unique(y, return_inverse=True)
     return ClassTargets(SINGLE, found, indices.astype(np.int64))
 
 
-def _check_values(y):
+def _check_values(y) -> np.ndarray:
     """The y as an array; missing classes, and texts among others, raise before NumPy turns them into texts."""
-    if hasattr(y, "to_list") and not hasattr(y, "columns"):
-        y = y.to_list()
+    if sp.issparse(y):
+        return y.toarray()
     if hasattr(y, "columns"):
         y = y.to_numpy()
-    if isinstance(y, (list, tuple)) or getattr(getattr(y, "dtype", None), "kind", None) == "O":
-        values = np.asarray(y, dtype=object).ravel()
-        missing = [row for row, value in enumerate(values) if is_missing(value)]
-        if missing:
-            raise ValueError(f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}.")
-        kinds = {type(value).__name__ for value in values}
-        if len({isinstance(value, str) for value in values}) > 1:
-            raise ValueError(f"y has classes of kinds that can't be sorted, {sorted(kinds)}; make all of them str.")
-    return np.asarray(y)
-
-
-def _label_table(table: np.ndarray, names, ignore_index: int) -> ClassTargets:
-    try:
-        if table.dtype.kind == "O":
-            table = np.where(np.vectorize(is_missing, otypes=[bool])(table), np.nan, table)
-        values = table.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    given = y if isinstance(y, np.ndarray) else None
+    if given is not None and given.dtype.kind not in "OmM":
+        return given
+    values = to_values(y) if given is None else to_values(given.ravel())
+    if values and all(_is_sequence(value) and len(value) == 1 for value in values):  # a column as a list
+        values = [value[0] for value in values]
+        given = np.asarray(y)
+    missing = missing_rows(values)
+    if missing:
         raise ValueError(
-            "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are no numbers; "
-            + _LISTS_OF_LABELS
-        ) from error
-    values = check_array(values, input_name="y")
-    classes = np.arange(values.shape[1]) if names is None else np.asarray([*names])
+            f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}; drop these rows."
+        )
+    _check_kinds(values, "y")
+    array = np.asarray(values)
+    if given is None:
+        return array
+    return array.reshape(given.shape) if array.dtype.kind in "biufc" else given  # numbers of dtype object
+
+
+def _check_kinds(values: list, name: str) -> None:
+    if len({isinstance(value, str) for value in values}) > 1:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise ValueError(f"{name} must hold classes of one kind, got {kinds}; make all of them str.")
+
+
+def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> ClassTargets:
+    values = check_array(_numbers_of_table(table, ignore_index), input_name="y")
+    classes = np.arange(values.shape[1]) if names is None else _check_columns(names)
     if np.isin(values, (0.0, 1.0, float(ignore_index))).all():
         return ClassTargets(MULTI, classes, values.astype(np.float32))
     if (values >= 0).all() and _sums_to_one(values):
         return ClassTargets(SOFT, classes, values)
-    check_classification_targets(table)  # names the kind of y, where scikit-learn refuses it
+    check_classification_targets(values)  # names the kind of y, where scikit-learn does not take it either
     raise ValueError(
-        f"Unknown label type: {type_of_target(table)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
+        f"Unknown label type: {type_of_target(values)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
         "probabilities that sum to 1."
     )
+
+
+def _numbers_of_table(table: np.ndarray, ignore_index: int) -> np.ndarray:
+    """A 2-D y as float64; texts raise, also those of numbers, and missing values."""
+    kinds = {type(value) for value in table.flat} if table.dtype.kind == "O" else {table.dtype.type}
+    if any(issubclass(kind, (str, bytes, np.datetime64, np.timedelta64)) for kind in kinds):
+        raise ValueError(
+            "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are no numbers; "
+            + _LISTS_OF_LABELS
+        )
+    if table.dtype.kind == "O":
+        table = np.where(np.vectorize(is_missing, otypes=[bool])(table), np.nan, table)
+    if table.dtype.kind == "c":
+        return table  # scikit-learn's error
+    try:
+        values = table.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"A 2-D y must hold numbers, got {sorted(kind.__name__ for kind in kinds)}.") from error
+    missing = np.argwhere(np.isnan(values))
+    if len(missing):
+        row, column = missing[0]
+        raise ValueError(
+            f"Input y contains NaN: {len(missing)} missing value(s), first at row {row}, column {column}; drop these "
+            f"rows, or mark unknown labels of a multi-label y with ignore_index ({ignore_index})."
+        )
+    return values
+
+
+def _check_columns(names: list) -> np.ndarray:
+    """Column names as classes."""
+    if missing_rows(names):
+        raise ValueError(f"The columns of y must be named by their classes, got {names!r}; name all of them.")
+    repeated = _repeated(names)
+    if repeated:
+        raise ValueError(f"y has more than one column named {repeated!r}; each class has one column.")
+    return _class_array(names)
+
+
+def _repeated(values: list) -> list:
+    counts = Counter(values)
+    return [value for value in counts if counts[value] > 1]
+
+
+def _class_array(values: list) -> np.ndarray:
+    """Classes as an array of their natural type; NumPy would write numbers among strings as strings."""
+    for kind in (str, (bool, np.bool_), (int, np.integer), (float, np.floating)):
+        if all(isinstance(value, kind) for value in values):
+            return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def _sums_to_one(values: np.ndarray) -> bool:
     return np.allclose(values.sum(axis=1), 1.0, atol=1e-4)
 
 
-def label_texts(label_names, classes: Sequence) -> list[str]:
-    """What the model reads for each class.
+def known_classes(classes, fitted_classes=None) -> np.ndarray:
+    """Check the `classes` of `partial_fit`; their order is kept.
+
+    The columns of a multi-label y without names are in this order. Single-label classes are sorted, as in `fit`, by
+    :meth:`ClassTargets.sort_classes` once y is read.
 
     Parameters
     ----------
-    label_names : dict, list or None
-        {class: text}, or texts in the order of `classes`; None: ``str(class)``.
+    classes : array-like of shape (n_classes,)
+        All classes.
+    fitted_classes : ndarray of shape (n_classes,), optional
+        Those of an earlier call, which must be the same ones; :meth:`ClassTargets.reorder` brings the targets into
+        their order.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Not 1-D, fewer than two, repeated, missing, or of several kinds.
+    """
+    values = _check_class_list(classes, "classes", "classes takes a list of at least 2 classes, each of them once")
+    if fitted_classes is not None and set(values) != set(class_keys(fitted_classes)):
+        raise ValueError(
+            f"classes={values!r} is not the same as on last call to partial_fit, was: {class_keys(fitted_classes)!r}."
+        )
+    return _class_array(values)
+
+
+def zero_shot_classes(labels, estimator_name: str) -> np.ndarray:
+    """Check the labels of ``fit(None, labels)``; their order is kept.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_classes,)
+        The classes, each of them once.
+    estimator_name : str
+        The estimator's class, for messages.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Not 1-D, fewer than two, repeated, missing, empty, or of several kinds.
+
+    Examples
+    --------
+    >>> zero_shot_classes(["sports", "politics"], "GLiClassClassifier").tolist()
+    ['sports', 'politics']
+    """
+    rule = f"{estimator_name}.fit(None, labels) takes a list of at least 2 classes, each of them once"
+    if labels is None:
+        raise ValueError(f"requires y to be passed, but the target y is None; {rule}.")
+    values = _check_class_list(labels, "labels", rule)
+    empty = [row for row, value in enumerate(values) if isinstance(value, str) and not value.strip()]
+    if empty:
+        raise ValueError(f"{rule}, got the empty label {values[empty[0]]!r} at position {empty[0]}.")
+    return _class_array(values)
+
+
+def _check_class_list(classes, name: str, rule: str) -> list:
+    if isinstance(classes, (str, bytes)):
+        raise ValueError(f"{rule}, got {classes!r}; put the classes in a list.")
+    classes = as_container(classes, name, "a list of classes")
+    if hasattr(classes, "columns") or getattr(classes, "ndim", 1) != 1:
+        raise ValueError(f"{rule}, got {type(classes).__name__} of shape {tuple(classes.shape)}; give a 1-D list.")
+    values = to_values(classes)
+    for position, value in enumerate(values):
+        if is_missing(value) or not isinstance(value, Hashable) or isinstance(value, tuple):
+            raise ValueError(f"{rule}, got {value!r} at position {position}; give strings or numbers.")
+        if isinstance(value, float) and math.isinf(value):
+            raise ValueError(f"{rule}, got {value!r} at position {position}; give strings or finite numbers.")
+    repeated = _repeated(values)
+    if repeated or len(values) < 2:
+        raise ValueError(f"{rule}, got {f'{repeated!r} more than once' if repeated else repr(values)}.")
+    _check_kinds(values, name)
+    return values
+
+
+def integer_classes_warning(classes, label_names=None) -> str | None:
+    """Return the warning for classes that say nothing to the model: numbers and truth values, also as strings.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,)
+        The classes.
+    label_names : dict, list, Series or None, default=None
+        The estimator's parameter; where it is given the model reads these.
+
+    Returns
+    -------
+    str or None
+        A message for :class:`~sklearn_gliclass.exceptions.LabelNamesWarning`.
+
+    Examples
+    --------
+    >>> integer_classes_warning([0, 1]) is None
+    False
+    >>> integer_classes_warning(["spam", "ham"]) is None
+    True
+    """
+    texts = [str(value) for value in class_keys(classes)]
+    if label_names is not None or not all(_NUMBER.fullmatch(text) for text in texts):
+        return None
+    shown = ", ".join(map(repr, texts[:ROWS_SHOWN])) + (", ..." if len(texts) > ROWS_SHOWN else "")
+    return (
+        f"The classes are numbers or truth values, and the model reads {shown} as their names; say what they mean with "
+        'label_names, for example label_names={0: "spam", 1: "no spam"}.'
+    )
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?|true|false", re.IGNORECASE)
+
+
+def label_texts(label_names, classes: Sequence) -> list[str]:
+    """Return what the model reads for each class.
+
+    Parameters
+    ----------
+    label_names : dict, Series, list or None
+        {class: text}; or texts in the order of `classes`. A Series is read by its index, or by position where its
+        index is 0, 1, ... and no class. **If None**: ``str(class)``.
     classes : sequence
         The classes.
 
@@ -227,59 +454,68 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
     >>> label_texts({0: "spam", 1: "no spam"}, [0, 1])
     ['spam', 'no spam']
     """
-    if label_names is None:
-        texts = [str(value) for value in classes]
-    elif isinstance(label_names, Mapping):
-        missing = [value for value in np.asarray(classes).tolist() if value not in label_names]
-        if missing:
-            raise ValueError(f"label_names has no text for the class(es) {missing!r}; it has {list(label_names)!r}.")
-        texts = [label_names[value] for value in classes]
-    else:
-        texts = list(label_names)
-        if len(texts) != len(classes):
-            raise ValueError(
-                f"label_names has {len(texts)} texts for {len(classes)} labels; give one for each, in this order: "
-                f"{np.asarray(classes).tolist()!r}."
-            )
-    for text in texts:
+    keys = class_keys(classes)
+    texts = [str(key) for key in keys]
+    if label_names is not None:
+        texts = align_to_classes(label_names, classes, "label_names", "text")
+    for key, text in zip(keys, texts, strict=True):
         if not isinstance(text, str):
             raise TypeError(f"label_names must hold texts (str), got {type(text).__name__}: {text!r}.")
-    repeated = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
+        if not text.strip():
+            raise ValueError(f"The label text of the class {key!r} is empty: {text!r}. Give a text with label_names.")
+    check_encodable(texts, "The label texts", unit="position")
+    repeated = sorted(_repeated(texts))
     if repeated:
         raise ValueError(
             f"Two classes have the same label text: {repeated!r}; the model tells labels apart by their texts. Give "
             "different ones with label_names."
         )
-    return texts
+    return [str(text) for text in texts]
 
 
 def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.ndarray) -> np.ndarray:
-    """Sample weights times class weights: (n,), or for multi-label (n, n_classes).
+    """Return sample weights times class weights: (n,), or for multi-label (n, n_classes).
 
-    `class_weight` is None, "balanced" or {class: weight}. "balanced" gives all classes the same total, where a
-    row counts with its weight. Multi-label: a weight is that of the class's positives; "balanced" gives the
-    positives and the negatives of each class the same total. An unknown label weighs nothing.
+    Parameters
+    ----------
+    targets : ClassTargets
+        An unknown label weighs nothing.
+    class_weight : None, "balanced", mapping, Series or array-like of shape (n_classes,)
+        See :func:`read_class_weight`. "balanced" gives all classes the same total, where a row counts with its
+        weight. Multi-label: a weight is that of the class's positives; "balanced" gives the positives and the
+        negatives of each class the same total.
+    sample_weight : ndarray of shape (n,)
+        Weights of the samples.
     """
     is_known = (targets.array >= 0) & (targets.array <= 1) if targets.kind == MULTI else None
     if class_weight is None:
         return sample_weight if is_known is None or is_known.all() else sample_weight[:, None] * is_known
-    balanced = isinstance(class_weight, str)
-    if not balanced:
-        weights = compute_class_weight(class_weight, classes=targets.classes, y=targets.classes)
+    if isinstance(class_weight, str) and class_weight != "balanced":
+        raise ValueError(f'class_weight must be "balanced", None or weights by class, got {class_weight!r}.')
+    weights = None if isinstance(class_weight, str) else read_class_weight(class_weight, targets.classes)
     if targets.kind == MULTI:
-        is_positive = targets.array == 1
-        if balanced:
-            of_positive, of_negative = _balance(
-                np.stack([sample_weight @ is_positive, sample_weight @ (targets.array == 0)])
-            )
-        else:
-            of_positive, of_negative = weights, 1.0
-        return sample_weight[:, None] * np.where(is_positive, of_positive, of_negative) * is_known
-    if targets.kind == SOFT:
-        return sample_weight * (targets.array @ (_balance(sample_weight @ targets.array) if balanced else weights))
-    if balanced:
-        weights = _balance(np.bincount(targets.array, sample_weight, len(targets.classes)))
-    return sample_weight * weights[targets.array]
+        product = sample_weight[:, None] * _label_weights(targets, weights, sample_weight) * is_known
+    elif targets.kind == SOFT:
+        weights = _balance(sample_weight @ targets.array) if weights is None else weights
+        product = sample_weight * (targets.array @ weights)
+    else:
+        if weights is None:
+            weights = _balance(np.bincount(targets.array, sample_weight, len(targets.classes)))
+        product = sample_weight * weights[targets.array]
+    if not product.any():
+        raise ValueError(f"class_weight={class_weight!r} leaves no sample a positive weight: there is nothing to fit.")
+    return product
+
+
+def _label_weights(targets: ClassTargets, weights: np.ndarray | None, sample_weight: np.ndarray) -> np.ndarray:
+    """Weights of the labels of each sample, (n, n_classes); `weights` is None for "balanced"."""
+    is_positive = targets.array == 1
+    of_positive, of_negative = weights, 1.0
+    if weights is None:
+        of_positive, of_negative = _balance(
+            np.stack([sample_weight @ is_positive, sample_weight @ (targets.array == 0)])
+        )
+    return np.where(is_positive, of_positive, of_negative)
 
 
 def _balance(totals: np.ndarray) -> np.ndarray:
@@ -342,59 +578,116 @@ class RegressionTargets:
         return RegressionTargets(self.array[rows], self.mean, self.scale, self.names, self.one_dimensional)
 
 
-def read_regression_targets(y, sample_weight: np.ndarray | None = None) -> RegressionTargets:
-    """Read the y of a regressor: 1-D, or 2-D for several outputs; mean and scale are weighted."""
+def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=None) -> RegressionTargets:
+    """Read the y of a regressor.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Finite numbers.
+    sample_weight : ndarray of shape (n_samples,), optional
+        Mean and scale are weighted.
+    names : list of str, optional
+        `RegressionTargets.names` of an earlier fit: columns of y that have names are brought into this order, others
+        are taken in it.
+    one_dimensional : bool, optional
+        That of the earlier fit, which is kept.
+
+    Raises
+    ------
+    ValueError
+        Missing or infinite values, values that are no numbers, or other outputs than in the earlier fit.
+    """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    names = getattr(y, "columns", None)
-    name = getattr(y, "name", None)
-    given = np.asarray(y)
-    if given.dtype.kind in "US" and given.size:
-        raise ValueError(
-            f"A regressor needs numbers in y, got text such as {str(given.flat[0])!r}; give numbers, or take "
-            "GLiClassClassifier for classes."
-        )
-    values = check_array(y, ensure_2d=False, dtype="numeric", input_name="y").astype(np.float64)
+    y = as_container(y, "y", "a sequence of numbers, or a 2-D array with a column for each output,")
+    columns, name = column_names(y), getattr(y, "name", None)
+    values = _read_numbers(y)
+    is_1d = values.ndim == 1
+    values = values.reshape(len(values), -1)
+    own = _output_names(values.shape[1], columns, name)
+    if names is not None:
+        values = _as_outputs(values, columns, own, list(names), is_1d)
+        own, is_1d = list(names), is_1d if one_dimensional is None else one_dimensional
+    mean, scale = _mean_and_scale(values, sample_weight)
+    return RegressionTargets((values - mean) / scale, mean, scale, own, is_1d)
+
+
+def _read_numbers(y) -> np.ndarray:
+    """The y as float64, (n,) or (n, n_outputs)."""
+    if hasattr(y, "columns"):
+        given = y.to_numpy()
+    elif sp.issparse(y):
+        given = y.toarray()
+    else:
+        given = np.asarray(y.to_list() if hasattr(y, "to_list") else y)
+    advice = "give numbers, or take GLiClassClassifier for classes."
+    if given.dtype.kind in "mM":
+        raise ValueError(f"A regressor needs numbers in y, got dates or durations ({given.dtype}); {advice}")
+    if given.dtype.kind in "USTV" and given.size:
+        raise ValueError(f"A regressor needs numbers in y, got text such as {str(given.flat[0])!r}; {advice}")
+    if given.dtype.kind == "O":
+        given = _numbers_of_objects(given, advice)
+    values = check_array(given, ensure_2d=False, dtype="numeric", input_name="y").astype(np.float64)
     if values.ndim > 2:
         raise ValueError(f"y must be 1-D or 2-D, got {values.ndim} dimensions.")
-    one_dimensional = values.ndim == 1
-    values = values.reshape(len(values), -1)
+    return values
+
+
+def _numbers_of_objects(given: np.ndarray, advice: str) -> np.ndarray:
+    missing = missing_rows(given.ravel().tolist())
+    if missing:
+        row = missing[0] // max(1, given[0].size if given.ndim > 1 else 1)
+        raise ValueError(f"Input y contains NaN: {len(missing)} missing value(s), first at row {row}; drop these rows.")
+    for value in given.flat:
+        if isinstance(value, complex):
+            raise ValueError(f"Complex data not supported: {value!r}.")
+        if not isinstance(value, numbers.Number) or isinstance(value, (bool, np.bool_)):
+            what = "text such as" if isinstance(value, str) else f"{type(value).__name__} such as"
+            raise ValueError(f"A regressor needs numbers in y, got {what} {reprlib.repr(value)}; {advice}")
+    return given.astype(np.float64)
+
+
+_DEFAULT_NAME = "target"  # of an output whose y has no name
+
+
+def _output_names(n_outputs: int, columns: list | None, name) -> list[str]:
+    """Default texts of the outputs."""
+    if columns is not None:
+        texts = [str(column) for column in columns]
+        repeated = _repeated(texts)
+        if missing_rows(columns) or repeated:
+            raise ValueError(f"Each column of y must have a name of its own, got {columns!r}; rename them.")
+        return texts
+    if n_outputs == 1:
+        return [name if isinstance(name, str) and name else _DEFAULT_NAME]
+    return [f"{_DEFAULT_NAME} {i}" for i in range(n_outputs)]
+
+
+def _as_outputs(values, columns, own: list[str], names: list[str], is_1d: bool) -> np.ndarray:
+    """The values in the order of the outputs of an earlier fit."""
+    if values.shape[1] != len(names):
+        shape = "is 1-D" if is_1d else f"has {values.shape[1]} columns"
+        raise ValueError(f"y {shape}, but the earlier fit had the {len(names)} output(s) {names!r}; give these.")
+    # A single output without a name has nothing that a name could be compared with.
+    if columns is None or names == [_DEFAULT_NAME]:
+        return values
+    return values[:, column_positions(own, names, "the outputs of the earlier fit")]
+
+
+def _mean_and_scale(values: np.ndarray, sample_weight) -> tuple[np.ndarray, np.ndarray]:
     weight = np.ones(len(values)) if sample_weight is None else sample_weight
-    mean = np.average(values, axis=0, weights=weight)
-    scale = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weight))
-    scale[scale < 10 * np.finfo(float).eps * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant output
-    if names is not None and all(isinstance(column, str) for column in names):
-        texts = list(names)
-    elif values.shape[1] == 1:
-        texts = [name if isinstance(name, str) and name else "target"]
-    else:
-        texts = [f"target {i}" for i in range(values.shape[1])]
-    return RegressionTargets(((values - mean) / scale).astype(np.float64), mean, scale, texts, one_dimensional)
-
-
-# INTERIM
-def zero_shot_classes(labels, name):
-    classes = np.asarray(labels)
-    if classes.ndim != 1 or len(np.unique(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError(f"fit(None, labels) takes a list of at least 2 classes, each of them once, got {labels!r}.")
-    return classes
-
-
-def read_thresholds(threshold, classes):
-    threshold = np.asarray(threshold, dtype=np.float64)
-    if threshold.ndim and threshold.shape != (len(classes),):
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.average(values, axis=0, weights=weight)
+        deviations = values - mean
+        # In powers of two, which change no digit: squares of large or small values would leave the range of floats.
+        exponent = np.frexp(np.abs(deviations).max(axis=0))[1]
+        variance = np.average(np.ldexp(deviations, -exponent) ** 2, axis=0, weights=weight)
+        scale = np.ldexp(np.sqrt(variance), exponent)
+    if not np.isfinite(scale).all():
         raise ValueError(
-            f"threshold has shape {threshold.shape}; give one number, or one for each of the {len(classes)} classes."
+            f"y is too large to be standardised (up to {np.abs(values).max():.3g}); give it in other units."
         )
-    return threshold
-
-
-_read = read_regression_targets
-
-
-def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=None):
-    return _read(y, sample_weight)
-
-
-def integer_classes_warning(classes):
-    return None
+    # A constant output. The bound is relative: small units must make no difference.
+    scale[scale <= 10 * np.finfo(float).eps * np.abs(mean)] = 1.0
+    return mean, scale

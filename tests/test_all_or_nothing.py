@@ -188,7 +188,7 @@ CASES = {
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
-    "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "single-label"),
+    "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),
     "warm start: another option": (classifier, fit(X, FOOD, warm_start=True, use_lstm=True), "use_lstm=True"),
     "warm start: divergence": (
         classifier, fit(X, FOOD, warm_start=True, lr=1e30, others_lr=1e30, max_grad_norm=None), "[Dd]iverged"),
@@ -205,6 +205,7 @@ CASES = {
     "zero-shot: one label": (classifier, fit(None, ["animal"]), "at least 2"),
     "zero-shot: labels twice": (classifier, fit(None, ["animal", "animal"]), "once|twice|animal"),
     "zero-shot: missing label": (classifier, fit(None, ["animal", None]), "missing|None"),
+    "zero-shot: weights": (zero_shot, fit(None, ["a", "b"], [1.0, 2.0]), "sample_weight"),
     "zero-shot: random heads": (classifier, fit(None, ["animal", "plant"]), "random weights"),
     "zero-shot: labels alike": (zero_shot, fit(None, ["café", "cafe"]), "café"),
     "zero-shot: names of another number": (zero_shot, fit(None, ["a", "b"], label_names=["one"]), "1 texts"),

@@ -492,7 +492,7 @@ ELSEWHERE = {
     "label_model_name": "test_reference_pipeline.py",
     "max_batch_tokens": "test_hyperparameters.py",
     "max_num_classes": "test_hyperparameters.py",
-    "memory": "test_memory.py",
+    "memory": "cache/test_store.py",
     "n_iter_no_change": "test_hyperparameters.py",
     "pretrained": "test_persistence.py",
     "problem_type": "test_targets.py",

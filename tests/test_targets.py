@@ -1,5 +1,8 @@
 """y -> labels and targets, and logits back to y's form."""
 
+import contextlib
+import copy
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -10,7 +13,19 @@ from sklearn.base import clone
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
-from sklearn_gliclass.targets import MULTI, SINGLE, SOFT, label_texts, read_class_targets, read_regression_targets
+from sklearn_gliclass.targets import (
+    MULTI,
+    SINGLE,
+    SOFT,
+    class_sample_weight,
+    integer_classes_warning,
+    known_classes,
+    label_texts,
+    read_class_targets,
+    read_regression_targets,
+    read_thresholds,
+    zero_shot_classes,
+)
 from sklearn_gliclass.testing import TINY
 
 TEXTS = ["a late goal", "a new law", "the match", "a vote", "goals", "laws and votes"]
@@ -172,7 +187,29 @@ def test_an_unknown_label_takes_no_part(ignore_index):
         ([[1, np.nan], [0, 1]], "Input y contains NaN"),
         (pd.DataFrame({"x": pd.array([1, None], dtype="Int64"), "z": [0, 1]}), "Input y contains NaN"),
         ([1.5, 2.0], "Unknown label type: continuous"),
-        (["a", 1], r"kinds that can't be sorted, \['int', 'str'\]; make all of them str"),
+        (["a", 1], r"y must hold classes of one kind, got \['int', 'str'\]; make all of them str"),
+        (pd.Categorical(["a", None]), "Input y contains NaN: 1 missing"),
+        (np.array(["a", None, "b", np.nan], dtype=object), "2 missing target.*first at row 1; drop these rows"),
+        (np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"), "Input y contains NaN: 1 missing"),
+        (np.ma.array(["a", "b"], mask=[True, False]), "1 missing target.*first at row 0"),
+        (pd.DataFrame({"label": ["a", None]}), "1 missing target.*first at row 1"),
+        ([["a"], [None]], "1 missing target.*first at row 1"),
+        ([1.0, np.inf], "contains infinity"),
+        (np.array([1.0, np.inf], dtype=object), "contains infinity"),
+        (np.array([[1, 0], [0, np.inf]]), "contains infinity"),
+        (pd.Series([["a"], ["a", "b"]]), "y holds a list at row 0; turn lists .*MultiLabelBinarizer"),
+        (pd.Series([["a"], ["b"]]), "y holds a list at row 0; .*MultiLabelBinarizer"),
+        (pl.Series([["a"], ["b", "c"]]), "y holds a list at row 0; .*MultiLabelBinarizer"),
+        (np.array([{"a"}, {"b"}], dtype=object), "y holds a set at row 0; .*MultiLabelBinarizer"),
+        (["a", ["b"]], "lists of different lengths; .*MultiLabelBinarizer"),
+        ([np.array([0, 1]), np.array([1])], "lists of different lengths; .*MultiLabelBinarizer"),
+        ([["1", "0"], ["0", "1"]], "values that are no numbers; turn lists .*MultiLabelBinarizer"),
+        (np.array([["1", "0"], ["0", "1"]], dtype=object), "values that are no numbers"),
+        (pd.DataFrame({"a": ["x", "y"], "b": ["x", "x"]}), "values that are no numbers"),
+        (np.array([[1j, 0], [0, 1]]), "Complex data not supported"),
+        (pd.DataFrame({"a": [0, None], "b": [0, 1]}), r"row 1, column 0; .*mark unknown labels.*ignore_index \(-100\)"),
+        (pd.DataFrame([[0, 1], [1, 0]], columns=["a", "a"]), r"more than one column named \['a'\]"),
+        (pd.DataFrame([[0, 1], [1, 0]], columns=["a", None]), "columns of y must be named by their classes"),
         ([["a"], ["a", "b"]], "lists of different lengths; turn lists .*MultiLabelBinarizer"),
         ([{"a"}, {"b"}], "y holds sets; turn lists .*MultiLabelBinarizer"),
         ([["a", "b"], ["c", "d"]], "values that are no numbers; turn lists .*MultiLabelBinarizer"),
@@ -195,10 +232,10 @@ def test_y_of_another_length_than_x_raises(estimator):
 @pytest.mark.parametrize(
     ("first", "then", "message"),
     [
-        (["a", "b"] * 3, ["c", "a"] * 3, r"not among the classes of the first fit: \['c'\]"),
-        (["a", "b"] * 3, INDICATOR, "does not fit y, which is multi-label"),
-        (INDICATOR, INDICATOR[:, :2], r"y has the columns \[0, 1\], but the classes of the first fit are \[0, 1, 2\]"),
-        (INDICATOR, ["a", "b"] * 3, "does not fit y, which is single-label"),
+        (["a", "b"] * 3, ["c", "a"] * 3, r"not among the classes \['a', 'b'\]: \['c'\]"),
+        (["a", "b"] * 3, INDICATOR, "single-label y, and this y is multi-label"),
+        (INDICATOR, INDICATOR[:, :2], r"y has 2 columns, but the known classes are \[0, 1, 2\]; give one column for"),
+        (INDICATOR, ["a", "b"] * 3, "multi-label y, and this y is single-label"),
     ],
 )
 def test_partial_fit_on_another_kind_of_y_raises(first, then, message):
@@ -214,6 +251,221 @@ def test_partial_fit_knows_classes_that_come_later():
     assert fitted.n_iter_ == 2
 
 
+@pytest.mark.parametrize("y", ["ab", {"a": 1}, {"a", "b"}, (label for label in "ab"), 3, pl.LazyFrame({"a": [1]})])
+def test_a_y_that_is_no_sequence_raises(y):
+    with pytest.raises(TypeError, match=r"y must be a sequence of classes, or a 2-D array.*got"):
+        read_class_targets(y)
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "category", "string"])
+def test_the_kind_of_a_series_makes_no_difference(dtype):
+    targets = read_class_targets(pd.Series(["b", "a", "b"], dtype=dtype))
+    assert targets.classes.tolist() == ["a", "b"]
+    assert targets.array.tolist() == [1, 0, 1]
+
+
+def test_numbers_of_dtype_object_are_numbers():
+    targets = read_class_targets(np.array([3, 1, 3], dtype=object))
+    assert targets.classes.tolist() == [1, 3]
+    assert targets.classes.dtype.kind == "i"
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["a", "b", "a"],
+        np.array(["a", "b"], dtype=object),
+        pd.Series(["a", "b"]),
+        INDICATOR,
+        pd.DataFrame({"x": [0, 1], "y": [1, None]}),
+        np.array([[0, 1], [1, None]], dtype=object),
+    ],
+)
+def test_y_is_not_modified(y):
+    before = copy.deepcopy(y)
+    with contextlib.suppress(ValueError):
+        read_class_targets(y)
+    if hasattr(y, "equals"):
+        assert y.equals(before)
+    else:
+        np.testing.assert_array_equal(y, before)
+
+
+# -- classes that are known already ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [["c", "a", "b"], ["b", "c", "a", "z"], [2, 0, 1], [True, False], [2.0, -1.0]])
+def test_single_label_y_is_mapped_to_classes_in_any_order(classes):
+    rng = np.random.RandomState(0)
+    y = np.array(classes)[rng.randint(len(classes), size=20)]
+    targets = read_class_targets(y, classes=np.array(classes))
+    assert targets.array.tolist() == [classes.index(value) for value in y.tolist()]
+    assert targets.classes.tolist() == classes
+    in_order = targets.sort_classes()
+    assert in_order.classes.tolist() == sorted(classes)
+    np.testing.assert_array_equal(in_order.classes[in_order.array], y)
+
+
+@pytest.mark.parametrize("frames", [pd, pl], ids=["pandas", "polars"])
+@pytest.mark.parametrize("values", [INDICATOR, SOFT_LABELS], ids=["multi-label", "soft labels"])
+@pytest.mark.parametrize("order", [["red", "green", "blue"], ["blue", "red", "green"], ["green", "blue", "red"]])
+def test_columns_with_names_are_found_by_name(frames, values, order):
+    classes = np.array(["green", "red", "blue"])
+    frame = pd.DataFrame(values, columns=order)
+    y = frames.DataFrame({name: frame[name].to_numpy() for name in order})
+    targets = read_class_targets(y, classes=classes)
+    np.testing.assert_array_equal(targets.array, frame.reindex(columns=classes))
+    np.testing.assert_array_equal(targets.classes, classes)
+    assert targets.sort_classes() is targets  # the order of columns means something
+    by_position = read_class_targets(values, classes=classes)
+    np.testing.assert_array_equal(by_position.array, values)
+    back = by_position.reorder(np.sort(classes))
+    np.testing.assert_array_equal(back.array, pd.DataFrame(values, columns=classes).sort_index(axis=1))
+
+
+def test_columns_named_by_numbers_are_found_by_name():
+    y = pd.DataFrame(INDICATOR, columns=[2020, 2018, 2019])
+    assert read_class_targets(y).classes.tolist() == [2020, 2018, 2019]
+    targets = read_class_targets(y, classes=np.array([2018, 2019, 2020]))
+    np.testing.assert_array_equal(targets.array, y.reindex(columns=[2018, 2019, 2020]))
+
+
+def test_default_columns_are_no_names():
+    targets = read_class_targets(pd.DataFrame(INDICATOR), classes=np.array(["c", "a", "b"]))
+    np.testing.assert_array_equal(targets.array, INDICATOR)
+
+
+def test_columns_of_several_kinds_keep_theirs():
+    assert read_class_targets(pd.DataFrame(INDICATOR, columns=[1, "1", 2.5])).classes.tolist() == [1, "1", 2.5]
+
+
+def test_other_columns_are_named_in_the_error():
+    y = pd.DataFrame(INDICATOR, columns=["red", "green", "violet"])
+    with pytest.raises(ValueError, match=r"\['red', 'green', 'blue'\].*missing: \['blue'\], unknown: \['violet'\]"):
+        read_class_targets(y, classes=np.array(["red", "green", "blue"]))
+    with pytest.raises(ValueError, match=r"missing: \['blue'\], unknown: \[\]"):
+        read_class_targets(y[["red", "green"]], classes=np.array(["red", "green", "blue"]))
+
+
+@pytest.mark.parametrize("order", [["c", "a", "b"], ["b", "c", "a"]])
+def test_partial_fit_aligns_the_columns_of_later_calls(order):
+    """Scores of each class are those of an estimator that saw the columns in the order of the first call."""
+    y = pd.DataFrame(INDICATOR, columns=["b", "c", "a"])
+    first = classifier().partial_fit(TEXTS, y)
+    second = clone(first).partial_fit(TEXTS, y)
+    np.testing.assert_array_equal(
+        first.partial_fit(TEXTS, y[order]).predict_proba(TEXTS), second.partial_fit(TEXTS, y).predict_proba(TEXTS)
+    )
+    assert first.classes_.tolist() == ["b", "c", "a"]
+
+
+def test_partial_fit_keeps_the_order_of_its_classes_for_multi_label():
+    fitted = classifier().partial_fit(TEXTS, INDICATOR, classes=["sports", "politics", "art"])
+    assert fitted.classes_.tolist() == ["sports", "politics", "art"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["c", "a", "b"], ["c", "a", "b"]),
+        (np.array([2, 0, 1]), [2, 0, 1]),
+        (pd.Series(["b", "a"], index=[4, 2]), ["b", "a"]),
+        (pd.Categorical(["b", "a"]), ["b", "a"]),
+        (pl.Series([True, False]), [True, False]),
+        (("b", ""), ["b", ""]),
+    ],
+)
+def test_known_classes_keep_their_order(classes, expected):
+    assert known_classes(classes).tolist() == expected
+    assert known_classes(classes, np.sort(np.array(expected))).tolist() == expected
+
+
+BAD_CLASSES = [
+    (["a", "b", "a"], ValueError, r"each of them once, got \['a'\] more than once"),
+    (["a"], ValueError, r"at least 2 classes, each of them once, got \['a'\]"),
+    ([], ValueError, r"got \[\]"),
+    (["a", None], ValueError, "got None at position 1; give strings or numbers"),
+    (["a", float("nan")], ValueError, "got nan at position 1"),
+    (pd.Series(["a", None]), ValueError, "at position 1"),
+    (pd.Series([1, None], dtype="Int64"), ValueError, "got <NA> at position 1"),
+    (np.array(["a", None], dtype=object), ValueError, "got None at position 1"),
+    ([1.0, np.inf], ValueError, "got inf at position 1"),
+    ([["a"], ["b"]], ValueError, r"got \['a'\] at position 0"),
+    ([{"a": 1}, "b"], ValueError, "at position 0"),
+    ([("a", "b"), ("c", "d")], ValueError, "at position 0"),
+    (np.array([["a", "b"]]), ValueError, r"got ndarray of shape \(1, 2\); give a 1-D list"),
+    (pd.DataFrame({"a": ["x", "y"]}), ValueError, r"got DataFrame of shape \(2, 1\)"),
+    (["a", 1], ValueError, r"must hold classes of one kind, got \['int', 'str'\]"),
+    ("ab", ValueError, "got 'ab'; put the classes in a list"),
+    ({"a": "first", "b": "second"}, TypeError, r"got dict; pass list\("),
+    ({"a", "b"}, TypeError, r"got set; pass sorted\("),
+    ((label for label in "ab"), TypeError, r"got generator; pass list\("),
+]
+
+
+@pytest.mark.parametrize(("classes", "error", "message"), BAD_CLASSES)
+def test_known_classes_that_are_none_raise(classes, error, message):
+    with pytest.raises(error, match=message):
+        known_classes(classes)
+
+
+def test_classes_of_a_later_call_must_be_the_same():
+    with pytest.raises(ValueError, match=r"classes=\['a', 'c'\] is not the same as on last call to partial_fit, was"):
+        known_classes(["a", "c"], np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["sports", "politics"], ["sports", "politics"]),
+        (np.array(["b", "a", "c"], dtype=object), ["b", "a", "c"]),
+        (pd.Series(["b", "a"], dtype="category"), ["b", "a"]),
+        (pd.Index(["b", "a"]), ["b", "a"]),
+        (pl.Series(["b", "a"]), ["b", "a"]),
+        ([3, 1], [3, 1]),
+    ],
+)
+def test_zero_shot_classes_keep_their_order(labels, expected):
+    classes = zero_shot_classes(labels, "GLiClassClassifier")
+    assert classes.tolist() == expected
+    assert classes.dtype.kind == ("U" if isinstance(expected[0], str) else "i")
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        *BAD_CLASSES[1:],
+        (None, ValueError, "target y is None"),
+        (["a", ""], ValueError, "got the empty label '' at position 1"),
+        (["a", " \t"], ValueError, "got the empty label"),
+    ],
+)
+def test_zero_shot_classes_that_are_none_raise(labels, error, message):
+    if not isinstance(labels, (list, tuple, type(None), str, dict, set, np.ndarray, pd.Series, pd.DataFrame)):
+        labels = (label for label in "ab")  # the other test has used it up
+    with pytest.raises(error, match=message):
+        zero_shot_classes(labels, "GLiClassClassifier")
+
+
+@pytest.mark.parametrize(
+    ("classes", "label_names", "warns"),
+    [
+        ([0, 1], None, True),
+        (np.array([1.0, 2.5]), None, True),
+        ([True, False], None, True),
+        (["0", "1"], None, True),
+        (["0", "none"], None, False),
+        (["spam", "ham"], None, False),
+        ([0, 1], ["spam", "ham"], False),
+        (np.arange(30), None, True),
+    ],
+)
+def test_classes_that_say_nothing_to_the_model(classes, label_names, warns):
+    message = integer_classes_warning(classes, label_names)
+    assert (message is not None) == warns
+    assert not warns or ("label_names" in message and len(message) < 300)
+
+
 # -- names of the labels -----------------------------------------------------------------------------------------
 
 
@@ -226,6 +478,9 @@ def test_partial_fit_knows_classes_that_come_later():
         (["spam", "ham"], ["spam", "ham"]),
         (np.array(["spam", "ham"]), ["spam", "ham"]),
         (pd.Series(["spam", "ham"]), ["spam", "ham"]),
+        (pd.Series({1: "ham", 0: "spam"}), ["spam", "ham"]),
+        (pd.Series({1: "ham", 7: "eggs", 0: "spam"}), ["spam", "ham"]),
+        (pl.Series(["spam", "ham"]), ["spam", "ham"]),
     ],
 )
 def test_label_names(label_names, texts):
@@ -238,14 +493,62 @@ def test_label_names(label_names, texts):
     ("label_names", "error", "message"),
     [
         ({0: "spam"}, ValueError, r"no text for the class\(es\) \[1\]; it has \[0\]"),
-        (["spam"], ValueError, r"has 1 texts for 2 labels; give one for each, in this order: \[0, 1\]"),
+        (
+            ["spam"],
+            ValueError,
+            r"has 1 texts for 2 labels; give one for each of the 2 classes, in this order: \[0, 1\]",
+        ),
         (["spam", "spam"], ValueError, r"same label text: \['spam'\]; .* Give different ones with label_names"),
         (["spam", 1], TypeError, r"must hold texts \(str\), got int: 1"),
+        (["spam", None], TypeError, r"must hold texts \(str\), got NoneType"),
+        (["spam", ""], ValueError, "label text of the class 1 is empty: ''. Give a text with label_names"),
+        ({0: " ", 1: "ham"}, ValueError, "label text of the class 0 is empty"),
+        (["spam", "\ud83d"], ValueError, "lone surrogate .* at position 1"),
+        (pd.Series({1: "ham", 2: "spam"}), ValueError, r"no text for the class\(es\) \[0\]; it has \[1, 2\]"),
+        (pd.Series(["spam", "ham"], index=["a", "b"]), ValueError, r"no text for the class\(es\) \[0, 1\]"),
+        (
+            pd.Series(["spam", "ham", "x"], index=[0, 1, 1]),
+            ValueError,
+            r"index of label_names has \[1\] more than once",
+        ),
     ],
 )
 def test_label_names_that_do_not_fit_raise(label_names, error, message):
     with pytest.raises(error, match=message):
         classifier(label_names=label_names).fit(TEXTS, [0, 1] * 3)
+
+
+@pytest.mark.parametrize("classes", [["sea", "food"], ["food", "sea"]])
+@pytest.mark.parametrize(
+    "label_names",
+    [
+        {"food": "to eat", "sea": "the ocean", "air": "the sky"},
+        pd.Series({"food": "to eat", "sea": "the ocean"}),
+        pd.Series({"sea": "the ocean", "food": "to eat"}),
+    ],
+)
+def test_label_names_by_class_follow_the_order_of_the_classes(classes, label_names):
+    by_class = {"food": "to eat", "sea": "the ocean"}
+    assert label_texts(label_names, np.array(classes)) == [by_class[name] for name in classes]
+    assert label_texts(["first", "second"], np.array(classes)) == ["first", "second"]
+    assert label_texts(pd.Series(["first", "second"]), np.array(classes)) == ["first", "second"]
+
+
+def test_an_index_of_classes_wins_over_positions():
+    assert label_texts(pd.Series(["no", "yes"]), np.array([1, 0])) == ["yes", "no"]
+
+
+@pytest.mark.parametrize("label_names", ["spam", {"spam", "ham"}, (text for text in ["spam", "ham"]),
+                                         pd.DataFrame({"a": ["spam", "ham"]})])  # fmt: skip
+def test_label_names_without_order_raise(label_names):
+    with pytest.raises(TypeError, match="label_names must be a dict by class, or a list or Series"):
+        label_texts(label_names, np.array([0, 1]))
+
+
+def test_an_empty_class_needs_a_text():
+    with pytest.raises(ValueError, match="label text of the class '' is empty: ''"):
+        label_texts(None, np.array(["", "a"]))
+    assert label_texts({"": "nothing", "a": "a"}, np.array(["", "a"])) == ["nothing", "a"]
 
 
 def test_classes_with_one_text_raise():
@@ -305,8 +608,101 @@ def test_threshold(threshold):
 
 def test_a_threshold_for_other_classes_raises():
     fitted = classifier().fit(TEXTS, INDICATOR).set_params(threshold=[0.5, 0.5])
-    with pytest.raises(ValueError, match=r"shape \(2,\); give one number, or one for each of the 3 classes"):
+    with pytest.raises(
+        ValueError, match="threshold has 2 numbers for 3 labels; give one for each of the 3 classes, in this order"
+    ):
         fitted.predict(TEXTS)
+
+
+@pytest.mark.parametrize("classes", [["a", "b", "c"], ["c", "a", "b"]])
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.3, 0.3),
+        (np.float32(0.25), 0.25),
+        (1, 1.0),
+        ({"a": 0.1, "c": 0.9, "b": 0.5, "z": 0.2}, {"a": 0.1, "b": 0.5, "c": 0.9}),
+        (pd.Series({"c": 0.9, "b": 0.5, "a": 0.1}), {"a": 0.1, "b": 0.5, "c": 0.9}),
+        ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]),
+        (pd.Series([0.1, 0.2, 0.3]), [0.1, 0.2, 0.3]),
+        (np.array([0, 1, 0]), [0.0, 1.0, 0.0]),
+    ],
+)
+def test_thresholds_by_class_and_by_position(classes, threshold, expected):
+    found = read_thresholds(threshold, np.array(classes))
+    if isinstance(expected, dict):
+        expected = [expected[name] for name in classes]
+    assert found.dtype == np.float64
+    assert np.ndim(found) == np.ndim(expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (np.nan, "a number from 0 to 1, or one for each class, got nan"),
+        (1.5, "got 1.5"),
+        (-0.1, "got -0.1"),
+        ("high", "got .*high"),
+        (True, "got .*True"),
+        (None, "got None"),
+        ([0.5, None, 0.5], "got None"),
+        ([0.5, np.nan, 0.5], "got nan"),
+        ({"a": 0.5, "b": np.inf, "c": 0.1}, "got inf"),
+        ({"a": 0.5, "c": 0.1}, r"threshold has no number for the class\(es\) \['b'\]"),
+        ([[0.5, 0.5, 0.5]], "has 1 numbers for 3 labels"),
+        ([0.5, 0.5], "has 2 numbers for 3 labels"),
+    ],
+)
+def test_thresholds_that_are_none_raise(threshold, message):
+    with pytest.raises(ValueError, match=message):
+        read_thresholds(threshold, np.array(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "expected"),
+    [
+        ({"a": 2.0, "b": 0.5, "c": 0}, [2.0, 0.5, 0.0]),
+        ({"b": 3}, [1.0, 3.0, 1.0]),
+        ({"c": 1, "b": 2, "a": 3, "z": 9}, [3.0, 2.0, 1.0]),  # a fold that has no row of a class
+        (pd.Series({"c": 1.0, "a": 3.0, "b": 2.0}), [3.0, 2.0, 1.0]),
+        ([3.0, 2.0, 1.0], [3.0, 2.0, 1.0]),
+        (np.array([3, 2, 1]), [3.0, 2.0, 1.0]),
+    ],
+)
+def test_class_weights(class_weight, expected):
+    y = np.array(["b", "a", "c", "a"])
+    sample_weight = np.array([1.0, 2.0, 0.5, 4.0])
+    weights = class_sample_weight(read_class_targets(y), class_weight, sample_weight)
+    np.testing.assert_allclose(weights, sample_weight * pd.Series(expected, index=["a", "b", "c"])[y].to_numpy())
+
+
+@pytest.mark.parametrize(
+    "class_weight", [{"c": 2.0, "a": 3.0}, pd.Series({"c": 2.0, "b": 1.0, "a": 3.0}), [2.0, 1.0, 3.0]]
+)
+def test_class_weights_of_multi_label_classes_in_their_order(class_weight):
+    y = pd.DataFrame(INDICATOR, columns=["c", "b", "a"])
+    weights = class_sample_weight(read_class_targets(y), class_weight, np.ones(6))
+    np.testing.assert_array_equal(weights, np.where(y == 1, [2.0, 1.0, 3.0], 1.0))
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({"a": np.nan}, "class weight of 'a' must be a finite number of at least 0, got nan"),
+        ({"a": np.inf}, "got inf"),
+        ({"b": -1.0}, "class weight of 'b' .* got -1.0"),
+        ({"b": None}, "got None"),
+        ({"b": "2"}, "got '2'"),
+        ({"x": 2.0}, r"The classes, \['a', 'b'\], are not in class_weight, which has the unknown class\(es\) \['x'\]"),
+        ([1.0], "has 1 weights for 2 labels"),
+        ({"a": 0, "b": 0}, "leaves no sample a positive weight"),
+        ("balance", "must be \"balanced\", None or weights by class, got 'balance'"),
+    ],
+)
+def test_class_weights_that_are_none_raise(class_weight, message):
+    with pytest.raises(ValueError, match=message):
+        class_sample_weight(read_class_targets(["a", "b"]), class_weight, np.ones(2))
 
 
 # -- regression --------------------------------------------------------------------------------------------------
@@ -391,8 +787,112 @@ def test_a_constant_output_is_learnt():
         (["a", "b"], "numbers in y, got text such as 'a'.*GLiClassClassifier"),
         ([1j, 2j], "Complex data not supported"),
         (np.zeros((2, 2, 2)), "dim|dimensions"),
+        ([1.0, None], "Input y contains NaN: 1 missing value.*first at row 1; drop these rows"),
+        (np.array([[1.0, 2.0], [3.0, None]], dtype=object), "1 missing value.*first at row 1"),
+        (np.array(["1.0", "2.0"], dtype=object), "got text such as '1.0'"),
+        (pd.Series(["1.0", "2.0"], dtype="string"), "got text such as '1.0'"),
+        (np.array([1.0, 2j], dtype=object), "Complex data not supported"),
+        (np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]"), "got dates or durations"),
+        (pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02"])), "numbers in y, got"),
+        (pd.to_timedelta([1, 2], unit="D"), "numbers in y, got"),
+        (np.array([True, False], dtype=object), "got bool such as True"),
+        ([{"a": 1}, {"a": 2}], "got dict such as"),
+        ([1.7e308, 1.7e308], "too large to be standardised"),
+        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", "a"]), "must have a name of its own"),
+        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", None]), "must have a name of its own"),
     ],
 )
 def test_a_y_that_is_no_regression_target_raises(y, message):
     with pytest.raises(ValueError, match=message):
         read_regression_targets(y)
+
+
+OUTPUTS = pd.DataFrame({"price": VALUES, "mood": -(VALUES**2), "size": np.arange(6.0)})
+
+
+@pytest.mark.parametrize("frames", [pd, pl], ids=["pandas", "polars"])
+@pytest.mark.parametrize("order", [["mood", "size", "price"], ["size", "mood", "price"]])
+def test_outputs_are_found_by_name(frames, order):
+    names = ["price", "mood", "size"]
+    y = frames.DataFrame({name: OUTPUTS[name].to_numpy() for name in order})
+    targets = read_regression_targets(y, names=names, one_dimensional=False)
+    expected = read_regression_targets(OUTPUTS.reindex(columns=names))
+    assert targets.names == names
+    np.testing.assert_array_equal(targets.array, expected.array)
+    np.testing.assert_array_equal(targets.mean, expected.mean)
+
+
+def test_outputs_without_names_keep_those_of_the_fit():
+    names = ["price", "mood", "size"]
+    for y in (OUTPUTS.to_numpy(), pd.DataFrame(OUTPUTS.to_numpy()), OUTPUTS.to_numpy().tolist()):
+        targets = read_regression_targets(y, names=names, one_dimensional=False)
+        assert targets.names == names
+        np.testing.assert_allclose(targets.mean, OUTPUTS.mean())
+
+
+def test_columns_named_by_numbers_name_the_outputs():
+    y = OUTPUTS.set_axis([2020, 2018, 2019], axis=1)
+    assert read_regression_targets(y).names == ["2020", "2018", "2019"]
+    targets = read_regression_targets(y, names=["2018", "2019", "2020"], one_dimensional=False)
+    np.testing.assert_allclose(targets.mean, y.reindex(columns=[2018, 2019, 2020]).mean())
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "y", [VALUES, VALUES[:, None], pd.Series(VALUES, name="other"), pd.DataFrame({"price": VALUES})]
+)
+def test_the_shape_of_the_fit_is_kept(first, y):
+    targets = read_regression_targets(y, names=["price"], one_dimensional=first)
+    assert targets.one_dimensional is first
+    assert targets.names == ["price"]
+    assert targets.array.shape == (6, 1)
+
+
+def test_an_output_without_a_name_takes_any_column():
+    assert read_regression_targets(pd.DataFrame({"a": VALUES}), names=["target"]).names == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("y", "names", "message"),
+    [
+        (VALUES, ["price", "mood"], r"y is 1-D, but the earlier fit had the 2 output\(s\) \['price', 'mood'\]"),
+        (OUTPUTS, ["price", "mood"], "y has 3 columns, but the earlier fit had the 2"),
+        (OUTPUTS[["price"]], ["price", "mood"], "y has 1 columns, but the earlier fit had the 2"),
+        (OUTPUTS[["price", "size"]], ["price", "mood"], r"missing: \['mood'\], unknown: \['size'\]"),
+        (OUTPUTS[["size"]], ["price"], r"missing: \['price'\], unknown: \['size'\]"),
+        (OUTPUTS[["price", "size"]], ["target 0", "target 1"], r"unknown: \['price', 'size'\]"),
+    ],
+)
+def test_other_outputs_than_in_the_fit_raise(y, names, message):
+    with pytest.raises(ValueError, match=message):
+        read_regression_targets(y, names=names, one_dimensional=False)
+
+
+def test_partial_fit_of_the_regressor_aligns_its_columns():
+    y = OUTPUTS[["price", "mood"]]
+    fitted, other = (regressor().fit(TEXTS, y) for _ in range(2))
+    np.testing.assert_array_equal(
+        fitted.partial_fit(TEXTS, y[["mood", "price"]]).predict(TEXTS), other.partial_fit(TEXTS, y).predict(TEXTS)
+    )
+    with pytest.raises(ValueError, match="y is 1-D, but the earlier fit had the 2"):
+        fitted.partial_fit(TEXTS, VALUES)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-20, 1.0, 1e20, 1e100])
+def test_units_make_no_difference(unit):
+    targets = read_regression_targets(VALUES * unit)
+    np.testing.assert_allclose(targets.array, read_regression_targets(VALUES).array, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-300, 1e300, -7.3])
+def test_a_constant_is_one_in_every_unit(value):
+    targets = read_regression_targets(np.full(7, value))
+    assert targets.scale == 1.0
+
+
+def test_regression_targets_are_not_modified():
+    y, frame = VALUES.copy(), OUTPUTS.copy()
+    read_regression_targets(y)
+    read_regression_targets(frame, names=["size", "price", "mood"])
+    np.testing.assert_array_equal(y, VALUES)
+    pd.testing.assert_frame_equal(frame, OUTPUTS)

@@ -4,6 +4,8 @@ A layout turns token ids of texts and label texts into the sequences of the mode
 never a label.
 """
 
+import unicodedata
+
 import numpy as np
 
 from .batching import pad
@@ -37,10 +39,16 @@ class Layout:
         self.label_pieces = label_pieces or pieces
         self.max_length = max_length
         self.label_texts = list(label_texts)
-        self._prepare_labels()
+        self.labels = self._tokenize_labels()
+        _check_distinct(self.label_texts, self.labels)
 
-    def _prepare_labels(self):
-        self.labels = self.pieces.tokenize(self.label_texts, at_start=False)
+    def _tokenize_labels(self) -> TokenizedTexts:
+        return self.pieces.tokenize(self.label_texts, at_start=False)
+
+    @property
+    def label_reader(self) -> PieceTokenizer:
+        """The tokenizer of the labels."""
+        return self.pieces
 
     def tokenize(self, texts) -> TokenizedTexts:
         """Ids of the texts, in one call of the tokenizer."""
@@ -120,7 +128,11 @@ class BiLayout(Layout):
 
     shares_labels = True
 
-    def _prepare_labels(self):
+    @property
+    def label_reader(self):
+        return self.label_pieces
+
+    def _tokenize_labels(self):
         tokenized = self.label_pieces.tokenize(self.label_texts)
         self.label_sequences = [self.label_pieces.frame(tokenized[i]) for i in range(len(tokenized))]
         longest = max(map(len, self.label_sequences), default=0)
@@ -129,6 +141,7 @@ class BiLayout(Layout):
                 f"A label takes {longest} tokens and max_length is {self.max_length}; shorten label_names or raise "
                 "max_length."
             )
+        return tokenized
 
     def tokenize(self, texts):
         return self.pieces.tokenize(texts)
@@ -190,6 +203,61 @@ LAYOUTS = {
 }
 
 
+def labels_of_unknown_tokens(layout: Layout) -> list[str]:
+    """Return the labels of which the tokenizer knows no token: the model reads nothing in them.
+
+    Parameters
+    ----------
+    layout : Layout
+        Labels of a fitted model.
+    """
+    unread = list(layout.label_reader.unread_ids)
+    return [text for i, text in enumerate(layout.label_texts) if np.isin(layout.labels[i], unread).all()]
+
+
+def _check_distinct(texts: list[str], labels: TokenizedTexts) -> None:
+    """Raise where the model would read the same tokens for two labels, or none for one: at every prediction."""
+    seen = {}
+    for i, text in enumerate(texts):
+        ids = labels[i].tobytes()
+        if not ids:
+            raise ValueError(
+                f"The tokenizer finds no token in the label {text!r}, so that the model reads nothing; give it a text "
+                "with label_names."
+            )
+        first = texts[seen.setdefault(ids, i)]
+        if seen[ids] != i:
+            raise ValueError(
+                f"The tokenizer gives the labels {first!r} and {text!r} the same tokens ({_reason(first, text)}), so "
+                "that the model cannot tell them apart; give them different texts with label_names."
+            )
+
+
+def _reason(first: str, second: str) -> str:
+    """Why a tokenizer may not tell two labels apart."""
+    if first == second:
+        return "they are equal"
+    plain, other = (" ".join(_visible(text).split()) for text in (first, second))
+    if plain == other:
+        return "they differ in white space or invisible characters only"
+    if plain.casefold() == other.casefold():
+        return "it ignores upper and lower case"
+    plain, other = (_visible(unicodedata.normalize("NFKC", text)) for text in (first, second))
+    if plain == other:
+        return "they differ in their Unicode form only"
+    if _without_accents(plain).casefold() == _without_accents(other).casefold():
+        return "it ignores accents"
+    return "it does not know the characters in which they differ"
+
+
+def _visible(text: str) -> str:
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
+def _without_accents(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if unicodedata.category(c) != "Mn")
+
+
 def _all_same(orders) -> bool:
     return all(order is orders[0] for order in orders) or all(np.array_equal(order, orders[0]) for order in orders)
 
@@ -204,8 +272,3 @@ def _shared(function, orders) -> list:
 def _named(padded, start: str = "") -> dict[str, np.ndarray]:
     ids, mask = padded
     return {f"{start}input_ids": ids, f"{start}attention_mask": mask}
-
-
-# INTERIM
-def labels_of_unknown_tokens(layout):
-    return []

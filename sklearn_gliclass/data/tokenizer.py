@@ -13,11 +13,18 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from ..model.isolation import process_lock
+
 LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
 
 TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the texts of `fit`
+_BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
 _TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
+_VOCABULARY_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
 
 
 def load_tokenizer(folder, config=None):
@@ -46,8 +53,31 @@ def _read_once(folder, files):
     return _read_tokenizer(folder)
 
 
+def read_tokenizer(folder, **options):
+    """Read the tokenizer of a folder as it is.
+
+    Raises
+    ------
+    OSError
+        Its files are missing or damaged.
+    """
+    if not any((Path(folder) / name).is_file() for name in _VOCABULARY_FILES):
+        raise OSError(
+            f"The folder {str(folder)!r} holds no tokenizer (tokenizer.json); save the tokenizer there, or download "
+            "the checkpoint again."
+        )
+    try:
+        with process_lock():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    except Exception as error:  # the library raises bare exceptions for damaged files
+        raise OSError(
+            f"The tokenizer in {str(folder)!r} cannot be read ({type(error).__name__}: {error}); save it again, or "
+            "download the checkpoint again."
+        ) from error
+
+
 def _read_tokenizer(folder, **options):
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    tokenizer = read_tokenizer(folder, **options)
     if not tokenizer.is_fast:
         raise ValueError(
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "
@@ -143,6 +173,8 @@ class PieceTokenizer:
     ----------
     label_id, sep_id, pad_id : int
         Ids of the control tokens and of the padding.
+    unread_ids : frozenset of int
+        Ids that say nothing about a text: of the unknown token and of a lone space.
     prefix, suffix : ndarray
         What the tokenizer puts before and after a sequence ([CLS], </s>, ...).
     """
@@ -151,6 +183,9 @@ class PieceTokenizer:
         self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
         self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
         self.pad_id = tokenizer.pad_token_id
+        to_id = tokenizer.backend_tokenizer.token_to_id
+        blanks = (to_id(blank) for blank in _BLANKS)
+        self.unread_ids = frozenset({tokenizer.unk_token_id, *blanks} - {None})
         self._starting, self._inner = _backends(tokenizer.backend_tokenizer.to_str())
         self.prefix, self.suffix = self._frame()
 

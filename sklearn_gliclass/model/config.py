@@ -240,6 +240,12 @@ class GLiClassModelConfig(PretrainedConfig):
         gliclass writes a `scorer_mlp_hidden_size` that its "mlp" and "hopfield" scorers don't have: they are of
         the default width. Its files are those without `projector_init`.
         """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"This is an encoder (model_type={model_type!r}), not a GLiClass checkpoint: use "
+                "GLiClassClassifier(encoder_model=...)."
+            )
         if "projector_init" not in config_dict and config_dict.get("scorer_type") in ("mlp", "hopfield"):
             config_dict = {**config_dict, "scorer_mlp_hidden_size": None}
         return super().from_dict(config_dict, **kwargs)

@@ -1,9 +1,9 @@
 """Encoder-decoder: the text in the encoder, the label prompt in the decoder."""
 
 import torch
-from transformers import AutoModel
 
 from .architecture import Architecture, Reading
+from .loading import build_encoder
 from .positions import class_states
 
 
@@ -25,7 +25,7 @@ class EncoderDecoder(Architecture):
                 "architecture_type='encoder-decoder' needs an encoder-decoder model such as T5 or BART, got "
                 f"model_type={config.encoder_config.model_type!r}; choose another encoder or architecture."
             )
-        self.encoder_decoder_model = encoder or AutoModel.from_config(config.encoder_config)
+        self.encoder_decoder_model = encoder or build_encoder(config.encoder_config, whole=True)
 
     def encode(self, input_ids, attention_mask, every_layer, class_input_ids=None, class_attention_mask=None):
         dtype = self.encoder_decoder_model.get_input_embeddings().weight.dtype

@@ -43,12 +43,13 @@ def copy_with_fingerprint(module: nn.Module) -> nn.Module:
 def _look(module: nn.Module) -> tuple:
     """What can be seen in a millisecond. Fused optimisers don't count a tensor's versions up: a sample of values."""
     return tuple(
-        (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, _sample(tensor))
+        (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, sample_sum(tensor))
         for name, tensor in module.named_parameters()
     )
 
 
-def _sample(tensor: torch.Tensor) -> float:
+def sample_sum(tensor: torch.Tensor) -> float:
+    """Sum of every 4099th value."""
     return float(tensor.detach().reshape(-1)[::_SAMPLE_STRIDE].sum(dtype=torch.float64))
 
 

@@ -6,7 +6,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transformers.activations import ACT2FN
 
+from .options import resolve
+
 HARDLY_DIFFERENT = 1e-3  # share of the largest singular value: to tell such rows apart would take a large change
+
+
+def _activation(name: str) -> nn.Module:
+    """An activation function by its name in transformers."""
+    resolve(dict.fromkeys(ACT2FN), name, "projector_hidden_act")
+    return ACT2FN[name]
 
 
 class Projector(nn.Module):
@@ -15,7 +23,7 @@ class Projector(nn.Module):
     def __init__(self, n_inputs: int, hidden: int, n_outputs: int, activation: str, dropout: float = 0.0):
         super().__init__()
         self.linear_1 = nn.Linear(n_inputs, hidden)
-        self.act = ACT2FN[activation]
+        self.act = _activation(activation)
         self.dropout = nn.Dropout(dropout)
         self.linear_2 = nn.Linear(hidden, n_outputs)
 

@@ -3,10 +3,13 @@
 import functools
 import hashlib
 import importlib.metadata
+import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from .folders import recover
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -35,9 +38,9 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     Parameters
     ----------
     name : str
-        A folder, or a name on the Hugging Face hub.
+        A folder, or a name on the Hugging Face hub. ``~`` is expanded.
     cache_dir : str or Path, optional
-        The Hugging Face cache; None: its usual place.
+        The Hugging Face cache. ``~`` is expanded. **If None**: its usual place.
 
     Returns
     -------
@@ -48,7 +51,12 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     OSError
         It is nowhere; the message says all ways to get it.
     """
-    folder = Path(name).expanduser()
+    if name is None or not str(name).strip():
+        raise OSError(f"A model has no name ({name!r}): give a folder, or a name on the Hugging Face hub.")
+    folder = Path(os.path.expanduser(name))
+    recover(folder.absolute())
+    if folder.is_file():
+        raise OSError(f"{str(name)!r} is a file; give the folder that holds it.")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise OSError(f"The folder {str(name)!r} holds no config.json: it is no saved transformers model.")
@@ -56,7 +64,7 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     packaged = _weight_package(name)
     if packaged is not None:
         return packaged
-    return _from_hub(str(name), cache_dir)
+    return _from_hub(str(name), None if cache_dir is None else os.path.expanduser(cache_dir))
 
 
 def _weight_package(name: str) -> Path | None:

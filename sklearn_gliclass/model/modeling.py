@@ -1,16 +1,20 @@
 """GLiClassModel: the torch model with the checkpoint format of transformers."""
 
+import os
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
+from .loading import isolated, load_weights, quiet_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
+from .weights import check_loaded, fill_shared, named_weights, skeleton
 
 
 class GLiClassModel(PreTrainedModel):
@@ -86,15 +90,88 @@ class GLiClassModel(PreTrainedModel):
         """Replace the token embeddings of the text encoder."""
         self.encoder.set_input_embeddings(value)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
+        """Load a checkpoint as transformers does; weights that are missing or do not fit raise.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or Path
+            A folder, or a name on the Hugging Face hub.
+        *model_args, output_loading_info, **kwargs
+            See ``PreTrainedModel.from_pretrained``.
+
+        Returns
+        -------
+        GLiClassModel
+            Its weights are its own: later changes of the file do not reach them.
+
+        Raises
+        ------
+        ValueError
+            The checkpoint is not a GLiClass model, or its weights are not those that its configuration describes.
+        """
+        if isinstance(pretrained_model_name_or_path, str):
+            pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
+        kwargs = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
+        with isolated():
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        if pretrained_model_name_or_path is not None:
+            check_loaded(model, info, f"The checkpoint {str(pretrained_model_name_or_path)!r}")
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.data = tensor.data.clone()  # no longer a view of the mapped file
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def from_weights(cls, config, weights: dict[str, Tensor], source: str):
+        """Build a model around weights that are in memory.
+
+        Parameters
+        ----------
+        config : GLiClassModelConfig
+            Its configuration.
+        weights : dict of str to Tensor
+            Under the names of the state dict; of tied weights one name is enough. They become the model's own.
+        source : str
+            Where they came from, for messages.
+
+        Returns
+        -------
+        GLiClassModel
+            In evaluation mode.
+        """
+        filled = fill_shared(weights, skeleton(cls, config).shared, source)
+        return load_weights(cls, config, filled, source)
+
     def save_pretrained(self, save_directory, state_dict=None, **kwargs):
-        """Write ``config.json`` and ``model.safetensors``; tied encoders stand there under both names."""
-        if state_dict is None and self.config.tie_encoders:
-            label_encoder = "model.label_encoder."
-            state_dict = {
-                name: tensor.clone() if name.startswith(label_encoder) else tensor
-                for name, tensor in self.state_dict().items()
-            }
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        """Write ``config.json`` and ``model.safetensors``; tied encoders stand there under both names.
+
+        Parameters
+        ----------
+        save_directory : str or Path
+            The folder.
+        state_dict : dict of str to Tensor, optional
+            Weights to write. Default: those of the model.
+        **kwargs
+            See ``PreTrainedModel.save_pretrained``.
+
+        Raises
+        ------
+        ValueError
+            The configuration does not build the weights that the model has, for example with an adapter in it.
+        """
+        if state_dict is None:
+            state_dict = named_weights(self)
+            if self.config.tie_encoders:
+                label_encoder = "model.label_encoder."
+                state_dict = {
+                    name: tensor.clone() if name.startswith(label_encoder) else tensor
+                    for name, tensor in state_dict.items()
+                }
+        with quiet_transformers():
+            super().save_pretrained(os.path.expanduser(save_directory), state_dict=state_dict, **kwargs)
 
     @torch.no_grad()
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):

@@ -40,9 +40,35 @@ def autocast(device, dtype: str, inference: bool = False):
 
 
 def find_device(device: str) -> str:
-    """Resolve "auto" to a GPU, where there is one."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """Resolve "auto" to a GPU, where there is one.
+
+    Raises
+    ------
+    ValueError
+        This is not the name of a device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} is not a device of torch; give 'auto', 'cpu', 'cuda', 'cuda:1' (the second GPU) or "
+            "'mps'."
+        ) from None
+    return device
+
+
+def require_device(device: str) -> str:
+    """Resolve a device as :func:`find_device` does, and raise a ValueError where this machine lacks it."""
+    found = find_device(device)
+    try:
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={device!r} is not available on this machine ({reason}); set device='auto' or device='cpu'."
+        ) from error
+    return found

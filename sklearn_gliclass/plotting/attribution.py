@@ -109,14 +109,13 @@ class TokenAttributionDisplay:
         """
         check_is_fitted(estimator, ("model_", "label_names_"))
         X = [X] if isinstance(X, str) else X
-        texts = read_texts(estimator, X, reset=False, text_template=estimator.text_template)
+        texts = read_texts(X, estimator)
         if len(texts) != 1:
             raise ValueError(f"X must be one text or one row, got {len(texts)}; pass X[:1], or a text as a str.")
         index, name = _find_label(estimator, X, label)
-        layout = estimator._layout(estimator.label_names_)
-        found = token_attributions(
-            estimator.model_, layout, texts[0], index, estimator._labels_per_prompt(), n_steps=n_steps
-        )
+        fitted = estimator.fitted_
+        at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
+        found = token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
             for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))

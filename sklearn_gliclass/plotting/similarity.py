@@ -76,9 +76,10 @@ class LabelSimilarityDisplay:
         LabelSimilarityDisplay
         """
         check_is_fitted(estimator, ("model_", "label_names_"))
-        texts = [""] if X is None else read_texts(estimator, X, reset=False, text_template=estimator.text_template)
-        layout = estimator._layout(estimator.label_names_)
-        embeddings = label_embeddings(estimator.model_, layout, texts, estimator._labels_per_prompt())
+        texts = [""] if X is None else read_texts(X, estimator)
+        fitted = estimator.fitted_
+        at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
+        embeddings = label_embeddings(fitted.model, fitted.layout(), texts, at_once)
         names = [str(label) for label in getattr(estimator, "classes_", estimator.label_names_)]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)
 

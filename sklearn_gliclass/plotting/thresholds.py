@@ -4,6 +4,8 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted
 
+from ..class_values import class_keys, column_positions
+from ..containers import column_names
 from .figure import BLUE, GREEN, ORANGE, panel_grid
 
 WHERE_F1_SAYS_NOTHING = 0.5
@@ -70,7 +72,8 @@ class ThresholdCurveDisplay:
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table.
         y : array-like of shape (n_samples, n_classes)
-            0 and 1 for each class.
+            0 and 1 for each class. The columns of a DataFrame are found by name, others are in the order of
+            `classes_`.
         thresholds : array-like of shape (n_thresholds,), optional
             Where to measure. Default: 0 to 1 in steps of 0.01.
         classes : list, optional
@@ -83,6 +86,9 @@ class ThresholdCurveDisplay:
         ThresholdCurveDisplay
         """
         check_is_fitted(estimator, ("model_", "classes_"))
+        names, keys = column_names(y), class_keys(estimator.classes_)
+        if names is not None:
+            y = _columns(y, column_positions(names, keys, "the classes"))
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
@@ -101,9 +107,10 @@ class ThresholdCurveDisplay:
         y_true : array-like of shape (n_samples, n_classes)
             0 and 1 for each class.
         y_proba : array-like of shape (n_samples, n_classes)
-            Probabilities.
+            Probabilities. The columns of two DataFrames are matched by name.
         class_names : list of str, optional
-            Default: the columns of a DataFrame `y_true`, else "0", "1", ...
+            Names of the columns. Columns of a DataFrame that have the same names in another order are brought into
+            this one. Default: the columns of a DataFrame `y_proba` or `y_true`, else "0", "1", ...
         thresholds : array-like of shape (n_thresholds,), optional
             Where to measure. Default: 0 to 1 in steps of 0.01.
         classes : list, optional
@@ -115,10 +122,9 @@ class ThresholdCurveDisplay:
         -------
         ThresholdCurveDisplay
         """
-        if class_names is None:
-            class_names = getattr(y_true, "columns", range(np.shape(y_true)[1] if np.ndim(y_true) > 1 else 1))
+        y_true, y_proba, class_names = _match_columns(y_true, y_proba, class_names)
         y_true, y_proba = _check_predictions(y_true, y_proba)
-        class_names = [str(name) for name in class_names]
+        class_names = [str(name) for name in (range(y_true.shape[1]) if class_names is None else class_names)]
         if len(class_names) != y_true.shape[1]:
             raise ValueError(f"class_names has {len(class_names)} names for {y_true.shape[1]} columns; give one each.")
         thresholds = np.linspace(0, 1, 101) if thresholds is None else np.sort(np.asarray(thresholds, dtype=float))
@@ -230,6 +236,24 @@ def best_thresholds(thresholds: np.ndarray, f1: np.ndarray) -> np.ndarray:
         last = first + int(run[0]) - 1 if len(run) else len(values) - 1
         best[row] = (thresholds[first] + thresholds[last]) / 2 if values[first] > 0 else WHERE_F1_SAYS_NOTHING
     return best
+
+
+def _columns(table, order: np.ndarray) -> np.ndarray:
+    return table.to_numpy()[:, order]
+
+
+def _match_columns(y_true, y_proba, class_names):
+    """Truth and probabilities with their columns in one order, and the names of these, or None."""
+    tables = [y_true, y_proba]
+    names = [None if found is None else [str(name) for name in found] for found in map(column_names, tables)]
+    if class_names is not None:  # may be other names than those of the columns, which then are in this order
+        wanted = [str(name) for name in class_names]
+        names = [found if found is not None and sorted(found) == sorted(wanted) else None for found in names]
+    else:
+        wanted = names[1] if names[1] is not None else names[0]
+    order = [None if found is None else column_positions(found, wanted, "those of y_proba") for found in names]
+    matched = [table if where is None else _columns(table, where) for table, where in zip(tables, order, strict=True)]
+    return *matched, wanted
 
 
 def _check_predictions(y_true, y_proba):

@@ -85,9 +85,10 @@ SCHEDULES = tuple(kind.value for kind in SchedulerType if kind.value not in {"re
 
 # Schedules that transformers can't build without further numbers; these are its Trainer's own choices.
 _SCHEDULE_KWARGS = {
-    "cosine_with_min_lr": lambda steps: {"min_lr_rate": 0.1},
-    "cosine_warmup_with_min_lr": lambda steps: {"min_lr_rate": 0.1},
-    "warmup_stable_decay": lambda steps: {"num_decay_steps": max(1, steps // 5)},
+    "cosine_with_min_lr": lambda steps, lr: {"min_lr_rate": 0.1},
+    "cosine_warmup_with_min_lr": lambda steps, lr: {"min_lr_rate": 0.1},
+    "warmup_stable_decay": lambda steps, lr: {"num_decay_steps": max(1, steps // 5)},
+    "polynomial": lambda steps, lr: {"lr_end": min(1e-7, lr / 1000)},  # the default is too large for tiny rates
 }
 
 
@@ -114,7 +115,8 @@ def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[
 
 def build_optimizer(model: nn.Module, encoders: list[nn.Module], args) -> torch.optim.Optimizer:
     """The optimiser that ``args.optim`` names, with the parameter groups of `args`."""
-    return OPTIMIZERS[args.optim](parameter_groups(model, encoders, args), lr=args.lr)
+    # Each group has a rate of its own; the polynomial schedule divides by the default, which must not be 0.
+    return OPTIMIZERS[args.optim](parameter_groups(model, encoders, args), lr=args.lr or 1.0)
 
 
 def add_thawed(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> None:
@@ -128,7 +130,7 @@ def add_thawed(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> 
 
 def build_scheduler(optimizer, args, n_steps: int):
     """The schedule that ``args.lr_scheduler_type`` names, over `n_steps` optimiser steps."""
-    kwargs = _SCHEDULE_KWARGS.get(args.lr_scheduler_type, lambda steps: {})(n_steps)
+    kwargs = _SCHEDULE_KWARGS.get(args.lr_scheduler_type, lambda steps, lr: {})(n_steps, optimizer.defaults["lr"])
     return get_scheduler(
         args.lr_scheduler_type,
         optimizer,

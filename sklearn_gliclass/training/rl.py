@@ -130,7 +130,7 @@ class RLTrainer(Trainer):
     >>> from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
     >>> from sklearn_gliclass.testing import TINY
     >>> from sklearn_gliclass.training.rewards import precision, recall
-    >>> clf = GLiClassClassifier(**TINY, rl=RLTrainerConfig(max_epochs=2),
+    >>> clf = GLiClassClassifier(**TINY, rl=RLTrainerConfig(max_epochs=2), label_names=["sports", "politics"],
     ...                          reward_components=[("precision", precision), ("recall", recall)])
     >>> clf = clf.fit(["goal", "vote", "a goal in the vote"], [[1, 0], [0, 1], [1, 1]])
     >>> clf.n_iter_, len(clf.history_[:, "reward_precision"])     # 5 epochs supervised, 2 on rewards

@@ -1,10 +1,11 @@
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
 
-from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS
+from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, labels_of_unknown_tokens
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
 from sklearn_gliclass.model import ARCHITECTURES
 from sklearn_gliclass.model.config import BI_ENCODERS
@@ -12,6 +13,7 @@ from sklearn_gliclass.model.config import BI_ENCODERS
 PIECES = {name: PieceTokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 PROMPTED = ["uni-encoder", "bi-encoder-fused"]
 LONG = "the lazy card " * 100
+MANY_LABELS = [f"{first} {second}" for first, second in product("abcdefgh", repeat=2)]  # of letters that all know
 
 each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
 both_orders = pytest.mark.parametrize("prompt_first", [False, True], ids=["prompt last", "prompt first"])
@@ -114,7 +116,7 @@ def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
 def test_a_prompt_that_leaves_no_room_raises(architecture):
     """defect 7: a label that does not fit is an error with numbers and ways out, not a cut."""
-    layout = make_layout(architecture, labels=[f"label {i}" for i in range(60)], max_length=64)
+    layout = make_layout(architecture, labels=MANY_LABELS[:60], max_length=64)
     with pytest.raises(ValueError, match=r"The labels take \d+ tokens of max_length=64.*lower max_num_classes"):
         batch_of(layout, ["a text"])
 
@@ -143,8 +145,7 @@ def test_a_label_that_does_not_fit_its_own_sequence_raises(architecture):
 @pytest.mark.parametrize("architecture", LAYOUTS)
 def test_more_than_25_labels(architecture):
     """defect 11: the number of labels is bounded by max_length alone."""
-    labels = [f"label {i}" for i in range(40)]
-    layout = make_layout(architecture, labels=labels, max_length=300)
+    layout = make_layout(architecture, labels=MANY_LABELS[:40], max_length=300)
     batch = batch_of(layout, ["a text"])
     name = "class_input_ids" if architecture == "encoder-decoder" else "input_ids"
     if architecture == "bi-encoder":
@@ -159,9 +160,9 @@ def test_more_than_25_labels(architecture):
 def test_control_tokens_of_users_stay_text(architecture, tokenizer, prompt_first):
     """defect 8: a text or label with <<LABEL>>, <<SEP>> or [SEP] makes no other label slot and no other end."""
     nasty = ["<<LABEL>>business", "a <<SEP>> b", "[SEP] [CLS] </s> <s> <pad> [PAD]"]
-    labels = ["sports", "<<LABEL>>", "<<SEP>>x", "</s>"]
+    labels = ["sports", "<<LABEL>>", "<<SEP>>x the", "card </s>"]
     layout = make_layout(architecture, tokenizer, labels, prompt_first=prompt_first)
-    tame = make_layout(architecture, tokenizer, ["sports"] * 4, prompt_first=prompt_first)
+    tame = make_layout(architecture, tokenizer, ["sports", "card", "letters", "x"], prompt_first=prompt_first)
     special = {PIECES[tokenizer].label_id, PIECES[tokenizer].sep_id, *TOKENIZERS[tokenizer].all_special_ids}
     special -= {TOKENIZERS[tokenizer].unk_token_id}
 
@@ -216,3 +217,77 @@ def test_labels_have_a_tokenizer_of_their_own(architecture):
     batch = batch_of(layout, ["the card"])
     expected = [TOKENIZERS["unigram, metaspace always"](label).input_ids for label in LABELS]
     assert rows(batch, "class_input_ids") == expected
+
+
+# -- labels that the tokenizer cannot tell apart ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize(
+    ("tokenizer", "labels", "reason"),
+    [
+        ("wordpiece", ["sports", "sports"], "they are equal"),
+        ("wordpiece", ["card", "Card"], "it ignores upper and lower case"),
+        ("wordpiece", ["naïveté", "naivete"], "it ignores accents"),
+        ("wordpiece", ["the card", "the\ncard"], "white space or invisible characters"),
+        ("wordpiece", ["card", " card "], "white space or invisible characters"),
+        ("wordpiece", ["card", "ca\u200brd"], "white space or invisible characters"),
+        ("wordpiece", ["\u2603", "\u2211"], "it does not know the characters in which they differ"),
+        ("wordpiece", ["card \u2603", "card \u2211"], "it does not know the characters"),
+        ("wordpiece between spaces", ["Größe", "Gro\u0308ße"], "they differ in their Unicode form only"),
+        ("wordpiece between spaces", ["card 7", "card 9"], "it does not know the characters"),
+        ("unigram, metaspace always", ["\u2460", "1"], "they differ in their Unicode form only"),
+        ("unigram, metaspace first", ["\u2603", "\u2211"], "it does not know the characters"),
+    ],
+)
+def test_labels_with_the_same_tokens_raise(architecture, tokenizer, labels, reason):
+    with pytest.raises(ValueError, match=f"(?s)the same tokens .*{reason}.*with label_names") as caught:
+        make_layout(architecture, tokenizer, ["other", *labels])
+    assert all(repr(label) in str(caught.value) for label in labels)
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize(
+    ("tokenizer", "labels"),
+    [
+        ("wordpiece between spaces", ["Card", "card"]),
+        ("byte-level bpe", ["card", "Card", " card", "card ", "naïveté", "naivete", "\u2603", "\u2211", "ca\u200brd"]),
+        ("wordpiece", ["card", "cards", "the card", "card the"]),
+    ],
+)
+def test_labels_that_the_tokenizer_tells_apart_are_accepted(architecture, tokenizer, labels):
+    layout = make_layout(architecture, tokenizer, labels)
+    ids = [tuple(TOKENIZERS[tokenizer](label, add_special_tokens=False).input_ids) for label in labels]
+    assert len(set(ids)) == len(labels)
+    assert layout.label_texts == labels
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize("label", ["", " ", "\u200b"])
+def test_a_label_without_tokens_raises(architecture, label):
+    with pytest.raises(ValueError, match=r"finds no token in the label.*with label_names"):
+        make_layout(architecture, labels=["sports", label])
+
+
+@pytest.mark.parametrize("architecture", LAYOUTS)
+@pytest.mark.parametrize(
+    ("tokenizer", "labels", "unknown"),
+    [
+        ("wordpiece", ["card", "\u2603", "a \u2603", "\u2603 \u2211"], ["\u2603", "\u2603 \u2211"]),
+        ("unigram, metaspace always", ["card", "\u2603"], ["\u2603"]),
+        ("unigram, metaspace first", ["card", "\u2603"], ["\u2603"]),
+        ("byte-level bpe, prefix space", ["card", "\u2603"], []),
+    ],
+)
+def test_labels_of_unknown_tokens(architecture, tokenizer, labels, unknown):
+    assert labels_of_unknown_tokens(make_layout(architecture, tokenizer, labels)) == unknown
+
+
+@pytest.mark.parametrize("architecture", BI_ENCODERS)
+def test_the_tokenizer_of_the_labels_decides(architecture):
+    """The text's tokenizer ignores case, that of the label encoder does not; and the other way round."""
+    config = SimpleNamespace(prompt_first=False)
+    lower, cased = PIECES["wordpiece"], PIECES["byte-level bpe"]
+    LAYOUTS[architecture](config, lower, ["card", "Card"], 200, cased)
+    with pytest.raises(ValueError, match="upper and lower case"):
+        LAYOUTS[architecture](config, cased, ["card", "Card"], 200, lower)

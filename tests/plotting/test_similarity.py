@@ -5,6 +5,7 @@ from itertools import pairwise, permutations
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 from test_classifier import ARCHITECTURES, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor
@@ -88,6 +89,22 @@ def test_numbers_stand_in_the_cells_of_few_labels_only():
     assert display.text_ is None
     assert display.ax_ is ax
     display.figure_.canvas.draw()
+
+
+def test_prompts_hold_as_many_labels_as_in_predictions():
+    """Labels that share a prompt see each other: 2 of 4 in a prompt are as two estimators with 2 labels each."""
+    clf = tiny_of("uni-encoder", max_num_classes=2).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
+    fitted = clf.fitted_
+    halves = [label_embeddings(clf.model_, fitted.layout(clf.label_names_[first : first + 2])) for first in (0, 2)]
+    expected = cosine_similarity(np.concatenate(halves))
+    np.testing.assert_allclose(LabelSimilarityDisplay.from_estimator(clf).similarity, expected, atol=1e-6)
+
+
+def test_the_number_of_labels_in_a_prompt():
+    fitted = tiny().fit(TEXTS, [f"topic {i % 4}" for i in range(8)]).fitted_
+    assert fitted.labels_per_prompt() == fitted.config.max_num_classes
+    assert fitted.labels_per_prompt(3) == 3
+    assert GLiClassRegressor(**TINY).fit(TEXTS, np.arange(8.0)).fitted_.labels_per_prompt(3) is None
 
 
 def test_a_regressors_outputs():

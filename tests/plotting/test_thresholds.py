@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from scipy.sparse import csr_array
 from sklearn.metrics import f1_score, precision_recall_fscore_support
@@ -64,6 +65,66 @@ def test_from_estimator_and_its_thresholds():
     assert f1_score(y, clf.predict(TEXTS), average="macro") >= before
     np.testing.assert_array_equal(display.lines_[1]["F1"].get_ydata(), display.f1[1])
     assert [ax.get_title() for ax in display.axes_] == ["fast (4)", "loud (4)"]
+
+
+@pytest.mark.parametrize("frames", [pd, pl], ids=["pandas", "polars"])
+@pytest.mark.parametrize("order", [["fast", "loud", "red"], ["red", "fast", "loud"], ["loud", "fast", "red"]])
+def test_columns_are_found_by_name(frames, order):
+    y = pd.DataFrame([[1, 0, 0], [0, 1, 0], [1, 1, 1], [0, 0, 0]] * 2, columns=["fast", "loud", "red"])
+    clf = tiny().fit(TEXTS, y)
+    expected = ThresholdCurveDisplay.from_estimator(clf, TEXTS, y.to_numpy())
+    display = ThresholdCurveDisplay.from_estimator(
+        clf, TEXTS, frames.DataFrame({name: y[name].to_list() for name in order})
+    )
+    assert display.class_names == ["fast", "loud", "red"]
+    np.testing.assert_array_equal(display.f1, expected.f1)
+    np.testing.assert_array_equal(display.n_positive, [4, 4, 2])
+
+
+def test_other_columns_than_the_classes_raise():
+    y = pd.DataFrame([[1, 0], [0, 1]] * 4, columns=["fast", "loud"])
+    clf = tiny().fit(TEXTS, y)
+    with pytest.raises(
+        ValueError, match=r"must be the classes \['fast', 'loud'\].*missing: \['loud'\], unknown: \['red'\]"
+    ):
+        ThresholdCurveDisplay.from_estimator(clf, TEXTS, y.rename(columns={"loud": "red"}))
+
+
+@pytest.mark.parametrize(
+    ("y_order", "proba_order", "class_names", "expected"),
+    [
+        ("abc", "cab", None, "cab"),
+        ("abc", None, None, "abc"),
+        (None, "cab", None, "cab"),
+        ("abc", "bca", "cba", "cba"),
+        ("abc", None, "abc", "abc"),
+    ],
+)
+def test_truth_and_probabilities_are_matched_by_name(y_order, proba_order, class_names, expected):
+    y, proba = (pd.DataFrame(values, columns=list("abc")) for values in problem(3))
+    before = y.copy(), proba.copy()
+    display = ThresholdCurveDisplay.from_predictions(
+        y[list(y_order)] if y_order else y[list(expected)].to_numpy(),
+        proba[list(proba_order)] if proba_order else proba[list(expected)].to_numpy(),
+        class_names=class_names and list(class_names),
+    )
+    by_position = ThresholdCurveDisplay.from_predictions(
+        y[list(expected)].to_numpy(), proba[list(expected)].to_numpy(), class_names=list(expected)
+    )
+    assert display.class_names == list(expected)
+    np.testing.assert_array_equal(display.f1, by_position.f1)
+    pd.testing.assert_frame_equal(y, before[0])
+    pd.testing.assert_frame_equal(proba, before[1])
+
+
+def test_names_to_show_need_not_be_those_of_the_columns():
+    y, proba = problem(2)
+    display = ThresholdCurveDisplay.from_predictions(pd.DataFrame(y, columns=["a", "b"]), proba, class_names=["A", "B"])
+    assert display.class_names == ["A", "B"]
+    with pytest.raises(ValueError, match=r"those of y_proba \['c', 'd'\]"):
+        ThresholdCurveDisplay.from_predictions(
+            *(pd.DataFrame(v, columns=c) for v, c in ((y, list("ab")), (proba, list("cd"))))
+        )
 
 
 def test_inputs_of_several_kinds():

@@ -349,3 +349,9 @@ def test_accumulated_focal_losses(reduction):
     whole = GLiClassClassifier(**common, batch_size=8).fit(TEXTS, y)
     parts = GLiClassClassifier(**common, batch_size=3, gradient_accumulation_steps=3).fit(TEXTS, y)
     np.testing.assert_allclose(parts.decision_function(TEXTS), whole.decision_function(TEXTS), rtol=1e-8)
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-8])
+def test_polynomial_schedule_takes_tiny_rates(lr):
+    history = fitted(max_epochs=3, lr=lr, others_lr=1e-3, warmup_ratio=0.0, lr_scheduler_type="polynomial").history_
+    np.testing.assert_allclose(history[:, "lr"], lr * np.array([2 / 3, 1 / 3, 0.001]), rtol=5e-3, atol=1e-15)

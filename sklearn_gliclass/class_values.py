@@ -1,0 +1,179 @@
+"""Values that users give for each class (texts, weights, thresholds), in the order of the classes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from .containers import as_container, has_default_index, is_finite, to_values
+
+
+def class_keys(classes) -> list:
+    """Return the classes as plain Python values, which serve as keys of dictionaries."""
+    return to_values(classes)
+
+
+def align_to_classes(values, classes, name: str, what: str) -> list:
+    """Return one value for each class.
+
+    Parameters
+    ----------
+    values : mapping, Series or array-like of shape (n_classes,)
+        By class; a Series by its index, or where that is 0, 1, ... and no class, by position; anything else by
+        position.
+    classes : array-like of shape (n_classes,)
+        Their order is that of the result.
+    name : str
+        The parameter, for messages.
+    what : str
+        What a value is, for messages.
+
+    Raises
+    ------
+    ValueError
+        A class has no value, or their number differs. Other keys than the classes are ignored.
+    TypeError
+        `values` has no order.
+
+    Examples
+    --------
+    >>> align_to_classes({"a": 1, "b": 2, "c": 3}, ["b", "a"], "threshold", "number")
+    [2, 1]
+    """
+    keys = class_keys(classes)
+    found = _by_class(values, keys, name)
+    if found is None:
+        return _by_position(values, keys, name, what)
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ValueError(f"{name} has no {what} for the class(es) {missing!r}; it has {list(found)!r}.")
+    return [found[key] for key in keys]
+
+
+def _by_class(values, keys: list, name: str) -> Mapping | None:
+    """The values as a mapping, or None where they are meant by position."""
+    if isinstance(values, Mapping):
+        return values
+    if not isinstance(values, pd.Series):
+        return None
+    repeated = values.index[values.index.duplicated()].unique().to_list()
+    if repeated:
+        raise ValueError(f"The index of {name} has {repeated!r} more than once; give each class one value.")
+    found = dict(zip(values.index.to_list(), values.to_list(), strict=True))
+    return None if has_default_index(values) and set(found) != set(keys) else found
+
+
+def _by_position(values, keys: list, name: str, what: str) -> list:
+    values = as_container(values, name, "a dict by class, or a list or Series")
+    if hasattr(values, "columns"):
+        raise TypeError(f"{name} must be a dict by class, or a list or Series, got {type(values).__name__}.")
+    values = to_values(values)
+    if len(values) != len(keys):
+        raise ValueError(
+            f"{name} has {len(values)} {what}s for {len(keys)} labels; give one for each of the {len(keys)} classes, "
+            f"in this order: {keys!r}."
+        )
+    return values
+
+
+def column_positions(names: list, wanted: list, what: str) -> np.ndarray:
+    """Return where each wanted column stands among the columns of y.
+
+    Parameters
+    ----------
+    names : list
+        Columns of y.
+    wanted : list
+        Their order in the result.
+    what : str
+        What the wanted columns are, for messages.
+
+    Raises
+    ------
+    ValueError
+        Columns are missing, unknown or repeated.
+
+    Examples
+    --------
+    >>> column_positions(["sea", "food"], ["food", "sea"], "the classes")
+    array([1, 0])
+    """
+    present, known = set(names), set(wanted)
+    missing, unknown = [name for name in wanted if name not in present], [name for name in names if name not in known]
+    if missing or unknown or len(names) != len(wanted):
+        raise ValueError(
+            f"The columns of y must be {what} {wanted!r}, each once; missing: {missing!r}, unknown: {unknown!r}."
+        )
+    return positions(names, wanted)
+
+
+def positions(values: list, wanted: list) -> np.ndarray:
+    """Return where each of the wanted values stands among the values, which may be in any order."""
+    position = {value: index for index, value in enumerate(values)}
+    return np.array([position[value] for value in wanted], dtype=np.int64)
+
+
+def read_class_weight(class_weight, classes) -> np.ndarray:
+    """Read the weights of the classes.
+
+    Parameters
+    ----------
+    class_weight : mapping, Series or array-like of shape (n_classes,)
+        See :func:`align_to_classes`. As in scikit-learn, a class that a mapping or Series lacks weighs 1, unless it
+        has other keys than the classes.
+    classes : ndarray of shape (n_classes,)
+        The classes.
+
+    Returns
+    -------
+    ndarray of shape (n_classes,), float64
+
+    Examples
+    --------
+    >>> read_class_weight({"b": 3}, np.array(["a", "b"]))
+    array([1., 3.])
+    """
+    keys = class_keys(classes)
+    found = _by_class(class_weight, keys, "class_weight")
+    if found is not None:
+        unknown = [key for key in found if key not in keys]
+        lacking = [key for key in keys if key not in found]
+        if unknown and lacking:
+            raise ValueError(
+                f"The classes, {lacking!r}, are not in class_weight, which has the unknown class(es) {unknown!r}; the "
+                f"classes are {keys!r}."
+            )
+        class_weight = {**dict.fromkeys(keys, 1.0), **found}
+    weights = align_to_classes(class_weight, classes, "class_weight", "weight")
+    for key, weight in zip(keys, weights, strict=True):
+        if not is_finite(weight) or weight < 0:
+            raise ValueError(f"The class weight of {key!r} must be a finite number of at least 0, got {weight!r}.")
+    return np.array(weights, dtype=np.float64)
+
+
+def read_thresholds(threshold, classes) -> np.ndarray:
+    """Read the probability from which on each class is predicted.
+
+    Parameters
+    ----------
+    threshold : float, mapping, Series or array-like of shape (n_classes,)
+        From 0 to 1; one for all, or see :func:`align_to_classes`.
+    classes : ndarray of shape (n_classes,)
+        The classes.
+
+    Returns
+    -------
+    ndarray of shape () or (n_classes,), float64
+
+    Examples
+    --------
+    >>> read_thresholds({"a": 0.3, "b": 0.6}, np.array(["b", "a"]))
+    array([0.6, 0.3])
+    """
+    is_one = np.ndim(threshold) == 0 and not isinstance(threshold, Mapping)
+    values = [threshold] if is_one else align_to_classes(threshold, classes, "threshold", "number")
+    values = [value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value for value in values]
+    for value in values:
+        if not is_finite(value) or not 0 <= value <= 1:
+            raise ValueError(f"threshold must be a number from 0 to 1, or one for each class, got {value!r}.")
+    return np.array(values[0] if is_one else values, dtype=np.float64)

@@ -1,0 +1,145 @@
+"""Containers of X, y and labels: those that the readers know, conversions of others, and errors for the rest."""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+import numpy as np
+import pandas as pd
+
+ROWS_SHOWN = 5  # of the rows that an error names
+_MISSING_TYPES = ("NAType", "NaTType", "MaskedConstant")
+
+
+def as_container(data, name: str, expected: str):
+    """Return `data` as a DataFrame, Series, ndarray, sparse matrix, list or tuple.
+
+    Tables and columns of pyarrow, cuDF and Hugging Face datasets become those of pandas; masked values of NumPy
+    become None.
+
+    Parameters
+    ----------
+    data : object
+        What the caller was given.
+    name : str
+        What messages call it.
+    expected : str
+        What is allowed, for messages: "a sequence of texts or a table".
+
+    Raises
+    ------
+    TypeError
+        `data` is no container, has no order (set), is ambiguous (dict) or is not in memory (lazy frames, dask,
+        Spark). The message says which call converts it, where there is one.
+    """
+    if hasattr(data, "toarray"):  # sparse
+        return data
+    conversion = _conversion_needed(data, name)
+    if conversion is not None:
+        advice = f"; pass {conversion}." if conversion else "."
+        raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{advice}")
+    # polars is read as it is: its own conversion needs pyarrow.
+    if hasattr(data, "to_pandas") and type(data).__module__.partition(".")[0] != "polars":
+        return data.to_pandas()
+    if isinstance(data, np.ma.MaskedArray):
+        return np.array(data.tolist(), dtype=object)
+    if isinstance(data, np.ndarray) and data.dtype.names is not None:  # a structured array
+        return pd.DataFrame(data)
+    if hasattr(data, "columns") or hasattr(data, "to_list"):
+        return data
+    if hasattr(data, "__array__"):
+        return np.asarray(data)
+    return data if isinstance(data, (list, tuple)) else list(data)
+
+
+def _conversion_needed(data, name: str) -> str | None:
+    """The call that converts `data`, "" where there is none, None where `data` can be read."""
+    if isinstance(data, Mapping):
+        return f"list({name}) or pandas.DataFrame({name})"
+    if isinstance(data, Set):
+        return f"sorted({name})"
+    if hasattr(data, "toPandas"):  # Spark
+        return f"{name}.toPandas()"
+    graph = getattr(data, "__dask_graph__", None)
+    if callable(graph) and graph() is not None:
+        return f"{name}.compute()"
+    if hasattr(data, "collect"):  # lazy frames of polars
+        return f"{name}.collect()"
+    if isinstance(data, (str, bytes, bytearray, memoryview)):
+        return f"[{name}]" if isinstance(data, str) else ""
+    if hasattr(data, "__len__") or hasattr(data, "__array__"):
+        return None
+    return f"list({name})" if isinstance(data, Iterable) else ""
+
+
+def to_values(data) -> list:
+    """Return the values of a one-dimensional container."""
+    if hasattr(data, "to_list"):
+        return data.to_list()
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "mM":  # nanoseconds would become integers
+        return data.tolist()
+    return list(data)
+
+
+def is_missing(value) -> bool:
+    """Tell whether a value is None, NaN, NaT, pandas' NA or masked."""
+    if value is None:
+        return True
+    if isinstance(value, str):
+        return False
+    if type(value).__name__ in _MISSING_TYPES:
+        return True
+    return isinstance(value, (numbers.Number, np.datetime64, np.timedelta64)) and bool(value != value)
+
+
+def missing_rows(values: Sequence) -> list[int]:
+    """Return the positions of missing values."""
+    return [row for row, value in enumerate(values) if is_missing(value)]
+
+
+def show_rows(rows: Sequence[int]) -> str:
+    """Name the first rows of a list in a message.
+
+    Examples
+    --------
+    >>> show_rows([3, 7])
+    '3, 7'
+    """
+    shown = ", ".join(map(str, rows[:ROWS_SHOWN]))
+    return f"{shown}, ..." if len(rows) > ROWS_SHOWN else shown
+
+
+def column_names(data) -> list | None:
+    """Return the names of a table's columns; None where there is no table, or where they are 0, 1, ... by default."""
+    if not hasattr(data, "columns"):
+        return None
+    names = list(data.columns)
+    return None if names == list(range(len(names))) else names
+
+
+def has_default_index(series) -> bool:
+    """Tell whether the index of a pandas Series is 0, 1, ..."""
+    return series.index.equals(pd.RangeIndex(len(series)))
+
+
+def check_encodable(texts: Sequence[str], name: str, unit: str = "row") -> None:
+    """Raise where a text holds a lone surrogate, half of a character, which no tokenizer reads."""
+    for position, text in enumerate(texts):
+        if text.isascii():  # constant time
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            found = text[error.start]
+            raise ValueError(
+                f"{name} has a lone surrogate ({found!r}, half of a character) at {unit} {position}, which is not "
+                "valid Unicode. Replace it, for example with "
+                'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
+            ) from None
+
+
+def is_finite(value) -> bool:
+    """Tell whether a value is a real number other than NaN and infinity; truth values are none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        return False
+    return math.isfinite(value)

@@ -1,0 +1,375 @@
+"""``estimator.json``: what a checkpoint folder knows of its estimator, beside the model.
+
+Only names that are known here are written and read, and each value is checked: a file from elsewhere can set no
+other attribute, and nothing that acts on this machine, such as a path or a device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+
+from . import json_values
+from .parameters import MODEL_ORIGIN
+from .training import RLTrainerConfig
+from .warn import warn
+
+ESTIMATOR_FILE = "estimator.json"
+FORMAT = 1
+
+# Hyperparameters of this machine or session. They are neither written nor read, and get their defaults.
+OF_THE_PLACE = ("pretrained", "memory", "cache_dir", "device", "callbacks")
+# The weights stand for what they were built from.
+_NOT_STORED = {*OF_THE_PLACE, *MODEL_ORIGIN}
+# Without their value predictions would differ: from_pretrained asks for it again. All others serve training.
+_NEEDED_TO_PREDICT = ("text_template", "threshold", "max_num_classes", "max_length", "max_batch_tokens", "dtype")
+_RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
+_KEYS = {"format", "estimator", "hyperparameters", "fitted", "missing", "versions"}
+
+
+# -- write ---------------------------------------------------------------------------------------------------
+
+
+def write_estimator(estimator, folder: Path) -> None:
+    """Write ``estimator.json`` of a fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        A fitted attribute has a value that cannot be stored.
+    """
+    text = json.dumps(describe_estimator(estimator), indent=2, allow_nan=False)
+    (folder / ESTIMATOR_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def describe_estimator(estimator) -> dict:
+    """Return the content of ``estimator.json``, and warn of the hyperparameters that it cannot hold."""
+    hyperparameters, left_out = {}, []
+    for name, value in estimator.get_params(deep=False).items():
+        if name == "callbacks" and value:
+            left_out.append(name)
+        if name in _NOT_STORED:
+            continue
+        try:
+            hyperparameters[name] = _encode_hyperparameter(name, value)
+        except TypeError:
+            left_out.append(name)
+    missing = [name for name in left_out if name in _NEEDED_TO_PREDICT]
+    _warn_of_left_out([name for name in left_out if name not in missing], missing)
+    return {
+        "format": FORMAT,
+        "estimator": type(estimator).__name__,
+        "hyperparameters": hyperparameters,
+        "fitted": _describe_fitted(estimator),
+        "missing": missing,
+        "versions": _versions(),
+    }
+
+
+def _warn_of_left_out(of_training: list[str], missing: list[str]) -> None:
+    if of_training:
+        warn(
+            f"The hyperparameter(s) {of_training} are no plain values and were not saved. Predictions do not depend on "
+            "them; to train the loaded estimator in the same way, give them again to from_pretrained."
+        )
+    if missing:
+        again = ", ".join(f"{name}=..." for name in missing)
+        warn(
+            f"The hyperparameter(s) {missing} are no plain values and were not saved, and predictions depend on them: "
+            f"load the estimator with from_pretrained(folder, {again})."
+        )
+
+
+def _encode_hyperparameter(name: str, value):
+    if name == "rl" and isinstance(value, RLTrainerConfig):
+        value = {key: item for key, item in value.get_params(deep=False).items() if key not in OF_THE_PLACE}
+    return json_values.encode(value)
+
+
+def _describe_fitted(estimator) -> dict:
+    kind = "regressor" if isinstance(estimator, RegressorMixin) else "classifier"
+    values = {}
+    for name in _FITTED[kind]:
+        if hasattr(estimator, name):
+            value = getattr(estimator, name)
+            values[name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    described = {}
+    for name, value in values.items():
+        try:
+            described[name] = json_values.encode(value)
+        except TypeError as error:
+            raise ValueError(
+                f"{name} cannot be stored in {ESTIMATOR_FILE}: {error}. Use classes that are strings, numbers, bools "
+                "or bytes, or store the estimator with pickle or joblib."
+            ) from None
+    _check_fitted({name: json_values.decode(value) for name, value in described.items()}, kind, "the estimator")
+    return described
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _RECORDED_VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # the package itself, used from a source tree
+            versions[name] = "unknown"
+    return versions
+
+
+# -- read ----------------------------------------------------------------------------------------------------
+
+
+def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | None:
+    """Read and check ``estimator.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        A checkpoint folder.
+    estimator_class : type, optional
+        The class that is loaded: the file must have been written by one of the same name, and its hyperparameters
+        are checked against those of the class.
+
+    Returns
+    -------
+    dict or None
+        "estimator": name of the class; "hyperparameters" and "fitted": values by name; "missing": names of the
+        hyperparameters that predictions depend on and that must be given again. None for a checkpoint of another
+        program.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, belongs to another class, or holds a name or value that is not allowed.
+    """
+    path = Path(folder) / ESTIMATOR_FILE
+    if not path.is_file():
+        return None
+    record = _read_record(path)
+    if estimator_class is not None and record["estimator"] != estimator_class.__name__:
+        raise ValueError(
+            f"{str(folder)!r} was saved by a {record['estimator']}; load it with {record['estimator']}.from_pretrained."
+        )
+    hyperparameters, fitted = (
+        {name: _decode(path, part, name, value) for name, value in record[part].items()}
+        for part in ("hyperparameters", "fitted")
+    )
+    kind = _kind(record["estimator"], estimator_class, fitted)
+    _check_fitted(fitted, kind, str(path))
+    hyperparameters = {name: value for name, value in hyperparameters.items() if name not in _NOT_STORED}
+    if estimator_class is not None:
+        _check_hyperparameters(hyperparameters, fitted, estimator_class, path)
+    missing = [name for name in record["missing"] if name not in hyperparameters]
+    return {
+        "estimator": record["estimator"],
+        "hyperparameters": hyperparameters,
+        "fitted": fitted,
+        "missing": missing,
+    }
+
+
+def check_given_again(record: dict, given) -> None:
+    """Raise for a hyperparameter that could not be saved, that predictions depend on, and that is not given.
+
+    Parameters
+    ----------
+    record : dict
+        What :func:`read_estimator` returned.
+    given : collection of str
+        Names of the hyperparameters that are given to ``from_pretrained``.
+    """
+    missing = [name for name in record["missing"] if name not in given]
+    if missing:
+        raise ValueError(
+            f"The estimator was fitted with a value of {', '.join(missing)} that could not be saved, and predictions "
+            f"depend on it: give it again, from_pretrained(folder, {', '.join(f'{name}=...' for name in missing)})."
+        )
+
+
+def _read_record(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error}); restore it, or save the estimator again. Without the file the folder "
+            "loads as a checkpoint that knows no classes."
+        ) from error
+    if not isinstance(record, dict) or set(record) - _KEYS or not isinstance(record.get("estimator"), str):
+        raise ValueError(f"{str(path)!r} is not a file that save_pretrained writes: its keys must be {sorted(_KEYS)}.")
+    record = {"format": None, "hyperparameters": {}, "fitted": {}, "missing": [], **record}
+    if record["format"] != FORMAT:
+        raise ValueError(
+            f"{str(path)!r} has format {record['format']!r}, and this version of sklearn_gliclass reads format "
+            f"{FORMAT}; save the estimator again with this version, or load it with the version that saved it."
+        )
+    if not all(isinstance(record[part], dict) for part in ("hyperparameters", "fitted")):
+        raise ValueError(f"{str(path)!r}: hyperparameters and fitted must be JSON objects.")
+    names = record["missing"]
+    if not isinstance(names, list) or not set(map(str, names)) <= set(_NEEDED_TO_PREDICT):
+        raise ValueError(f"{str(path)!r}: missing must be a list of names from {list(_NEEDED_TO_PREDICT)}.")
+    return record
+
+
+def _decode(path: Path, part: str, name: str, value):
+    try:
+        value = json_values.decode(value)
+        return RLTrainerConfig(**value) if name == "rl" and isinstance(value, dict) else value
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r}: {part}: {name} is damaged ({error}).") from error
+
+
+def _kind(name: str, estimator_class: type | None, fitted: dict) -> str:
+    if estimator_class is not None:
+        return "regressor" if issubclass(estimator_class, RegressorMixin) else "classifier"
+    return "regressor" if name == "GLiClassRegressor" or "target_mean_" in fitted else "classifier"
+
+
+def _check_hyperparameters(hyperparameters: dict, fitted: dict, estimator_class: type, path: Path) -> None:
+    known = estimator_class._get_param_names()
+    unknown = sorted(set(hyperparameters).difference(known))
+    if unknown:
+        raise ValueError(
+            f"{str(path)!r} sets hyperparameters that {estimator_class.__name__} does not have: {_shown(unknown)}. "
+            "Remove them from the file, or update sklearn_gliclass if a newer version wrote it."
+        )
+    try:
+        validate_parameter_constraints(
+            estimator_class._parameter_constraints, hyperparameters, caller_name=estimator_class.__name__
+        )
+        if hyperparameters.get("rl") is not None:
+            hyperparameters["rl"].validate()
+    except InvalidParameterError as error:
+        raise ValueError(f"{str(path)!r}: {error}") from error
+    threshold = np.asarray(hyperparameters.get("threshold", 0.5))
+    n_classes = len(fitted.get("classes_", ()))
+    numeric = threshold.dtype.kind in "iuf" and bool(((threshold >= 0) & (threshold <= 1)).all())
+    if not numeric or (threshold.ndim and threshold.shape != (n_classes,)):
+        raise ValueError(
+            f"{str(path)!r}: threshold must be a number from 0 to 1, or one for each of the {n_classes} classes, got "
+            f"{hyperparameters['threshold']!r}."
+        )
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+# -- fitted attributes ---------------------------------------------------------------------------------------
+
+
+def _is_strings(value) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, str) for item in value)
+
+
+def _is_classes(value) -> bool:
+    if not (isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 1 and value.dtype.kind in "biufUSO"):
+        return False
+    try:
+        return len(set(value.tolist())) == len(value)
+    except TypeError:  # a class that is a list or a dict
+        return False
+
+
+def _is_vector(value) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "f" and np.isfinite(value).all()
+
+
+def _is_positive(value) -> bool:
+    return _is_vector(value) and bool((value > 0).all())
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _is_names(value) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and all(isinstance(name, str) for name in value.tolist())
+
+
+def _is_text_reader(value) -> bool:
+    types = {"n_columns": int | None, "columns": tuple | list | None, "is_plain": bool, "had_texts": bool}
+    if not isinstance(value, dict) or set(value) != set(types):
+        return False
+    if not all(isinstance(value[name], kind) for name, kind in types.items()):
+        return False
+    columns = value["columns"]
+    return columns is None or (all(type(name) is str for name in columns) and len(columns) == value["n_columns"])
+
+
+def _is_share(value) -> bool:
+    return isinstance(value, Real) and 0 <= value <= 1
+
+
+def _is_bool(value) -> bool:
+    return type(value) is bool
+
+
+_SHARED = {
+    "label_names_": (_is_strings, "a list of strings"),
+    "n_features_in_": (_is_count, "an integer of at least 1"),
+    "feature_names_in_": (_is_names, "a 1-D array of strings"),
+    "_text_reader": (_is_text_reader, "an object with n_columns, columns, is_plain and had_texts"),
+}
+# Name -> (check of the value, what it must be).
+_FITTED = {
+    "classifier": {
+        **_SHARED,
+        "classes_": (_is_classes, "a 1-D array of at least 2 different classes"),
+        "label_centroid_share_": (_is_share, "a number from 0 to 1"),
+    },
+    "regressor": {
+        **_SHARED,
+        "target_names_": (_is_strings, "a list of strings"),
+        "target_mean_": (_is_vector, "a 1-D array of finite floats"),
+        "target_scale_": (_is_positive, "a 1-D array of positive floats"),
+        "shrinkage_": (_is_positive, "a 1-D array of positive floats"),
+        "_one_dimensional": (_is_bool, "true or false"),
+    },
+}
+_REQUIRED = {
+    "classifier": ("classes_", "label_names_", "_text_reader"),
+    "regressor": (
+        "label_names_",
+        "target_names_",
+        "target_mean_",
+        "target_scale_",
+        "shrinkage_",
+        "_one_dimensional",
+        "_text_reader",
+    ),
+}
+_ONE_FOR_EACH_LABEL = ("classes_", "target_names_", "target_mean_", "target_scale_", "shrinkage_")
+
+
+def _check_fitted(fitted: dict, kind: str, source: str) -> None:
+    checks = _FITTED[kind]
+    unknown = sorted(set(fitted).difference(checks))
+    if unknown:
+        raise ValueError(f"{source}: a {kind} has no fitted attributes {_shown(unknown)}.")
+    lacking = [name for name in _REQUIRED[kind] if name not in fitted]
+    if lacking:
+        raise ValueError(f"{source}: the fitted attributes {_shown(lacking)} are missing.")
+    for name, value in fitted.items():
+        is_valid, expected = checks[name]
+        if not is_valid(value):
+            raise ValueError(f"{source}: {name} must be {expected}, got {repr(value)[:100]}.")
+    _check_lengths(fitted, source)
+
+
+def _check_lengths(fitted: dict, source: str) -> None:
+    n_labels = len(fitted["label_names_"])
+    for name in _ONE_FOR_EACH_LABEL:
+        if name in fitted and len(fitted[name]) != n_labels:
+            raise ValueError(f"{source}: {name} has {len(fitted[name])} entries for {n_labels} label_names_.")
+    if fitted.get("_one_dimensional") and n_labels != 1:
+        raise ValueError(f"{source}: _one_dimensional is true for {n_labels} outputs.")
+    names = fitted.get("feature_names_in_")
+    if names is not None and len(names) != fitted.get("n_features_in_"):
+        raise ValueError(f"{source}: n_features_in_ is not the number of feature_names_in_, {len(names)}.")

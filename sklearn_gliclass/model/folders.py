@@ -1,0 +1,315 @@
+"""Replace a folder such that its name always leads to the whole old one or the whole new one.
+
+The new folder is written beside the old one, flushed to the disk, and the two exchange their names in one system
+call. Where the system has no such call, the old folder is renamed away first; :func:`recover` brings it back if the
+process ended between the two steps.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_AT_FDCWD = -100
+_EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
+_LOCK_SECONDS = 60  # after which a folder that stays locked is taken as it is
+_STALE_SECONDS = 24 * 3600  # without file locks, a temporary folder of this age is a leftover
+_ATTEMPTS = 100
+
+
+@contextlib.contextmanager
+def replace_folder(target: Path, is_written: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `target` when the block ends without an error.
+
+    Parameters
+    ----------
+    target : Path
+        The folder; it need not exist.
+    is_written : callable
+        Whether a name at the top of the old folder is one that the caller writes. All others are kept.
+
+    Raises
+    ------
+    ValueError, OSError
+        `target` cannot be replaced: it is a file, a mount point, or the working directory, or its parent cannot be
+        written to.
+    """
+    _check_target(target)
+    recover(target)
+    _remove_leftovers(target)
+    with _temporary_folder(target) as temporary:
+        yield temporary
+        _sync(temporary)
+        with _locked(target) as exists:
+            if exists:
+                shutil.copymode(target, temporary)
+                _link_missing(target, temporary, is_written)
+                _sync_path(temporary)
+            _move_to(temporary, target)
+            if exists:  # `temporary` is the old folder now: files may have been added since
+                with contextlib.suppress(OSError):
+                    _link_missing(temporary, target, is_written)
+            _sync_path(target.parent)
+
+
+def recover(target: Path) -> None:
+    """Bring back a folder that was renamed away by a process that ended before it put the new one in its place."""
+    if target.exists():
+        return
+    for folder in _siblings(target, "replaced"):
+        with contextlib.suppress(OSError):
+            folder.rename(target)
+            return
+
+
+def read_unchanged(folder: Path, read: Callable):
+    """Call `read` again while the folder is replaced under it, so that its files belong together.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder that `read` reads.
+    read : callable
+        Takes no arguments.
+
+    Returns
+    -------
+    object
+        What `read` returned.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
+        try:
+            result = read()
+        except Exception:
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return result
+    raise OSError(f"The folder {str(folder)!r} is replaced again and again while it is read; try again later.")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _check_target(target: Path) -> None:
+    if not target.name:
+        raise ValueError(f"A checkpoint cannot be saved to {str(target)!r}; name a folder below it.")
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{str(target)!r} is a file; give the name of a folder.")
+    if os.path.ismount(target):
+        raise OSError(
+            f"{str(target)!r} is a mount point, which cannot be replaced by a new folder; name a folder below it."
+        )
+    with contextlib.suppress(FileNotFoundError):  # the working directory may have been deleted
+        if target.is_dir() and Path.cwd().is_relative_to(target):
+            raise ValueError(
+                f"{str(target)!r} is the working directory or holds it, and a save replaces the folder; name a folder "
+                "below it."
+            )
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(target: Path):
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"Cannot write beside {str(target)!r} ({error.strerror}): a checkpoint is written to a temporary folder "
+            "beside it, which then takes its place. Choose a folder whose parent can be written to",
+        ) from error
+
+
+# -- temporary folders ---------------------------------------------------------------------------------------
+
+
+def _sibling(target: Path, kind: str) -> Path:
+    # Cut: a name may have at most 255 bytes.
+    return target.with_name(f".{target.name[:50]}.{kind}-{uuid.uuid4().hex[:16]}")
+
+
+def _siblings(target: Path, kind: str) -> list[Path]:
+    pattern = re.compile(rf"\.{re.escape(target.name[:50])}\.{kind}-[0-9a-f]{{16}}")
+    try:
+        return sorted(Path(entry) for entry in os.scandir(target.parent) if pattern.fullmatch(entry.name))
+    except OSError:
+        return []
+
+
+@contextlib.contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """A new folder, locked for as long as its process lives; at the end whatever has its name is removed."""
+    for _ in range(_ATTEMPTS):
+        temporary = _sibling(target, "saving")
+        with _explained(target):
+            temporary.mkdir()
+        lock = _lock(temporary)
+        if _identity(temporary) is not None:  # else another save took it for a leftover before it was locked
+            break
+        _unlock(lock)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _unlock(lock)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary folders of processes that were killed; a living one holds the lock of its folder."""
+    kinds = ("saving", "replaced") if target.exists() else ("saving",)
+    for folder in (folder for kind in kinds for folder in _siblings(target, kind)):
+        if fcntl is None:
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            continue
+        lock = _lock(folder, seconds=0)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            _unlock(lock)
+
+
+def _lock(folder: Path, seconds: float = _LOCK_SECONDS) -> int | None:
+    """Lock a folder and return its descriptor; None where it is locked, gone, or cannot be locked."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= end:
+                os.close(descriptor)
+                return None
+        time.sleep(0.005)
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[bool]:
+    """Hold the folder that has the name, so that saves follow one another; yields whether there is one."""
+    for _ in range(_ATTEMPTS):
+        before = _identity(target)
+        lock = _lock(target)
+        if _identity(target) == before:  # else another save has replaced it meanwhile
+            break
+        _unlock(lock)
+    try:
+        yield target.is_dir()
+    finally:
+        _unlock(lock)
+
+
+# -- from one name to the other ------------------------------------------------------------------------------
+
+
+def _move_to(new: Path, target: Path) -> None:
+    """Give `new` the name `target`; a folder that had it has the name `new` afterwards."""
+    for _ in range(_ATTEMPTS):
+        try:
+            if not target.exists():
+                new.rename(target)
+            elif not _exchange(new, target):
+                _rename_in_turn(new, target)
+            return
+        except OSError as error:  # another save has made or removed the target meanwhile
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
+                raise
+    raise OSError(f"The folder {str(target)!r} is replaced again and again by others; try again later.")
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two folders in one step; False where the system cannot."""
+    libc = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(first), os.fsencode(second)
+    if hasattr(libc, "renameat2"):
+        failed = libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_EXCHANGE))
+    elif hasattr(libc, "renamex_np"):
+        failed = libc.renamex_np(*paths, ctypes.c_uint(_EXCHANGE))
+    else:
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):  # an old kernel, or a file system that cannot
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _rename_in_turn(new: Path, target: Path) -> None:
+    old = _sibling(target, "replaced")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    old.rename(new)
+
+
+def _link_missing(source: Path, target: Path, is_written: Callable[[str], bool]) -> None:
+    """Give `target` the files of `source` that it lacks and that the caller does not write."""
+    for entry in os.scandir(source):
+        place = target / entry.name
+        if is_written(entry.name) or os.path.lexists(place):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.copytree(entry.path, place, symlinks=True, copy_function=_link_or_copy)
+        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+            _link_or_copy(entry.path, place)
+
+
+def _link_or_copy(source, target) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):  # the file system has no links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _sync(folder: Path) -> None:
+    """Flush the files of a folder, and the folder itself, to the disk."""
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with open(Path(root, name), "rb+") as file:
+                os.fsync(file.fileno())
+        _sync_path(Path(root))
+
+
+def _sync_path(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows and some network file systems cannot flush a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

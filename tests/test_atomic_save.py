@@ -1,0 +1,361 @@
+"""A save leaves the old checkpoint or the new one, whole, whatever happens meanwhile."""
+
+import errno
+import json
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_classifier import LABELS, TEXTS, tiny
+
+from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.model import folders
+
+N_KILLS = 24
+TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
+
+
+def marked(clf, mark: float):
+    """The estimator with a value that weights, configuration and estimator.json share."""
+    with torch.no_grad():
+        clf.model_.model.logit_scale.fill_(mark)
+    clf.model_.config.initializer_range = mark
+    return clf.set_params(n_iter_no_change=int(mark))
+
+
+def mark_of(folder) -> float:
+    """The mark of a checkpoint; files that do not belong together fail."""
+    clf = GLiClassClassifier.from_pretrained(folder)
+    marks = (
+        clf.model_.model.logit_scale.item(), clf.config_.initializer_range, float(clf.n_iter_no_change)
+    )  # fmt: skip
+    assert len(set(marks)) == 1, marks
+    assert set(clf.predict(TEXTS[:2])) <= set(LABELS)
+    return marks[0]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tiny(max_epochs=1).fit(TEXTS, LABELS)
+
+
+@pytest.fixture
+def clf(fitted):
+    return marked(fitted, 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path, clf):
+    clf.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def siblings(folder):
+    return sorted(path.name for path in folder.parent.iterdir() if path != folder)
+
+
+# -- kill ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL, and children that start at once")
+def test_a_killed_save_leaves_one_whole_checkpoint(folder, clf):
+    (folder / "notes.md").write_text("mine")
+    began = time.monotonic()
+    clf.save_pretrained(folder)
+    duration = time.monotonic() - began
+    generator, n_midway = random.Random(0), 0
+    for number in range(1, N_KILLS + 1):
+        before, first = mark_of(folder), 1000 * number
+        ready, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(tell, b"x")
+                for mark in range(first, first + 500):
+                    marked(clf, float(mark)).save_pretrained(folder)
+            finally:
+                os._exit(1)
+        os.read(ready, 1)
+        time.sleep(generator.uniform(0.0, 3 * duration))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        os.close(ready)
+        os.close(tell)
+        n_midway += siblings(folder) != []  # at most one: the next save removes those of earlier ones
+        after = mark_of(folder)
+        assert after == before or first <= after < first + 500
+        assert (folder / "notes.md").read_text() == "mine"
+    assert n_midway > N_KILLS / 2, n_midway
+    clf.save_pretrained(folder)
+    assert siblings(folder) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL")
+@pytest.mark.parametrize("has_exchange", [True, False], ids=["exchange", "two renames"])
+@pytest.mark.parametrize("call", ["mkdir", "fsync", "rename", "link", "rmtree"])
+def test_a_kill_at_each_step(folder, clf, call, has_exchange, monkeypatch):
+    """Every call of a kind is once the last of its process."""
+    (folder / "notes.md").write_text("mine")
+    if not has_exchange:
+        monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
+    owner = {"mkdir": os, "fsync": os, "rename": os, "link": os, "rmtree": folders.shutil}[call]
+    original, killed = getattr(owner, call), 0
+    for n_calls in range(40):
+        child = os.fork()
+        if child == 0:
+            counts = iter(range(10_000))
+
+            def deadly(*args, _counts=counts, _last=n_calls, **kwargs):
+                if next(_counts) == _last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **kwargs)
+
+            try:
+                setattr(owner, call, deadly)
+                marked(clf, 2.0).save_pretrained(folder)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+        assert mark_of(folder) in (1.0, 2.0)
+        assert (folder / "notes.md").read_text() == "mine"
+        marked(clf, 1.0).save_pretrained(folder)
+        assert siblings(folder) == []
+    assert status == 0
+    assert killed >= (call != "rename" or not has_exchange)
+
+
+def test_a_folder_that_was_renamed_away_is_found_again(folder, clf):
+    """Where names cannot be exchanged, a process may end between the two renames."""
+    folder.rename(folder.with_name(".model.replaced-0123456789abcdef"))
+    assert mark_of(folder) == 1.0
+    folder.rename(folder.with_name(".model.replaced-0123456789abcdef"))
+    marked(clf, 3.0).save_pretrained(folder)
+    assert mark_of(folder) == 3.0
+    assert siblings(folder) == []
+
+
+def test_the_temporary_folder_of_a_living_save_is_left_alone(folder, clf):
+    living, dead = folder.with_name(".model.saving-" + "a" * 16), folder.with_name(".model.saving-" + "b" * 16)
+    foreign = [folder.with_name(".other.saving-" + "a" * 16), folder.with_name(".model.saving-notes")]
+    for path in (living, dead, *foreign):
+        path.mkdir()
+    lock = folders._lock(living)
+    clf.save_pretrained(folder)
+    folders._unlock(lock)
+    assert siblings(folder) == sorted(path.name for path in (living, *foreign))
+
+
+# -- several at once -----------------------------------------------------------------------------------------
+
+
+def test_saves_and_loads_in_threads(folder, clf):
+    marks, read, stop = [float(mark) for mark in range(2, 26)], set(), threading.Event()
+
+    def read_on():
+        while not stop.is_set():
+            read.add(mark_of(folder))
+
+    estimators = threading.local()
+
+    def save(mark):
+        if not hasattr(estimators, "own"):
+            estimators.own = GLiClassClassifier.from_pretrained(folder)
+        marked(estimators.own, mark).save_pretrained(folder)
+
+    with ThreadPoolExecutor(5) as pool:
+        reader = pool.submit(read_on)
+        list(pool.map(save, marks))
+        stop.set()
+        reader.result()
+    assert mark_of(folder) in marks
+    assert read <= {1.0, *marks}
+    assert siblings(folder) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children that start at once")
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("has_exchange", [True, False], ids=["exchange", "two renames"])
+def test_saves_of_several_processes(tmp_path, folder, clf, exists, has_exchange, monkeypatch):
+    if not has_exchange:
+        monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
+    target = folder if exists else tmp_path / "new"
+    children = []
+    for child_number in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for number in range(5):
+                    marked(clf, float(10 * child_number + number + 2)).save_pretrained(target)
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert mark_of(target) % 10 == 6  # the last of its process
+    assert [name for name in siblings(target) if name.startswith(".")] == []
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["fsync", "link", "weights", "tokenizer", "estimator"])
+def test_a_full_disk_leaves_the_old_checkpoint(folder, clf, what, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (folder / "notes.md").write_text("mine")
+    if what == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(folders, "_sync_path", lambda folder: None)
+    elif what == "link":
+        monkeypatch.setattr(os, "link", full)
+        monkeypatch.setattr(folders.shutil, "copy2", full)
+    elif what == "weights":
+        monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    elif what == "tokenizer":
+        monkeypatch.setattr(type(clf.tokenizer_), "save_pretrained", full)
+    else:
+        monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        marked(clf, 2.0).save_pretrained(folder)
+    monkeypatch.undo()
+    assert mark_of(folder) == 1.0
+    assert siblings(folder) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process")
+def test_a_file_that_cannot_grow(folder, clf):
+    """The system's own error, from the library that writes the weights."""
+    import resource
+
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+            marked(clf, 2.0).save_pretrained(folder)
+        except OSError:
+            status = 7
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert mark_of(folder) == 1.0
+    assert siblings(folder) == []
+
+
+def test_an_interrupt_leaves_the_old_checkpoint(folder, clf, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(clf.tokenizer_), "save_pretrained", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        marked(clf, 2.0).save_pretrained(folder)
+    monkeypatch.undo()
+    assert mark_of(folder) == 1.0
+    assert siblings(folder) == []
+
+
+def test_a_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; give the name of a folder"):
+        clf.save_pretrained(tmp_path / "file")
+    with pytest.raises(OSError, match=r"Cannot write beside .*Choose a folder whose parent can be written to"):
+        clf.save_pretrained(tmp_path / "file" / "model")
+    with pytest.raises(ValueError, match="name a folder below it"):
+        clf.save_pretrained(Path(folder.anchor))
+    (folder / "sub").mkdir()
+    for place in (folder, folder / "sub"):
+        monkeypatch.chdir(place)
+        with pytest.raises(ValueError, match="is the working directory or holds it"):
+            clf.save_pretrained(folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(OSError, match="is a mount point"):
+        clf.save_pretrained(folder)
+
+
+def test_a_parent_that_cannot_be_written_to_raises(folder, clf, monkeypatch):
+    def forbidden(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    with pytest.raises(PermissionError, match=r"Cannot write beside .*Permission denied"):
+        clf.save_pretrained(folder)
+
+
+# -- what stays ----------------------------------------------------------------------------------------------
+
+
+def test_files_of_the_user_stay_and_files_of_the_old_checkpoint_go(folder, clf):
+    (folder / "README.md").write_text("my notes")
+    (folder / ".git" / "objects").mkdir(parents=True)
+    (folder / ".git" / "objects" / "a").write_text("object")
+    (folder / "link").symlink_to("README.md")
+    stale = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "spiece.model"]
+    for name in stale:
+        (folder / name).write_text("stale")
+    (folder / "label_tokenizer" / "stale.json").write_text("stale")
+    folder.chmod(0o750)
+    inode = (folder / "README.md").stat().st_ino
+    marked(clf, 2.0).save_pretrained(folder)
+    assert mark_of(folder) == 2.0
+    assert (folder / "README.md").read_text() == (folder / "link").read_text() == "my notes"
+    assert (folder / "README.md").stat().st_ino == inode  # who has it open goes on writing to it
+    assert (folder / "link").is_symlink()
+    assert (folder / ".git" / "objects" / "a").read_text() == "object"
+    assert not [name for name in stale if (folder / name).exists()]
+    assert not (folder / "label_tokenizer" / "stale.json").exists()
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_files_are_copied_where_links_are_impossible(folder, clf, monkeypatch):
+    def impossible(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.md").write_text("mine")
+    monkeypatch.setattr(os, "link", impossible)
+    marked(clf, 2.0).save_pretrained(folder)
+    assert (folder / "notes" / "a.md").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path, folder, clf):
+    (tmp_path / "latest").symlink_to(folder)
+    marked(clf, 2.0).save_pretrained(tmp_path / "latest")
+    assert (tmp_path / "latest").is_symlink()
+    assert mark_of(folder) == 2.0
+
+
+def test_the_home_folder_is_expanded(tmp_path, clf, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    clf.save_pretrained("~/deep/model")
+    assert mark_of(tmp_path / "deep" / "model") == mark_of("~/deep/model") == 1.0
+    assert GLiClassClassifier(pretrained="~/deep/model", max_epochs=0).fit(TEXTS, LABELS).predict(TEXTS).shape == (8,)
+    clf.model_.save_pretrained("~/torch")
+    assert type(clf.model_).from_pretrained("~/torch").config.initializer_range == 1.0
+    clf.model_.encoder.save_pretrained(tmp_path / "encoder")
+    clf.tokenizer_.save_pretrained(tmp_path / "encoder")
+    options = {"encoder_config": None, "encoder_model": "~/encoder", "label_model_name": "~/encoder"}
+    assert tiny(**options, max_epochs=0).fit(TEXTS, LABELS).predict(TEXTS).shape == (8,)
+    assert not (tmp_path / "~").exists()
+
+
+def test_the_new_folder_holds_the_checkpoint_alone(folder):
+    assert {path.name for path in folder.iterdir()} >= TOKENIZER_FILES
+    assert json.loads((folder / "estimator.json").read_text())["missing"] == []
+    np.testing.assert_array_equal(sorted(siblings(folder)), [])

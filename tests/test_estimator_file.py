@@ -1,0 +1,235 @@
+"""estimator.json: only known names with valid values are written and read."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from test_classifier import LABELS, TEXTS, tiny
+
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
+from sklearn_gliclass.estimator_file import OF_THE_PLACE, read_estimator
+from sklearn_gliclass.json_values import encode
+from sklearn_gliclass.testing import TINY
+
+
+@pytest.fixture(scope="module")
+def classifier_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier") / "model"
+    tiny(max_epochs=1).fit(TEXTS, LABELS).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def regressor_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regressor") / "model"
+    GLiClassRegressor(**TINY, random_state=0).fit(TEXTS, np.c_[range(8), range(8, 16)]).save_pretrained(folder)
+    return folder
+
+
+def edited(folder, tmp_path, **parts):
+    """A copy of the folder with other content in its estimator.json."""
+    copy = shutil.copytree(folder, tmp_path / "edited")
+    record = json.loads((copy / "estimator.json").read_text())
+    for part, values in parts.items():
+        if isinstance(values, dict):
+            record[part].update(values)
+        else:
+            record[part] = values
+    (copy / "estimator.json").write_text(json.dumps(record))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        {"class_weight": {"items": 3.0, "array": 1.0}}, {"class_weight": {"array": 1.0, "dtype": 2.0}},
+        {"class_weight": {"__type__": 3.0, "RLTrainerConfig": 1.0}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
+    labels = np.repeat(sorted(hyperparameters["class_weight"]), 4)
+    clf = tiny(max_epochs=1, **hyperparameters).fit(TEXTS, labels)
+    clf.save_pretrained(tmp_path / "model")
+    assert GLiClassClassifier.from_pretrained(tmp_path / "model").class_weight == hyperparameters["class_weight"]
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["a", "b"], [0, 1], [True, False], np.array(["b", "a"], object), np.array([3, 4], np.int8),
+        np.array(["array", "items"]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_classes_come_back_with_their_type(classes, tmp_path):
+    labels = np.repeat(np.asarray(classes), 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers as labels may warn
+        clf = tiny(max_epochs=1, problem_type="single_label_classification").fit(TEXTS, labels)
+        clf.save_pretrained(tmp_path / "model")
+        back = GLiClassClassifier.from_pretrained(tmp_path / "model")
+    assert back.classes_.dtype == clf.classes_.dtype
+    np.testing.assert_array_equal(back.classes_, clf.classes_)
+
+
+def test_the_file_is_json_for_any_reader(tmp_path):
+    weights = {"sports": np.float32(2), "politics": float("inf"), "other": float("nan")}
+    tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(class_weight=weights).save_pretrained(tmp_path / "model")
+
+    def fail(constant):
+        raise AssertionError(constant)
+
+    json.loads((tmp_path / "model" / "estimator.json").read_text(), parse_constant=fail)
+    back = GLiClassClassifier.from_pretrained(tmp_path / "model").class_weight
+    assert (back["sports"], back["politics"]) == (2.0, float("inf"))
+    assert np.isnan(back["other"])
+
+
+def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
+    clf = tiny(max_epochs=1).fit(TEXTS, LABELS)
+    clf.classes_ = np.array([object(), object()], object)
+    with pytest.raises(ValueError, match=r"classes_ cannot be stored.*pickle or joblib"):
+        clf.save_pretrained(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- what is of the place, and what must be given again ------------------------------------------------------
+
+
+def test_hyperparameters_of_the_place_are_neither_written_nor_read(classifier_folder, tmp_path):
+    record = json.loads((classifier_folder / "estimator.json").read_text())
+    assert not {*OF_THE_PLACE, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
+    elsewhere = {"memory": "/somewhere", "cache_dir": "/else", "pretrained": "x", "device": "cuda:7", "callbacks": [1]}
+    loaded = GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, hyperparameters=elsewhere))
+    assert (loaded.memory, loaded.cache_dir, loaded.device, loaded.callbacks) == (None, None, "auto", None)
+
+
+def test_what_predictions_depend_on_must_be_given_again(tmp_path):
+    import pandas as pd
+
+    def template(row):
+        return f"{row['text']}!"
+
+    table = pd.DataFrame({"text": TEXTS, "n": range(8)})
+    clf = tiny(max_epochs=1, text_template=template).fit(table, LABELS)
+    with pytest.warns(UserWarning, match=r"\['text_template'\].*predictions depend.*text_template=\.\.\."):
+        clf.save_pretrained(tmp_path / "model")
+    assert read_estimator(tmp_path / "model")["missing"] == ["text_template"]
+    with pytest.raises(ValueError, match=r"value of text_template.*give it again.*text_template=\.\.\."):
+        GLiClassClassifier.from_pretrained(tmp_path / "model")
+    back = GLiClassClassifier.from_pretrained(tmp_path / "model", text_template=template)
+    np.testing.assert_array_equal(back.predict_proba(table), clf.predict_proba(table))
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [{"random_state": np.random.RandomState(0)}, {"callbacks": [object()]}],
+    ids=lambda parameters: next(iter(parameters)),
+)
+def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
+    clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(**hyperparameters)
+    with pytest.warns(UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] are no plain values.*do not depend"):
+        clf.save_pretrained(tmp_path / "model")
+    assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
+
+
+def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
+    clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(rl=RLTrainerConfig(kl_beta=0.1, cache_dir="~/x"))
+    clf.save_pretrained(tmp_path / "model")
+    rl = GLiClassClassifier.from_pretrained(tmp_path / "model").rl
+    assert (rl.kl_beta, rl.cache_dir) == (0.1, None)
+
+
+# -- edited files --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"hyperparameters": {"predict": 1}}, "hyperparameters that GLiClassClassifier does not have: 'predict'"),
+        ({"hyperparameters": {"shrinkage": 1.0}}, "does not have: 'shrinkage'"),
+        ({"hyperparameters": {"__class__": 1}}, "does not have: '__class__'"),
+        ({"hyperparameters": {"threshold": "high"}}, "threshold"),
+        ({"hyperparameters": {"threshold": 7}}, "threshold"),
+        ({"hyperparameters": {"threshold": [0.5, 0.5, 0.5]}}, "one for each of the 2 classes"),
+        ({"hyperparameters": {"threshold": [0.5, 5]}}, "from 0 to 1"),
+        ({"hyperparameters": {"threshold": [[0.5, 0.5]]}}, "one for each of the 2 classes"),
+        ({"hyperparameters": {"max_batch_tokens": -1}}, "max_batch_tokens"),
+        ({"hyperparameters": {"dtype": "float8"}}, "dtype"),
+        ({"hyperparameters": {"text_template": 3}}, "text_template"),
+        ({"hyperparameters": {"rl": {"unknown": 1}}}, "rl is damaged"),
+        ({"hyperparameters": {"rl": {"lr": "fast"}}}, "lr"),
+        ({"hyperparameters": {"lr": {"__type__": "code"}}}, "lr is damaged"),
+        ({"hyperparameters": [1]}, "must be JSON objects"),
+        ({"fitted": {"predict": 1}}, "no fitted attributes 'predict'"),
+        ({"fitted": {"_parameter_constraints": {}}}, "no fitted attributes '_parameter_constraints'"),
+        ({"fitted": {"model_": None}}, "no fitted attributes 'model_'"),
+        ({"fitted": {"target_mean_": encode(np.zeros(2))}}, "no fitted attributes 'target_mean_'"),
+        ({"fitted": {"classes_": ["a", "b"]}}, "classes_ must be a 1-D array"),
+        ({"fitted": {"classes_": encode(np.array(["a", "a"]))}}, "different classes"),
+        ({"fitted": {"classes_": encode(np.array([["a", "b"]]))}}, "classes_ must be a 1-D array"),
+        ({"fitted": {"classes_": encode(np.array(["a", "b", "c"]))}}, "classes_ has 3 entries for 2 label_names_"),
+        ({"fitted": {"label_names_": ["a"]}}, "classes_ has 2 entries for 1 label_names_"),
+        ({"fitted": {"label_names_": ["a", 1]}}, "label_names_ must be a list of strings"),
+        ({"fitted": {"label_names_": "ab"}}, "label_names_ must be a list of strings"),
+        ({"fitted": {"label_centroid_share_": 7}}, "label_centroid_share_ must be a number from 0 to 1"),
+        ({"fitted": {"n_features_in_": -1}}, "n_features_in_ must be an integer"),
+        ({"fitted": {"n_features_in_": True}}, "n_features_in_ must be an integer"),
+        ({"fitted": {"feature_names_in_": encode(np.array([1, 2]))}}, "feature_names_in_ must be"),
+        ({"fitted": {"feature_names_in_": encode(np.array(["a"], object)), "n_features_in_": 2}}, "is not the number"),
+        ({"fitted": {"logit_offset_": "6"}}, "no fitted attributes 'logit_offset_'"),
+        ({"fitted": {"_text_reader": {"n_columns": 1}}}, "_text_reader must be"),
+        (
+            {"fitted": {"_text_reader": {"n_columns": 2, "columns": ["a"], "is_plain": True, "had_texts": False}}},
+            "_text_reader must be",
+        ),
+        ({"estimator": "GLiClassRegressor"}, r"GLiClassRegressor\.from_pretrained"),
+        ({"estimator": 3}, "not a file that save_pretrained writes"),
+        ({"format": 99}, "has format 99"),
+        ({"missing": ["predict"]}, "missing must be a list"),
+        ({"missing": "threshold"}, "missing must be a list"),
+    ],
+    ids=repr,
+)
+def test_an_edited_file_raises(classifier_folder, tmp_path, parts, message):
+    with pytest.raises(ValueError, match=message):
+        GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, **parts))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "message"),
+    [
+        ({"target_mean_": encode(np.zeros(3))}, "target_mean_ has 3 entries for 2 label_names_"),
+        ({"target_scale_": encode(np.array([1.0, np.nan]))}, "target_scale_ must be a 1-D array of positive floats"),
+        ({"shrinkage_": 1.0}, "shrinkage_ must be a 1-D array"),
+        ({"_one_dimensional": True}, "_one_dimensional is true for 2 outputs"),
+        ({"_one_dimensional": 1}, "_one_dimensional must be true or false"),
+        ({"target_names_": ["a"]}, "target_names_ has 1 entries"),
+        ({"classes_": encode(np.array(["a", "b"]))}, "no fitted attributes 'classes_'"),
+    ],
+    ids=repr,
+)
+def test_an_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
+    with pytest.raises(ValueError, match=message):
+        GLiClassRegressor.from_pretrained(edited(regressor_folder, tmp_path, fitted=fitted))
+
+
+@pytest.mark.parametrize("name", ["classes_", "label_names_"])
+def test_a_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
+    folder = shutil.copytree(classifier_folder, tmp_path / "copy")
+    record = json.loads((folder / "estimator.json").read_text())
+    del record["fitted"][name]
+    (folder / "estimator.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=f"fitted attributes '{name}' are missing"):
+        GLiClassClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"unknown": 1}'])
+def test_a_damaged_file_is_named(classifier_folder, tmp_path, content):
+    folder = shutil.copytree(classifier_folder, tmp_path / "copy")
+    (folder / "estimator.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"estimator\.json"):
+        GLiClassClassifier.from_pretrained(folder)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.util import logging
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -69,7 +70,8 @@ html_theme_options = {
 html_sidebars = {"index": [], "getting_started": [], "benchmarks": []}
 
 # Docstrings that scikit-learn, skorch and transformers wrote link into their own sites.
-_FOREIGN_ROLE = re.compile(r":(?:ref|term|doc|class|func|meth|obj|mod|std:\w+):`~?([^`<]+?)(?:\s*<[^`>]+>)?`")
+_FOREIGN_ROLE = re.compile(r":(?:math|ref|term|doc|class|func|meth|obj|mod|std:\w+):`~?([^`<]+?)(?:\s*<[^`>]+>)?`")
+_FRACTION = re.compile(r"\\frac\{(\w+)\}\{(\w+)\}")
 _FOREIGN_DIRECTIVE = re.compile(r"^\s*\.\. (?:versionadded|versionchanged|deprecated)::.*$")
 
 
@@ -83,6 +85,15 @@ def remove_foreign_links(app, what, name, thing, options, lines) -> None:
     """Show the links of inherited docstrings as plain text."""
     if is_foreign(thing):
         lines[:] = [_FOREIGN_ROLE.sub(r"\1", line) for line in lines if not _FOREIGN_DIRECTIVE.match(line)]
+        lines[:] = [_FRACTION.sub(r"\1 / \2", line) for line in lines]
+
+
+def warn_of_other_servers(app, page, template, context, doctree) -> None:
+    """Warn of pages that load scripts or styles from other servers: the site works without a network."""
+    for file in [*context["script_files"], *context["css_files"]]:
+        name = str(getattr(file, "filename", file))
+        if name.startswith(("http:", "https:", "//")):
+            logging.getLogger(__name__).warning("%s loads %s", page, name)
 
 
 def strip_blank_lines(app, doctree) -> None:
@@ -95,5 +106,6 @@ def strip_blank_lines(app, doctree) -> None:
 
 def setup(app) -> None:
     app.connect("doctree-read", strip_blank_lines)
+    app.connect("html-page-context", warn_of_other_servers, priority=900)
     # Before numpydoc, which reads the sections.
     app.connect("autodoc-process-docstring", remove_foreign_links, priority=100)

@@ -7,6 +7,7 @@ import inspect
 
 import torch
 
+from .containers import plain
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
@@ -87,11 +88,8 @@ def starts_from_own_weights(estimator, problem_type: str) -> bool:
 def set_by_user(estimator) -> dict:
     """The hyperparameters that differ from their defaults."""
     signature = inspect.signature(type(estimator).__init__).parameters
-    return {
-        name: value
-        for name, value in estimator.get_params(deep=False).items()
-        if not _equal(value, signature[name].default)
-    }
+    own = {name: plain(value) for name, value in estimator.get_params(deep=False).items()}
+    return {name: value for name, value in own.items() if not _equal(value, signature[name].default)}
 
 
 def _equal(value, default) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from .cache.engine import StateEngine
 from .cache.store import find_location
+from .containers import plain
 from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
@@ -79,7 +80,7 @@ class FittedModel:
         """
         if self.config.problem_type == "regression":
             return None
-        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+        return self.config.max_num_classes if max_num_classes is None else plain(max_num_classes)
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from . import json_values
+from .class_values import read_thresholds
 from .parameters import MODEL_ORIGIN
 from .training import RLTrainerConfig
 from .warn import warn
@@ -245,16 +246,10 @@ def _check_hyperparameters(hyperparameters: dict, fitted: dict, estimator_class:
         )
         if hyperparameters.get("rl") is not None:
             hyperparameters["rl"].validate()
-    except InvalidParameterError as error:
+        if "threshold" in hyperparameters:
+            read_thresholds(hyperparameters["threshold"], fitted["classes_"])
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
-    threshold = np.asarray(hyperparameters.get("threshold", 0.5))
-    n_classes = len(fitted.get("classes_", ()))
-    numeric = threshold.dtype.kind in "iuf" and bool(((threshold >= 0) & (threshold <= 1)).all())
-    if not numeric or (threshold.ndim and threshold.shape != (n_classes,)):
-        raise ValueError(
-            f"{str(path)!r}: threshold must be a number from 0 to 1, or one for each of the {n_classes} classes, got "
-            f"{hyperparameters['threshold']!r}."
-        )
 
 
 def _shown(names: list[str]) -> str:

@@ -5,6 +5,7 @@ import shutil
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_classifier import LABELS, TEXTS, tiny
 
@@ -136,6 +137,16 @@ def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
     assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
 
 
+@pytest.mark.parametrize("threshold", [{"sea": 0.2, "food": 0.6}, [0.2, 0.6], (0.2, 0.6), np.array([0.2, 0.6]), 1])
+def test_thresholds_come_back(threshold, tmp_path):
+    y = pd.DataFrame([[1, 0], [0, 1], [1, 1]], columns=["sea", "food"])
+    clf = GLiClassClassifier(**TINY, threshold=threshold).fit(["a", "b", "c"], y)
+    clf.save_pretrained(tmp_path)
+    loaded = GLiClassClassifier.from_pretrained(tmp_path, device="cpu")
+    assert type(loaded.threshold) is type(threshold)
+    np.testing.assert_array_equal(loaded.predict(["a", "b"]), clf.predict(["a", "b"]))
+
+
 def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(rl=RLTrainerConfig(kl_beta=0.1, cache_dir="~/x"))
     clf.save_pretrained(tmp_path / "model")
@@ -155,6 +166,7 @@ def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
         ({"hyperparameters": {"threshold": "high"}}, "threshold"),
         ({"hyperparameters": {"threshold": 7}}, "threshold"),
         ({"hyperparameters": {"threshold": [0.5, 0.5, 0.5]}}, "one for each of the 2 classes"),
+        ({"hyperparameters": {"threshold": {"zebra": 0.5}}}, "threshold has no number for the class"),
         ({"hyperparameters": {"threshold": [0.5, 5]}}, "from 0 to 1"),
         ({"hyperparameters": {"threshold": [[0.5, 0.5]]}}, "one for each of the 2 classes"),
         ({"hyperparameters": {"max_batch_tokens": -1}}, "max_batch_tokens"),

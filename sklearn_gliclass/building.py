@@ -17,6 +17,7 @@ from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, 
 from .model.precision import require_device, weight_dtype
 from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
 from .persistence import load_model, load_tokenizers
+from .training.arguments import FIELDS
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
@@ -55,21 +56,29 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
 
 
 def construction_parameters(estimator) -> dict:
-    """The hyperparameters that the model was built with: a fit that goes on from it can't change them."""
-    read_anew = {"max_num_classes"}  # by each call
-    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, "cache_dir", "device", "dtype"} - read_anew
+    """The hyperparameters that model and optimiser were built with: a fit that goes on from these can't change them."""
+    read_anew = {"max_num_classes", "max_epochs"}  # by each call
+    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, *FIELDS, "device", "dtype"} - read_anew
     return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
-def check_goes_on(estimator, construction: dict) -> None:
-    """Raise where hyperparameters of the model have changed since it was built."""
+def check_goes_on(estimator, construction: dict, keeps_optimizer: bool) -> None:
+    """Raise where hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
+    of_training = set(FIELDS) - {"cache_dir"}
     for name, value in construction_parameters(estimator).items():
-        if not _equal_values(value, construction[name]):
+        if _equal_values(value, construction[name]) or (name in of_training and not keeps_optimizer):
+            continue
+        if name in of_training:
             raise ValueError(
-                f"{name}={value!r} can't take effect: warm_start and partial_fit go on from the fitted model, which "
-                f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=False and call fit, "
-                "which builds a new model."
+                f"{name}={value!r} can't take effect: partial_fit goes on with the optimiser of the earlier fit, which "
+                f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=True and call fit, "
+                "which keeps the weights and starts a new optimiser."
             )
+        raise ValueError(
+            f"{name}={value!r} can't take effect: warm_start and partial_fit go on from the fitted model, which "
+            f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=False and call fit, "
+            "which builds a new model."
+        )
 
 
 def _equal_values(value, other) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from .cache.engine import StateEngine
 from .cache.store import find_location
@@ -116,8 +117,10 @@ ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "ver
 
 
 def engine_options(estimator) -> dict:
-    """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
-    return {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
+    """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes, checked: they may be set after `fit`."""
+    options = {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
+    validate_parameter_constraints(estimator._parameter_constraints, options, caller_name=type(estimator).__name__)
+    return options
 
 
 def warn_of_unknown_labels(layout: Layout) -> None:

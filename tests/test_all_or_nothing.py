@@ -135,6 +135,9 @@ CASES = {
     "weights too short": (classifier, fit(X, FOOD, [1.0]), "sample_weight"),
     "class weight of no class": (classifier, fit(X, FOOD, class_weight={"animal": 2.0}), "class_weight"),
     "class weight not finite": (classifier, fit(X, FOOD, class_weight={"food": np.nan, "sea": 1.0}), "nan"),
+    "threshold for another number": (
+        multi_label, fit(X, MULTI, threshold=[0.1, 0.2, 0.3]), "3 numbers for 2 labels"),
+    "threshold that is none": (multi_label, fit(X, MULTI, threshold=[np.nan, 0.5]), "threshold must be a number"),
     "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
     "label names alike": (classifier, fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "label names of another number": (classifier, fit(X, FOOD, label_names=["a", "b", "c"]), "3 texts"),
@@ -186,6 +189,20 @@ CASES = {
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
     "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "nothing to fit|non-zero"),
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
+    "partial_fit: constraint": (continued, partial_fit(X, FOOD, validation_fraction=-1.0), "'validation_fraction'"),
+    "partial_fit: no configuration": (continued, partial_fit(X, FOOD, rl="fast"), "'rl' parameter"),
+    "partial_fit: another rate": (continued, partial_fit(X, FOOD, lr=0.1), r"lr=0\.1 can't take effect.*warm_start=True"),
+    "partial_fit: another batch size": (continued, partial_fit(X, FOOD, batch_size=2), "batch_size=2 can't take effect"),
+    "partial_fit: threshold of no class": (
+        multi_label, partial_fit(X, MULTI, threshold={"animal": 0.5}), r"threshold has no number for the class.*'sea'"),
+    "regression: partial_fit with a constraint": (regressor, partial_fit(X, TARGETS, max_batch_tokens=0), "tokens"),
+    "regression: partial_fit with another rate": (regressor, partial_fit(X, TARGETS, others_lr=0.1), "others_lr=0.1"),
+    # -- predictions
+    "predict: labels in a prompt": (classifier, set_and("predict", X, max_num_classes=-1), "'max_num_classes'"),
+    "predict: batch": (classifier, set_and("predict_proba", X, max_batch_tokens=0), "'max_batch_tokens'"),
+    "predict: type": (classifier, set_and("decision_function", X, dtype="float16"), "'dtype' parameter"),
+    "predict: memory": (regressor, set_and("predict", X, memory=3), "'memory' parameter"),
+    "predict: threshold": (multi_label, set_and("predict", X, threshold=[0.5]), "1 numbers for 2 labels"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
     "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),

@@ -146,7 +146,14 @@ def _text_encoder(estimator, texts, problem_type, zero_shot):
 def _new_for(options: dict, tokenizer, whole: bool = False):
     """An encoder with random weights and room for the tokenizer's vocabulary."""
     special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    return new_encoder(GLiClassModelConfig(encoder_config={**options, **special}).encoder_config, whole)
+    config = GLiClassModelConfig(encoder_config={**options, **special}).encoder_config
+    try:
+        return new_encoder(config, whole)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    except RuntimeError as error:  # of torch, for sizes that are none
+        reason = str(error)
+    raise ValueError(f"No encoder can be built from the configuration {options!r}: {reason}. Correct this value.")
 
 
 def _label_encoder(estimator, encoder, tokenizer):

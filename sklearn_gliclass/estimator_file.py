@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
         The file is damaged, belongs to another class, or holds a name or value that is not allowed.
     """
     path = Path(folder) / ESTIMATOR_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     record = _read_record(path)
     if estimator_class is not None and record["estimator"] != estimator_class.__name__:
@@ -197,7 +198,7 @@ def check_given_again(record: dict, given) -> None:
 def _read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged ({error}); restore it, or save the estimator again. Without the file the folder "
             "loads as a checkpoint that knows no classes."

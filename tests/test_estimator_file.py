@@ -245,3 +245,35 @@ def test_a_damaged_file_is_named(classifier_folder, tmp_path, content):
     (folder / "estimator.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"estimator\.json"):
         GLiClassClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop of links"])
+def test_an_entry_that_is_no_file_is_damaged(classifier_folder, tmp_path, kind):
+    """It is not taken for a checkpoint without classes."""
+    path = shutil.copytree(classifier_folder, tmp_path / "copy") / "estimator.json"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path)
+    with pytest.raises(ValueError, match=r"estimator\.json' is damaged"):
+        GLiClassClassifier.from_pretrained(path.parent)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoder_config": 3},
+        {"encoder_config": {"model_type": ["bert"]}},
+        {"encoder_config": {"model_type": "bert", "hidden_size": "x"}},
+        {"encoder_config": {"model_type": "bert", "id2label": True}},
+        {"dtype": []},
+        {"dtype": "x"},
+    ],
+    ids=str,
+)
+def test_an_edited_configuration_raises(classifier_folder, tmp_path, fields):
+    path = shutil.copytree(classifier_folder, tmp_path / "copy") / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(ValueError, match=r"config\.json' is not a valid configuration"):
+        GLiClassClassifier.from_pretrained(path.parent)

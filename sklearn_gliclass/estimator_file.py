@@ -265,7 +265,7 @@ def _is_strings(value) -> bool:
 
 
 def _is_classes(value) -> bool:
-    if not (isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 1 and value.dtype.kind in "biufUSO"):
+    if not (isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 1 and value.dtype.kind in "biufUSOMm"):
         return False
     try:
         return len(set(value.tolist())) == len(value)

@@ -234,6 +234,8 @@ def _check_values(y) -> np.ndarray:
     if hasattr(y, "columns"):
         y = y.to_numpy()
     given = y if isinstance(y, np.ndarray) else None
+    if given is not None and given.dtype.kind == "T":  # NumPy's strings of variable width, which no format stores
+        given = np.asarray(given.tolist())
     if given is not None and given.dtype.kind not in "OmM":
         return given
     values = to_values(y) if given is None else to_values(given.ravel())

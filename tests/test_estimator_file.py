@@ -61,7 +61,8 @@ def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
     "classes",
     [
         ["a", "b"], [0, 1], [True, False], np.array(["b", "a"], object), np.array([3, 4], np.int8),
-        np.array(["array", "items"]),
+        np.array(["array", "items"]), np.array(["2020", "2021"], "M8[Y]"), np.array([1, 2], "m8[s]"),
+        np.array(["a", "b"], np.dtypes.StringDType()),
     ],
     ids=repr,
 )  # fmt: skip

@@ -294,6 +294,7 @@ def _from_checkpoint(estimator, problem_type: str):
         if name in chosen:
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
+    config.check_combinations()
     _check_options_are_read(estimator, config)
     model = load_model(folder, config)
     tokenizer, label_tokenizer = load_tokenizers(folder, config)

@@ -290,6 +290,10 @@ class GLiClassModelConfig(PretrainedConfig):
                 raise ValueError(
                     f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not build."
                 )
+        self.check_combinations()
+
+    def check_combinations(self) -> None:
+        """Raise for options that exclude each other; for a configuration whose fields were set later."""
         self._check_pooling_fits_scorer()
         self._check_one_way_to_read_layers()
         self._check_layer_exists()

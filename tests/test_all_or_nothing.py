@@ -161,6 +161,7 @@ CASES = {
     "encoder of no kind": (classifier, fit(X, FOOD, encoder_config={"model_type": ["bert"]}), r"\['bert'\]"),
     "encoder of a text as size": (classifier, encoder(hidden_size="x"), "hidden_size"),
     "encoder of a negative size": (classifier, encoder(hidden_size=-4), "negative"),
+    "encoder of a negative vocabulary": (classifier, encoder(vocab_size=-1), "vocab_size.*-1"),
     "encoder without heads": (classifier, encoder(num_attention_heads=0), "zero"),
     "encoder with no activation": (classifier, encoder(hidden_act="zz"), "zz"),
     "encoder of no dtype": (classifier, encoder(dtype="zz"), "'zz'"),

@@ -264,10 +264,10 @@ def _check_thresholds(thresholds) -> np.ndarray:
     """Where to measure, ascending."""
     if thresholds is None:
         return np.linspace(0, 1, 101)
-    values = np.sort(np.asarray(thresholds, dtype=float))
+    values = np.asarray(thresholds, dtype=float)
     if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"thresholds must be a list of numbers from 0 to 1, got {thresholds!r}.")
-    return values
+    return np.sort(values)
 
 
 def _check_predictions(y_true, y_proba):

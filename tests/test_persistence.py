@@ -131,7 +131,7 @@ def test_what_does_not_fit_the_weights_raises(tmp_path, hyperparameters, message
 
 def test_a_fitted_checkpoint_keeps_its_problem_type(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="problem_type='multi_label_classification' does not fit.*call fit"):
+    with pytest.raises(ValueError, match=r"problem_type='multi_label_classification' does not fit.*call fit"):
         GLiClassClassifier.from_pretrained(tmp_path, problem_type="multi_label_classification")
 
 

@@ -469,6 +469,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             targets = targets.take(rows, keep_classes=known is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
         weight = class_sample_weight(targets, self.class_weight, weight)
+        self._check_thresholds(targets.problem_type, targets.classes)
         names = label_texts(self.label_names, targets.classes)
         if not goes_on:
             self._warn_of_numbers(targets.classes)
@@ -479,6 +480,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def _label_keys(attributes: dict):
         """What `label_names` is given for."""
         return attributes["classes_"]
+
+    def _check_thresholds(self, problem_type, classes) -> None:
+        """Raise before the training rather than at the first prediction."""
+        if problem_type == PROBLEM_TYPES[MULTI]:
+            read_thresholds(self.threshold, classes)
 
     def _warn_of_numbers(self, classes) -> None:
         """Numbers say nothing to a model that reads names, unless it was trained on them."""
@@ -547,6 +553,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_knows_labels()
         names = label_texts(self.label_names, classes)
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
+        self._check_thresholds(problem_type, classes)
         with seeded(0):
             fitted = build(self, names, problem_type, zero_shot=True)
         warn_of_unknown_labels(fitted.layout())

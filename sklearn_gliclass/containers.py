@@ -81,6 +81,11 @@ def to_values(data) -> list:
     return list(data)
 
 
+def plain(value):
+    """Return a NumPy scalar, such as searches give, as the Python value that JSON and torch take."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_missing(value) -> bool:
     """Tell whether a value is None, NaN, NaT, pandas' NA or masked."""
     if value is None:

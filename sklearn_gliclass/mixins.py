@@ -115,6 +115,7 @@ class PersistenceMixin:
         persistence.check_given_again(record, hyperparameters)
         estimator = cls(**{**record["hyperparameters"], **hyperparameters, "pretrained": str(source)})
         estimator._validate_params()
+        cls._check_problem_type(folder, record, hyperparameters.get("problem_type"))
         attributes = {**record["fitted"], "_text_reader": _text_reader(record["fitted"])}
         names = attributes.pop("label_names_", None)
         if "label_names" in hyperparameters and names is not None:
@@ -125,6 +126,16 @@ class PersistenceMixin:
             fitted.layout()  # raises where the labels do not fit
         estimator._commit(fitted, attributes)
         return estimator
+
+    @staticmethod
+    def _check_problem_type(folder, record, given) -> None:
+        """A checkpoint with classes was trained for one kind of y; others learn it from ``fit(None, labels)``."""
+        fitted = persistence.problem_type(folder)
+        if record["fitted"] and given not in (None, fitted):
+            raise ValueError(
+                f"problem_type={given!r} does not fit {str(folder)!r}, which was fitted with problem_type={fitted!r}; "
+                "leave it out, and call fit for another kind of y."
+            )
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -226,10 +226,10 @@ n_iter_no_change : int, default=3
 warm_start : bool, default=False
     Whether `fit` continues from the weights of the previous `fit`, with a new optimiser. If False, it starts anew.
 callbacks : list or None, default=None
-    skorch callbacks of the training. Scoring callbacks see class indices (classifiers) or standardised values
+    Callbacks of skorch for the training. Scoring callbacks see class indices (classifiers) or standardised values
     (regressors). An ``LRScheduler`` replaces `lr_scheduler_type`.
 device : str, default="auto"
-    torch device of the model. If "auto", "cuda" if it is available, else "mps" if it is, else "cpu".
+    Device of the model, by its name in torch. If "auto", "cuda" if available, else "mps" if available, else "cpu".
 dtype : {"float32", "bfloat16", "float64"}, default="float32"
     Floating point type of training and prediction. "bfloat16" is mixed precision with float32 weights: faster on
     GPUs and CPUs that support it.

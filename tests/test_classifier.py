@@ -229,7 +229,7 @@ def test_max_epochs_0_trains_nothing():
         ([*TEXTS[:7], None], LABELS, {}, r"1 missing text\(s\).*row\(s\) 7"),
         (TEXTS, LABELS, {"scorer_type": "dotty"}, "'scorer_type' parameter .* Got 'dotty' instead"),
         (TEXTS, LABELS, {"max_epochs": -1}, "'max_epochs' parameter .* Got -1 instead"),
-        (TEXTS, LABELS, {"scorer_type": "cross-attn"}, "takes no pooling"),
+        (TEXTS, LABELS, {"scorer_type": "cross-attn"}, "without pooling"),
         (TEXTS, LABELS, {"max_length": 1000}, "more than the 128 positions"),
         (TEXTS, LABELS, {"encoder_model": "some/name"}, "exclude each other"),
         (TEXTS, LABELS, {"label_names": {"sports": "x"}}, r"no text for the class\(es\) \['politics'\]"),

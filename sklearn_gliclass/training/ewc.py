@@ -82,7 +82,7 @@ def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
     dict of str to ndarray
         By the names of ``named_parameters``.
     """
-    net.rest()
+    net.disable_dropout()
     weights = {name: weight for name, weight in net.module_.named_parameters() if weight.requires_grad}
     squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     generator = torch.Generator(net.device).manual_seed(seed)

@@ -185,17 +185,17 @@ def test_unknown_encoder_type_raises():
 
 
 IMPOSSIBLE = [
-    ({"scorer_type": "cross-attn", "pooling_strategy": "avg"}, "takes no pooling"),
+    ({"scorer_type": "cross-attn", "pooling_strategy": "avg"}, "without pooling"),
     ({"scorer_type": "mlp", "pooling_strategy": "pass"}, "needs one vector"),
-    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder"}, "must pool its labels"),
-    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder-fused"}, "must pool its labels"),
+    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder"}, "excludes pooling"),
+    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder-fused"}, "excludes pooling"),
     ({"squeeze_layers": True, "encoder_layer_id": 1}, "exclude each other"),
     ({"squeeze_layers": True, "layer_wise": True}, "exclude each other"),
     ({"layer_wise": True, "encoder_layer_id": 0}, "exclude each other"),
-    ({"encoder_layer_id": 3}, "no layer of this encoder"),
-    ({"encoder_layer_id": -4}, "no layer of this encoder"),
-    ({"use_segment_embeddings": True}, "does not build"),
-    ({"use_calibrator": True}, "does not build"),
+    ({"encoder_layer_id": 3}, "not a layer of this encoder"),
+    ({"encoder_layer_id": -4}, "not a layer of this encoder"),
+    ({"use_segment_embeddings": True}, "does not support"),
+    ({"use_calibrator": True}, "does not support"),
 ]
 
 

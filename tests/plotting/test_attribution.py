@@ -49,7 +49,7 @@ def test_regression_is_in_the_units_of_y():
     display = TokenAttributionDisplay.compute(reg, TEXTS[0], label="price", n_steps=100)
     assert display.output == pytest.approx(reg.predict([TEXTS[0]])[0, 0], rel=1e-6)
     assert display.values.sum() == pytest.approx(display.output - display.baseline, abs=0.5)
-    with pytest.raises(ValueError, match=r"several outputs.*one of \['price', 'size'\]"):
+    with pytest.raises(ValueError, match=r"several outputs.*from \['price', 'size'\]"):
         TokenAttributionDisplay.compute(reg, TEXTS[0])
     single = GLiClassRegressor(**TINY).fit(TEXTS, y[:, 0])
     assert TokenAttributionDisplay.compute(single, TEXTS[0]).label == "target"

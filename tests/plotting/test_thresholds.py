@@ -153,7 +153,7 @@ def test_a_choice_of_classes_and_axes():
     [
         ([0, 1], [[0.1], [0.2]], {}, "matrix of 0 and 1 with a column for each class"),
         ([[0, 2]], [[0.1, 0.2]], {}, "matrix of 0 and 1"),
-        ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities \(1, 3\)"),
+        ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities have shape \(1, 3\)"),
         ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a"]}, "1 names for 2 columns"),
         ([[0, 1]], [[0.1, 0.2]], {"classes": ["x"]}, r"Unknown classes \['x'\]; choose from \['0', '1'\]"),
     ],

@@ -89,7 +89,7 @@ def test_components_that_are_none(components):
 
 @pytest.mark.parametrize("components", [[], {}, [("a", f1), ("a", recall)]])
 def test_components_need_a_name_each(components):
-    with pytest.raises(ValueError, match="each with a name of its own"):
+    with pytest.raises(ValueError, match="distinct names"):
         read_components(components)
 
 

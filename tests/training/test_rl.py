@@ -489,7 +489,7 @@ def test_wrong_references():
 @pytest.mark.parametrize("name", ["reward_components", "value_model", "reference_model"])
 def test_without_rl_its_models_are_refused(name):
     value = {"f1": f1} if name == "reward_components" else lambda *args: None
-    with pytest.raises(ValueError, match=f"{name} is read by reinforcement learning alone"):
+    with pytest.raises(ValueError, match=f"{name} has no effect with rl=None"):
         GLiClassClassifier(**TINY, **{name: value}).fit(TEXTS, SINGLE)
 
 

@@ -41,12 +41,12 @@ def header(options) -> None:
     """Print the machine and the versions."""
     import torch
 
-    from sklearn_gliclass.model.onednn import onednn_pays
+    from sklearn_gliclass.model.onednn import is_onednn_faster
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     print(f"{cpu_name()}, {options.threads} of {os.cpu_count()} threads, {options.clock} clock, "
           f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")  # fmt: skip
-    training, inference = ("oneDNN" if onednn_pays(inference) else "MKL" for inference in (False, True))
+    training, inference = ("oneDNN" if is_onednn_faster(inference) else "MKL" for inference in (False, True))
     print(f"Python {platform.python_version()}, {versions}; "
           f"linear layers by {training} in training, {inference} in inference\n")  # fmt: skip
 
@@ -142,10 +142,10 @@ def encoder_flops(config, lengths, n_read: int) -> float:
     lengths = np.asarray(lengths, float)
     width, inner = config.hidden_size, config.intermediate_size
 
-    def layer(asking):
+    def layer(queries):
         keys_and_values = 2 * lengths * 2 * width * width
-        others = 2 * asking * (2 * width * width + 2 * width * inner)
-        return keys_and_values + others + 2 * asking * lengths * 2 * width
+        others = 2 * queries * (2 * width * width + 2 * width * inner)
+        return keys_and_values + others + 2 * queries * lengths * 2 * width
 
     return float(((config.num_hidden_layers - 1) * layer(lengths) + layer(np.minimum(n_read, lengths))).sum())
 

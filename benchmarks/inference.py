@@ -155,12 +155,12 @@ def multiply(layers, states, n_last: int) -> None:
     from sklearn_gliclass.model.packed import FEED_FORWARD_TOKENS
 
     for layer in layers:
-        asking = states[:n_last] if layer is layers[-1] else states
+        queries = states[:n_last] if layer is layers[-1] else states
         for linear in (layer.attention.self.key, layer.attention.self.value):
             linear(states)
         for linear in (layer.attention.self.query, layer.attention.output.dense):
-            linear(asking)
-        for some in asking.split(FEED_FORWARD_TOKENS):
+            linear(queries)
+        for some in queries.split(FEED_FORWARD_TOKENS):
             layer.output.dense(layer.intermediate.dense(some))
 
 

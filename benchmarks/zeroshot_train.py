@@ -32,7 +32,7 @@ MAX_LENGTH = 128
 TEXTS, TOKENS = 32, 2048  # most of a batch
 MOST_LABELS = 24
 BINARY = 0.3  # share of the binary loss
-STRANGERS = 5  # texts of another set in a batch, for which no label holds
+DISTRACTORS = 5  # texts of another set in a batch, for which no label holds
 AVERAGE = 0.998  # of the weights, over the last steps
 WEIGHTS_FILE = "encoder.safetensors"
 
@@ -65,7 +65,7 @@ class Sampler:
         if self.rng.rand() < 0.5:
             longest = max(map(len, texts))
             other = self.ids[self.rng.choice(len(self.tasks), p=self.share)]
-            strangers = [other[self.rng.randint(len(other))][: longest + 8] for _ in range(STRANGERS)]
+            strangers = [other[self.rng.randint(len(other))][: longest + 8] for _ in range(DISTRACTORS)]
             if other is ids:
                 strangers = []
         words = tokenize(self.tokenizer, [task.wording(k, self.rng) for k in labels])
@@ -175,9 +175,9 @@ def train(options) -> None:
 
 def ship(options) -> None:
     """Write the difference to weights that lie between the plain encoder (0) and the mean of the trained ones (1)."""
-    from sklearn_gliclass.model.difference import write_difference
     from sklearn_gliclass.model.loading import load_encoder
     from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
+    from sklearn_gliclass.model.weight_delta import write_weight_delta
 
     base, tuned = (load_encoder(find_checkpoint(DEFAULT_ENCODER)) for _ in range(2))
     runs = [load_file(folder / WEIGHTS_FILE) for folder in options.output]
@@ -186,7 +186,7 @@ def ship(options) -> None:
             if name in runs[0]:
                 weight.lerp_(torch.stack([run[name] for run in runs]).mean(dim=0), options.ship)
     OWN_WEIGHTS.parent.mkdir(exist_ok=True)
-    write_difference(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
+    write_weight_delta(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
     print(f"{OWN_WEIGHTS}: {OWN_WEIGHTS.stat().st_size / 2**20:.1f} MiB")
 
 

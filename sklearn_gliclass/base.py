@@ -11,16 +11,16 @@ from .building import build, check_goes_on, construction_parameters
 from .fitted import FittedModel, engine_options
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
-from .model.allocation import kept_memory
-from .model.isolation import seeded
+from .model.allocation import keep_memory
+from .model.isolation import seed_torch
 from .model.loading import resolve_max_length
 from .model.precision import require_device
 from .parameters import CONSTRAINTS
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
-from .training.run import TrainingRun, prepare, restored_on_failure, train
+from .training.run import TrainingRun, prepare, restore_on_failure, train
 from .training.stages import Consolidation
-from .warn import warn, warn_of_truncation
+from .warn import warn, warn_truncation
 
 # Fitted attributes whose names don't end with an underscore.
 PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional")
@@ -131,7 +131,7 @@ class BaseGLiClass(
         ewc : ElasticWeightConsolidation or None
         """
         device = str(self.model_.device) if goes_on else require_device(self.device)
-        with seeded(seed, device), kept_memory():
+        with seed_torch(seed, device), keep_memory():
             if goes_on:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 fitted = self.fitted_.with_label_names(samples.label_names, length)
@@ -146,7 +146,7 @@ class BaseGLiClass(
             if ewc is not None:
                 stages.append(Consolidation(ewc))
             if goes_on:
-                with restored_on_failure(fitted.model, net):
+                with restore_on_failure(fitted.model, net):
                     train(run, stages, ewc)
             else:
                 train(run, stages, ewc)
@@ -189,7 +189,7 @@ class BaseGLiClass(
         texts = read_texts(X, self)
         engine = self.fitted_.engine(**engine_options(self))
         values = compute(engine, texts)
-        warn_of_truncation(engine.n_cut, len(texts), self.max_length_)
+        warn_truncation(engine.n_truncated, len(texts), self.max_length_)
         return values
 
     def _logits(self, X) -> np.ndarray:

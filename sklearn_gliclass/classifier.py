@@ -10,9 +10,9 @@ from .base import BaseGLiClass
 from .building import build
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
-from .fitted import warn_of_unknown_labels
+from .fitted import warn_unknown_labels
 from .inputs import UNSEEN
-from .model.isolation import seeded
+from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
 from .samples import Samples
@@ -32,7 +32,7 @@ from .targets import (
     zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
-from .training.prototypes import LABEL_CENTROID_SHARE, has_movable_labels
+from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
 from .training.stages import Prototypes, Reinforcement, Supervised
 from .warn import warn
 
@@ -482,7 +482,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         weight = class_sample_weight(targets, self.class_weight, weight)
         names = label_texts(self.label_names, targets.classes)
         if not goes_on:
-            self._warn_of_numbers(targets.classes)
+            self._warn_numeric_classes(targets.classes)
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
 
@@ -491,7 +491,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """Return the keys of `label_names`."""
         return attributes["classes_"]
 
-    def _warn_of_numbers(self, classes) -> None:
+    def _warn_numeric_classes(self, classes) -> None:
         """Warn of numeric classes, which have no meaning to an untrained model that reads label names."""
         is_trained_already = self.pretrained is not None and self.max_epochs == 0
         message = None if is_trained_already else integer_classes_warning(classes, self.label_names)
@@ -524,7 +524,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def _resolve_centroid_share(self, config) -> float:
         """Return the resolved `label_centroid_share`; a positive one raises where labels cannot be interpolated."""
-        share, movable = self.label_centroid_share, has_movable_labels(config)
+        share, movable = self.label_centroid_share, supports_prototypes(config)
         if share and not movable:
             raise ValueError(
                 f"label_centroid_share={share!r} has no effect here: class prototypes need single-label y, "
@@ -558,10 +558,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_knows_labels()
         names = label_texts(self.label_names, classes)
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
-        with seeded(0):
+        with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
-        warn_of_unknown_labels(fitted.layout())
-        self._warn_of_numbers(classes)
+        warn_unknown_labels(fitted.layout())
+        self._warn_numeric_classes(classes)
         self._commit(fitted, {"classes_": classes, "_text_reader": UNSEEN})
         return self
 

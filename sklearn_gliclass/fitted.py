@@ -1,4 +1,4 @@
-"""FittedModel: everything that prediction runs, in one object."""
+"""Model, tokenizers and labels of a fitted estimator, in one object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from .cache.engine import StateEngine
 from .cache.store import find_location
-from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
+from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
 from .inference import InferenceEngine
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class FittedModel:
-    """A model with its tokenizers, the texts of its labels and the length of its sequences.
+    """Model with its tokenizers, label texts and maximum sequence length.
 
     Attributes
     ----------
     model : GLiClassModel
         The torch model, on its device.
     tokenizer : PreTrainedTokenizerFast
-        The text's tokenizer.
+        Tokenizer of the texts.
     label_tokenizer : PreTrainedTokenizerFast or None
-        The label encoder's tokenizer; None where there is no label encoder.
+        Tokenizer of the label encoder; None without a label encoder.
     label_names : list of str or None
-        What the model reads for each label; None for a checkpoint whose labels are not known yet.
+        Label texts; None for a checkpoint whose labels are not known yet.
     max_length : int
-        Most tokens of a sequence.
+        Maximum number of tokens of a sequence.
     """
 
     model: GLiClassModel
@@ -58,24 +58,24 @@ class FittedModel:
         return pieces, pieces if same else PieceTokenizer(self.label_tokenizer)
 
     def layout(self, label_names: Sequence[str] | None = None) -> Layout:
-        """Build the sequences of some labels.
+        """Build the layout of the sequences of some labels.
 
         Parameters
         ----------
         label_names : sequence of str, optional
-            Label texts. Default: those of the fitted model.
+            Label texts. If None, those of the fitted model.
         """
         pieces, label_pieces = self._pieces
         names = self.label_names if label_names is None else label_names
         return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
 
     def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
-        """Return the largest number of labels in a prompt, None for all of them.
+        """Return the maximum number of labels in a prompt, or None for all of them.
 
         Parameters
         ----------
         max_num_classes : int, optional
-            Hyperparameter of the estimators. Default: the model's own. Regression reads all of its outputs at once.
+            Hyperparameter of the estimators. If None, that of the model. Regression has all outputs in one prompt.
         """
         if self.config.problem_type == "regression":
             return None
@@ -84,18 +84,18 @@ class FittedModel:
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
     ) -> InferenceEngine:
-        """Build the engine that runs the model over texts.
+        """Build the inference engine.
 
         Parameters
         ----------
         max_num_classes : int, optional
-            Most labels in a prompt. Default: the model's own. Regression reads all of its outputs at once.
+            Maximum number of labels in a prompt, as in :meth:`labels_per_prompt`.
         dtype : str, optional
-            Precision. Default: that of the weights.
+            Floating point type. If None, that of the weights.
         max_batch_tokens, memory, verbose
             Hyperparameters of the estimators.
         apart : bool, default=False
-            Run encoders and heads apart, also without `memory`.
+            Whether encoders and heads run in separate passes, also without `memory`.
         """
         location = find_location(memory)
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
@@ -104,7 +104,7 @@ class FittedModel:
         return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
-        """The same model and tokenizers with other labels, and optionally another length."""
+        """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
         other = copy.copy(self)  # shares the prepared tokenizers
         other.label_names = list(label_names)
         other.max_length = self.max_length if max_length is None else max_length
@@ -115,16 +115,16 @@ ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "ver
 
 
 def engine_options(estimator) -> dict:
-    """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
+    """Return the hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
     return {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
 
 
-def warn_of_unknown_labels(layout: Layout) -> None:
-    """Warn of labels that the tokenizer knows no part of."""
-    unknown = labels_of_unknown_tokens(layout)
+def warn_unknown_labels(layout: Layout) -> None:
+    """Warn of labels that consist of unknown tokens only."""
+    unknown = find_unknown_labels(layout)
     if unknown:
         warn(
-            f"The tokenizer knows no part of the label(s) {unknown[:5]!r}: the model reads them as unknown tokens. "
-            "Give other texts with label_names, or an encoder_model that knows their language.",
+            f"The label(s) {unknown[:5]!r} consist of unknown tokens only, which have no meaning to the model. "
+            "Give other texts with label_names, or choose an encoder_model for their language.",
             LabelNamesWarning,
         )

@@ -7,9 +7,9 @@ from skorch.history import History
 
 from . import persistence
 from .building import build
-from .configuration import hyperparameters_of
+from .configuration import read_hyperparameters
 from .inputs import UNSEEN, TextReader
-from .model.isolation import seeded
+from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
 from .targets import label_texts
 from .training.run import build_net
@@ -58,7 +58,7 @@ class ConfigurationMixin:
         """
         if rl is not None:
             hyperparameters["rl"] = rl
-        return cls(**{**hyperparameters_of(cls, config, training_args), **hyperparameters})
+        return cls(**{**read_hyperparameters(cls, config, training_args), **hyperparameters})
 
 
 class PersistenceMixin:
@@ -130,7 +130,7 @@ class PersistenceMixin:
         names = attributes.pop("label_names_", None)
         if "label_names" in hyperparameters and names is not None:
             names = label_texts(estimator.label_names, estimator._label_keys(attributes))
-        with seeded(0):
+        with seed_torch(0):
             fitted = build(estimator, names, persistence.problem_type(folder))
         if names is not None:
             fitted.layout()  # raises if the labels do not fit the model

@@ -275,12 +275,12 @@ def test_a_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypa
         clf.save_pretrained(tmp_path / "file")
     with pytest.raises(OSError, match=r"Cannot write beside .*Choose a folder whose parent can be written to"):
         clf.save_pretrained(tmp_path / "file" / "model")
-    with pytest.raises(ValueError, match="name a folder below it"):
+    with pytest.raises(ValueError, match="choose a folder below it"):
         clf.save_pretrained(Path(folder.anchor))
     (folder / "sub").mkdir()
     for place in (folder, folder / "sub"):
         monkeypatch.chdir(place)
-        with pytest.raises(ValueError, match="is the working directory or holds it"):
+        with pytest.raises(ValueError, match="is the working directory or contains it"):
             clf.save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os.path, "ismount", lambda path: True)

@@ -116,7 +116,7 @@ def test_fitted_configuration_of_a_regression_builds_its_like(architecture):
 )
 def test_fields_of_classification_raise_for_a_regressor(fields):
     named = ", ".join(f"{name}={value!r}" for name, value in fields.items())
-    with pytest.raises(ValueError, match=f"GLiClassRegressor does not read {named} of the configuration"):
+    with pytest.raises(ValueError, match=f"GLiClassRegressor has no hyperparameters for {named} of the configuration"):
         GLiClassRegressor.from_config(GLiClassModelConfig(**fields))
     without_effect = GLiClassModelConfig(**{**fields, "problem_type": "regression"})
     assert GLiClassRegressor.from_config(without_effect).scorer_type == "simple"

@@ -9,7 +9,7 @@ import pytest
 from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
-from sklearn_gliclass.estimator_file import OF_THE_PLACE, read_estimator
+from sklearn_gliclass.estimator_file import LOCAL_HYPERPARAMETERS, read_estimator
 from sklearn_gliclass.json_values import encode
 from sklearn_gliclass.testing import TINY
 
@@ -101,7 +101,7 @@ def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
 
 def test_hyperparameters_of_the_place_are_neither_written_nor_read(classifier_folder, tmp_path):
     record = json.loads((classifier_folder / "estimator.json").read_text())
-    assert not {*OF_THE_PLACE, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
+    assert not {*LOCAL_HYPERPARAMETERS, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
     elsewhere = {"memory": "/somewhere", "cache_dir": "/else", "pretrained": "x", "device": "cuda:7", "callbacks": [1]}
     loaded = GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, hyperparameters=elsewhere))
     assert (loaded.memory, loaded.cache_dir, loaded.device, loaded.callbacks) == (None, None, "auto", None)
@@ -118,7 +118,7 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
     with pytest.warns(UserWarning, match=r"\['text_template'\].*predictions depend.*text_template=\.\.\."):
         clf.save_pretrained(tmp_path / "model")
     assert read_estimator(tmp_path / "model")["missing"] == ["text_template"]
-    with pytest.raises(ValueError, match=r"value of text_template.*give it again.*text_template=\.\.\."):
+    with pytest.raises(ValueError, match=r"value of text_template.*pass it again.*text_template=\.\.\."):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
     back = GLiClassClassifier.from_pretrained(tmp_path / "model", text_template=template)
     np.testing.assert_array_equal(back.predict_proba(table), clf.predict_proba(table))
@@ -131,7 +131,9 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
 )
 def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(**hyperparameters)
-    with pytest.warns(UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] are no plain values.*do not depend"):
+    with pytest.warns(
+        UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] cannot be stored as JSON.*do not depend"
+    ):
         clf.save_pretrained(tmp_path / "model")
     assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
 
@@ -187,7 +189,7 @@ def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
             "_text_reader must be",
         ),
         ({"estimator": "GLiClassRegressor"}, r"GLiClassRegressor\.from_pretrained"),
-        ({"estimator": 3}, "not a file that save_pretrained writes"),
+        ({"estimator": 3}, "was not written by save_pretrained"),
         ({"format": 99}, "has format 99"),
         ({"missing": ["predict"]}, "missing must be a list"),
         ({"missing": "threshold"}, "missing must be a list"),

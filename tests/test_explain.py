@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
-from sklearn_gliclass.explain import label_embeddings, token_attributions
+from sklearn_gliclass.explain import compute_label_embeddings, compute_token_attributions
 from sklearn_gliclass.testing import TINY_ENCODERS
 
 # Every family of encoders in every architecture that it goes with.
@@ -24,7 +24,7 @@ def fitted(architecture, family, **hyperparameters):
 
 
 def attribute(clf, text, label=1, **options):
-    return token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
+    return compute_token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
 
 
 @pytest.mark.parametrize(("architecture", "family", "prompt_first"), FAMILIES)
@@ -112,15 +112,15 @@ def test_label_embeddings_are_the_mean_over_the_texts(architecture):
         with torch.no_grad():
             output = clf.model_(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         single.append(output.class_embeddings[0].numpy())
-    embeddings = label_embeddings(clf.model_, layout, texts)
+    embeddings = compute_label_embeddings(clf.model_, layout, texts)
     np.testing.assert_allclose(embeddings, np.mean(single, axis=0), atol=1e-10)
     if architecture == "bi-encoder":
-        np.testing.assert_allclose(embeddings, label_embeddings(clf.model_, layout), atol=1e-10)
+        np.testing.assert_allclose(embeddings, compute_label_embeddings(clf.model_, layout), atol=1e-10)
 
 
 def test_label_embeddings_in_chunks():
     labels = [f"topic {i}" for i in range(8)]
     clf = tiny(dtype="float64", max_num_classes=3).fit(TEXTS, labels)
     layout = clf.fitted_.layout()
-    chunked = label_embeddings(clf.model_, layout, max_num_classes=3)
-    np.testing.assert_allclose(chunked, label_embeddings(clf.model_, layout), atol=1e-10)
+    chunked = compute_label_embeddings(clf.model_, layout, max_num_classes=3)
+    np.testing.assert_allclose(chunked, compute_label_embeddings(clf.model_, layout), atol=1e-10)

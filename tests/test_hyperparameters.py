@@ -200,7 +200,7 @@ def test_early_stopping_stops_and_restores_the_best_weights():
 @pytest.mark.parametrize(
     ("labels", "fraction", "message"),
     [
-        (LABELS, 0.1, r"validation_fraction=0.1 validates on 1 of 8 rows and trains on 7, and each side needs 2 or "
+        (LABELS, 0.1, r"validation_fraction=0.1 validates on 1 of 8 rows and trains on 7, and each set needs 2 or "
                       r"more, one of each class; raise it to at least 0.25, or set early_stopping=False"),
         (LABELS, 0.9, r"validates on 8 of 8 rows and trains on 0, .* lower it below 0.75, or set early_stopping=False"),
         (["rare", *LABELS[1:]], 0.5, r"needs 2 rows of each class or more, .* got only 1 row of \['rare'\]; give more"),
@@ -216,7 +216,7 @@ def test_early_stopping_of_a_regression_needs_rows_on_both_sides():
     reg = GLiClassRegressor(**BASE, early_stopping=True)
     with pytest.raises(ValueError, match=r"needs 2 rows or more, .* got only 1 row; give more rows"):
         reg.fit(TEXTS[:1], [1.0])
-    with pytest.raises(ValueError, match=r"trains on 0, and each side needs 1 or more; lower it below 0.875"):
+    with pytest.raises(ValueError, match=r"trains on 0, and each set needs 1 or more; lower it below 0.875"):
         reg.set_params(validation_fraction=0.99).fit(TEXTS, range(8))
 
 

@@ -131,7 +131,7 @@ def test_one_dimension_of_numbers_is_scikit_learns_own_error(X):
         (pd.DataFrame({"a": []}), ValueError, r"0 sample\(s\) \(shape=\(0, 1\)\)"),
         (pd.DataFrame(index=[0, 1]), ValueError, r"0 feature\(s\) \(shape=\(2, 0\)\)"),
         (pl.DataFrame({"a": []}), ValueError, r"0 sample\(s\)"),
-        (["a", 1], TypeError, r"texts \(str\), got int at row 1; turn it into a str"),
+        (["a", 1], TypeError, r"texts \(str\), got int at row 1; convert it to str"),
         (["a", ["b"]], TypeError, "got list at row 1"),
         ([b"a"], TypeError, "got bytes at row 0"),
         (["a", {"title": "a"}], TypeError, "got dict at row 1"),
@@ -248,7 +248,7 @@ def returns_none_for_b(row):
         ("{}", ValueError, r'positional field \{\}; name the column in the braces: "\{title\}"'),
         ("{0} {title}", ValueError, r"positional field \{0\}"),
         ("title", ValueError, r"names no column; write .*\{title\}"),
-        ("{title", ValueError, r"not a valid format string: expected '\}'.*brace is written twice"),
+        ("{title", ValueError, r"not a valid format string: expected '\}'.*Write literal braces twice"),
         ("title}", ValueError, "not a valid format string"),
         ("{title.__class__}", ValueError, r"\{title.__class__\}: attributes and items are not supported"),
         ("{day.year}", ValueError, r"attributes and items are not supported.*\{day:%Y\}"),
@@ -280,7 +280,7 @@ def test_the_error_of_a_callable_template_is_passed_on():
 
 
 def test_a_template_needs_a_table():
-    with pytest.raises(ValueError, match="X is no table but texts; leave text_template=None, or pass a DataFrame"):
+    with pytest.raises(ValueError, match="X holds texts; set text_template=None, or pass a DataFrame"):
         read(["a"], text_template="{title}")
 
 
@@ -412,7 +412,11 @@ def test_records_are_matched_by_key():
     [
         (np.ones((2, 3)), np.ones((2, 4)), "X has 4 features, but Reader is expecting 3 features as input"),
         (np.ones((2, 3)), TEXTS, "X is 1-D, but Reader was fitted on a table with 3 columns"),
-        (np.ones((2, 1)), TEXTS, "X is 1-D, but Reader was fitted on a table whose column does not hold texts alone"),
+        (
+            np.ones((2, 1)),
+            TEXTS,
+            "X is 1-D, but Reader was fitted on a table whose column holds other values than texts",
+        ),
         (
             TEXTS,
             pd.DataFrame({"text": ["a"], "label": ["b"]}),
@@ -439,7 +443,7 @@ def test_one_text_column_and_texts_stand_for_each_other(seen, X):
 @pytest.mark.parametrize(
     ("cell", "error", "message"),
     [
-        (1, TypeError, r"texts \(str\), got int at row 1; turn it into a str"),
+        (1, TypeError, r"texts \(str\), got int at row 1; convert it to str"),
         (2.5, TypeError, "got float at row 1"),
         (True, TypeError, "got bool at row 1"),
         (None, ValueError, r"1 missing text\(s\) \(None or NaN\), at row\(s\) 1; drop these rows or replace"),

@@ -85,4 +85,4 @@ def test_another_encoder_under_the_default_name_is_refused(tmp_path):
     encoder.encoder.layer[0].attention.self.query.weight.data += 1
     encoder.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="encoder_model"):
-        load_encoder(tmp_path, difference=OWN_WEIGHTS)
+        load_encoder(tmp_path, weight_delta=OWN_WEIGHTS)

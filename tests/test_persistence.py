@@ -97,7 +97,7 @@ def test_hyperparameters_come_back_and_new_ones_win(tmp_path):
 
 def test_what_is_no_plain_value_is_named(tmp_path):
     clf = tiny(random_state=np.random.RandomState(0)).fit(TEXTS, LABELS)
-    with pytest.warns(UserWarning, match=r"\['random_state'\] are no plain values"):
+    with pytest.warns(UserWarning, match=r"\['random_state'\] cannot be stored as JSON"):
         clf.save_pretrained(tmp_path)
     assert GLiClassClassifier.from_pretrained(tmp_path).random_state is None
 
@@ -114,11 +114,11 @@ def test_fit_starts_from_the_pretrained_weights(tmp_path):
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
-        ({"scorer_type": "mlp"}, "scorer_type='mlp' does not fit the weights"),
-        ({"architecture_type": "uni-encoder"}, "architecture_type='uni-encoder' does not fit"),
-        ({"use_lstm": True}, "use_lstm=True does not fit"),
-        ({"encoder_model": "other"}, "encoder_model='other' does not fit"),
-        ({"projector_init": "normal"}, "projector_init='normal' does not fit"),
+        ({"scorer_type": "mlp"}, "scorer_type='mlp' does not match the weights"),
+        ({"architecture_type": "uni-encoder"}, "architecture_type='uni-encoder' does not match"),
+        ({"use_lstm": True}, "use_lstm=True does not match"),
+        ({"encoder_model": "other"}, "encoder_model='other' does not match"),
+        ({"projector_init": "normal"}, "projector_init='normal' does not match"),
     ],
 )
 def test_what_does_not_fit_the_weights_raises(tmp_path, hyperparameters, message):
@@ -152,7 +152,7 @@ def test_zero_shot_wants_a_list_of_labels(labels):
 
 
 def test_zero_shot_with_random_weights_raises():
-    with pytest.raises(ValueError, match="start from random weights"):
+    with pytest.raises(ValueError, match="heads have random weights"):
         tiny().fit(None, ["sports", "politics"])
 
 
@@ -187,7 +187,7 @@ def test_zero_shot_with_scorers_that_start_as_a_dot_product(encoder_folder):
 )
 def test_zero_shot_with_a_part_that_starts_at_random_raises(encoder_folder, random_part):
     clf = tiny(encoder_config=None, encoder_model=encoder_folder, **random_part)
-    with pytest.raises(ValueError, match=r"start from random weights.*scorer_type from \['simple', 'weighted-dot'\]"):
+    with pytest.raises(ValueError, match=r"heads have random weights.*scorer_type from \['simple', 'weighted-dot'\]"):
         clf.fit(None, ["goal", "law", "vote"])
 
 
@@ -424,9 +424,9 @@ def test_names_that_are_empty_do_not_mean_the_working_directory(tmp_path, monkey
     assert not clf.config_.label_model_name
     clf.save_pretrained(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(OSError, match="A model has no name"):
+    with pytest.raises(OSError, match="The name of a model is empty"):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
-    with pytest.raises(OSError, match="A model has no name"):
+    with pytest.raises(OSError, match="The name of a model is empty"):
         GLiClassClassifier.from_pretrained("")
 
 

@@ -33,6 +33,6 @@ def test_each_hyperparameter_has_one_row(tool):
 
 
 def test_a_hyperparameter_without_advice_is_named(tool, monkeypatch):
-    monkeypatch.delitem(tool.ADVICE, "lr")
+    monkeypatch.delitem(tool.WHEN_TO_CHANGE, "lr")
     with pytest.raises(SystemExit, match=r"no line for \['lr'\]"):
         tool.table()

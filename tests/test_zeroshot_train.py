@@ -23,7 +23,7 @@ def test_the_mean_of_the_runs_is_shipped_or_a_share_of_it(share, tmp_path, monke
     monkeypatch.setattr(lookup, "OWN_WEIGHTS", tmp_path / "own" / "shipped.safetensors")
     zeroshot_train.ship(argparse.Namespace(output=folders, ship=share))
 
-    shipped = load_encoder(lookup.find_checkpoint(lookup.DEFAULT_ENCODER), difference=lookup.OWN_WEIGHTS)
+    shipped = load_encoder(lookup.find_checkpoint(lookup.DEFAULT_ENCODER), weight_delta=lookup.OWN_WEIGHTS)
     found = shipped.encoder.layer[0].attention.self.query.weight.detach() - weight
     # Four bits: half a step of a fourteenth of what the largest number of a block can be.
     assert (found - share * moves.mean(dim=0)).abs().max() < share * moves.mean(dim=0).abs().max() / 14 + 1e-4

@@ -10,7 +10,7 @@ from transformers import initialization as init
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
-from .loading import isolated, load_weights, quiet_transformers
+from .loading import isolate_load, load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
@@ -130,7 +130,7 @@ class GLiClassModel(PreTrainedModel):
         if isinstance(pretrained_model_name_or_path, str):
             pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         kwargs = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
-        with isolated():
+        with isolate_load():
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
@@ -186,7 +186,7 @@ class GLiClassModel(PreTrainedModel):
                     name: tensor.clone() if name.startswith(label_encoder) else tensor
                     for name, tensor in state_dict.items()
                 }
-        with quiet_transformers():
+        with silence_transformers():
             super().save_pretrained(os.path.expanduser(save_directory), state_dict=state_dict, **kwargs)
 
     @torch.no_grad()

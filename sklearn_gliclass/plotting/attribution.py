@@ -5,9 +5,9 @@ import html
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..explain import token_attributions
+from ..explain import compute_token_attributions
 from ..inputs import read_texts
-from .figure import BLUE, RED, single_axes
+from .figure import BLUE, RED, create_axes
 
 FOR, AGAINST = BLUE, RED
 STYLES = ("bars", "text")
@@ -131,7 +131,7 @@ class TokenAttributionDisplay:
         index, name = _find_label(estimator, X, label)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        found = token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
+        found = compute_token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
             for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))
@@ -174,7 +174,7 @@ class TokenAttributionDisplay:
 
     def _plot_bars(self, ax, max_tokens):
         shown = np.sort(np.argsort(-np.abs(self.values), kind="stable")[:max_tokens])
-        self.ax_ = single_axes(self, ax, (5.0, 1.2 + 0.22 * max(3, len(shown))))
+        self.ax_ = create_axes(self, ax, (5.0, 1.2 + 0.22 * max(3, len(shown))))
         values = self.values[shown]
         self.bars_ = self.ax_.barh(range(len(shown)), values, color=[FOR if v >= 0 else AGAINST for v in values])
         self.ax_.set_yticks(range(len(shown)), [self.tokens[index] for index in shown], fontsize="small")
@@ -188,7 +188,7 @@ class TokenAttributionDisplay:
         lines = wrap_pieces(self._pieces(), TEXT_COLUMNS)
         width = 7.5
         size = width * 72 / TEXT_COLUMNS / CHARACTER_WIDTH
-        self.ax_ = single_axes(self, ax, (width, 0.5 + len(lines) * size * LINE_HEIGHT / 72))
+        self.ax_ = create_axes(self, ax, (width, 0.5 + len(lines) * size * LINE_HEIGHT / 72))
         if ax is not None:
             box = ax.get_window_extent()
             size = box.width / ax.figure.dpi * 72 / TEXT_COLUMNS / CHARACTER_WIDTH

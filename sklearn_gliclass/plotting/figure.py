@@ -16,12 +16,12 @@ def pyplot(display):
     return plt
 
 
-def single_axes(display, ax, figsize):
+def create_axes(display, ax, figsize):
     """Return `ax`, or the axes of a new figure."""
     return ax if ax is not None else pyplot(display).subplots(figsize=figsize, layout="constrained")[1]
 
 
-def panel_grid(display, ax, n_panels: int, n_columns: int, panel_size, **options):
+def create_panels(display, ax, n_panels: int, n_columns: int, panel_size, **options):
     """Create a grid of panels in a new figure, or in the area of `ax`.
 
     Returns

@@ -5,7 +5,7 @@ from numbers import Number
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .figure import COLOURS, panel_grid
+from .figure import COLOURS, create_panels
 
 _NO_SERIES = ("epoch", "dur", "batches")
 MARKED_UP_TO = 30  # epochs; up to so many, lines have markers
@@ -118,7 +118,7 @@ class TrainingHistoryDisplay:
             This display.
         """
         panels = self.panels or {"": list(self.series)}
-        self.figure_, self.axes_, self.bounding_ax_ = panel_grid(self, ax, len(panels), 3, (4.2, 3.2))
+        self.figure_, self.axes_, self.bounding_ax_ = create_panels(self, ax, len(panels), 3, (4.2, 3.2))
         self.lines_ = {}
         for axes, (title, names) in zip(self.axes_, panels.items(), strict=True):
             self._plot_panel(axes, title, names)

@@ -6,9 +6,9 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils.validation import check_is_fitted
 
-from ..explain import label_embeddings
+from ..explain import compute_label_embeddings
 from ..inputs import read_texts
-from .figure import single_axes
+from .figure import create_axes
 
 NUMBERS_UP_TO = 12  # labels; up to so many, cells show their numbers
 INCHES_WITH_NUMBERS, INCHES_PER_LABEL, MAX_INCHES = 0.38, 0.17, 24.0
@@ -89,7 +89,7 @@ class LabelSimilarityDisplay:
         texts = [""] if X is None else read_texts(X, estimator)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        embeddings = label_embeddings(fitted.model, fitted.layout(), texts, at_once)
+        embeddings = compute_label_embeddings(fitted.model, fitted.layout(), texts, at_once)
         names = [str(label) for label in getattr(estimator, "classes_", estimator.label_names_)]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)
 
@@ -131,9 +131,9 @@ class LabelSimilarityDisplay:
         n = len(self.labels)
         side = min(MAX_INCHES, n * (INCHES_WITH_NUMBERS if n <= NUMBERS_UP_TO else INCHES_PER_LABEL))
         margin = INCHES_PER_CHARACTER * max(map(len, self.labels))
-        self.ax_ = single_axes(self, ax, (side + margin + 1.2, side + margin + 0.2))
+        self.ax_ = create_axes(self, ax, (side + margin + 1.2, side + margin + 0.2))
         self.figure_ = self.ax_.figure
-        self.order_ = similarity_order(self.similarity)
+        self.order_ = order_by_similarity(self.similarity)
         cells = np.ma.array(self.similarity[np.ix_(self.order_, self.order_)], mask=np.eye(n, dtype=bool))
         self.im_ = self.ax_.imshow(cells, cmap=cmap)
         names = [self.labels[index] for index in self.order_]
@@ -163,13 +163,13 @@ class LabelSimilarityDisplay:
         return text
 
 
-def similarity_order(similarity: np.ndarray) -> np.ndarray:
+def order_by_similarity(similarity: np.ndarray) -> np.ndarray:
     """Return the optimal leaf ordering of an average-linkage clustering (Bar-Joseph et al. 2001).
 
     Examples
     --------
     >>> near, far = 0.9, 0.1
-    >>> similarity_order(np.array([[1, far, near], [far, 1, far], [near, far, 1]])).tolist()
+    >>> order_by_similarity(np.array([[1, far, near], [far, 1, far], [near, far, 1]])).tolist()
     [1, 2, 0]
     """
     if len(similarity) < 3:

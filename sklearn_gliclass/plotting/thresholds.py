@@ -6,7 +6,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from ..class_values import class_keys, column_positions
 from ..containers import column_names
-from .figure import BLUE, GREEN, ORANGE, panel_grid
+from .figure import BLUE, GREEN, ORANGE, create_panels
 
 WHERE_F1_SAYS_NOTHING = 0.5
 TITLE_CHARACTERS = 22
@@ -138,7 +138,7 @@ class ThresholdCurveDisplay:
         if len(class_names) != y_true.shape[1]:
             raise ValueError(f"class_names has {len(class_names)} names for {y_true.shape[1]} columns; give one each.")
         thresholds = np.linspace(0, 1, 101) if thresholds is None else np.sort(np.asarray(thresholds, dtype=float))
-        curves = threshold_curves(y_true, y_proba, thresholds)
+        curves = compute_threshold_curves(y_true, y_proba, thresholds)
         return cls(thresholds, *curves, class_names, y_true.sum(axis=0)).plot(ax, classes=classes)
 
     def plot(self, ax=None, *, classes=None):
@@ -163,7 +163,7 @@ class ThresholdCurveDisplay:
         size = (2.6, 2.1) if len(names) <= 12 else (1.9, 1.5)
         columns = 4 if len(names) <= 12 else 7
         options = {"sharex": True, "sharey": True}
-        self.figure_, self.axes_, self.bounding_ax_ = panel_grid(self, ax, len(names), columns, size, **options)
+        self.figure_, self.axes_, self.bounding_ax_ = create_panels(self, ax, len(names), columns, size, **options)
         self.lines_ = [
             self._plot_class(axes, list(self.class_names).index(name))
             for axes, name in zip(self.axes_, names, strict=True)
@@ -203,7 +203,7 @@ def _short(name: str) -> str:
     return name if len(name) <= TITLE_CHARACTERS else name[: TITLE_CHARACTERS - 1] + "…"
 
 
-def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
+def compute_threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
     """Compute precision, recall and F1 score, each (n_classes, n_thresholds), of ``y_proba >= threshold``.
 
     Parameters

@@ -16,7 +16,7 @@ from ..model.precision import autocast, weight_dtype
 from .arguments import RLTrainerConfig
 from .optimizers import build_optimizer
 from .ppo import POLICIES, clipped_loss, focal_weights
-from .reference_models import fixed_values, reference_probabilities
+from .reference_models import compute_expected_rewards, compute_reference_probabilities
 from .rewards import compute_rewards, read_components
 from .trainer import Trainer
 
@@ -149,7 +149,7 @@ class RLTrainer(Trainer):
     >>> from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
     >>> from sklearn_gliclass.testing import TINY
     >>> from sklearn_gliclass.training.rewards import precision, recall
-    >>> clf = GLiClassClassifier(**TINY, rl=RLTrainerConfig(max_epochs=2),
+    >>> clf = GLiClassClassifier(**TINY, rl=RLTrainerConfig(max_epochs=2), label_names=["sports", "politics"],
     ...                          reward_components=[("precision", precision), ("recall", recall)])
     >>> clf = clf.fit(["goal", "vote", "a goal in the vote"], [[1, 0], [0, 1], [1, 1]])
     >>> clf.n_iter_, len(clf.history_[:, "reward_precision"])     # 5 supervised epochs, 2 of reinforcement
@@ -218,11 +218,11 @@ class RLTrainer(Trainer):
         labels = X.layout.label_texts
         self.reference_ = self.values_ = None
         if self.reference_model is not None:
-            self.reference_ = reference_probabilities(
+            self.reference_ = compute_reference_probabilities(
                 self.reference_model, X.texts, labels, self.module_.config.problem_type
             )
         if self.value_model is not None and not isinstance(self.value_model, nn.Module):
-            self.values_ = fixed_values(self.value_model, X.texts)
+            self.values_ = compute_expected_rewards(self.value_model, X.texts)
         return super().fit_loop(X, y, epochs=epochs, **fit_params)
 
     def get_iterator(self, dataset, training=False):
@@ -273,7 +273,7 @@ class RLTrainer(Trainer):
             valid=valid,
             actions=actions,
             log_prob=policy.log_prob(actions, args.labels_smoothing),
-            focal=policy.of_decisions(focal, actions),
+            focal=policy.to_decisions(focal, actions),
             weights=weights,
             row_weights=weights.sum(1, keepdim=True) / policy.decisions.sum(1, keepdim=True).clamp_min(1),
             rewards=compute_rewards(self.components_, policy.probs, actions, targets, valid),

@@ -14,7 +14,7 @@ from ..data.dataset import Epochs, TextDataset
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from .arguments import TrainingArguments
-from .optimizers import add_thawed, build_optimizer, build_scheduler
+from .optimizers import add_unfrozen_parameters, build_optimizer, build_scheduler
 
 # A schedule needs to know its end; single epochs (`partial_fit`) have none.
 AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
@@ -134,7 +134,7 @@ class Trainer(skorch.NeuralNet):
         args = self.args_ if epochs is None else clone(self.args_).set_params(**AT_CONSTANT_RATES)
         epochs = args.resolve_epochs(len(X)) if epochs is None else epochs
         self.n_steps_ = epochs * args.steps_per_epoch(len(X))
-        add_thawed(self.optimizer_, self.module_, self.module_.encoder_modules(), self.args_)
+        add_unfrozen_parameters(self.optimizer_, self.module_, self.module_.encoder_modules(), self.args_)
         # A scheduler of skorch among the callbacks replaces that of `args`.
         own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None

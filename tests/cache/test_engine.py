@@ -231,7 +231,7 @@ def test_reinforcement_on_cached_states(monkeypatch):
     start = clone(clf).set_params(rl=None).fit(TEXTS, MULTI)
     assert not torch.equal(frozen.model_.model.text_projector.linear_2.weight,
                            start.model_.model.text_projector.linear_2.weight)  # fmt: skip
-    with pytest.raises(ValueError, match="value_model is a torch module, which reads token ids"):
+    with pytest.raises(ValueError, match="value_model is a torch module, which takes token ids"):
         clone(clf).set_params(value_model=torch.nn.Linear(1, 1)).fit(TEXTS, MULTI)
 
 

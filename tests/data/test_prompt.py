@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
 
-from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, labels_of_unknown_tokens
+from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, find_unknown_labels
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
 from sklearn_gliclass.model import ARCHITECTURES
 from sklearn_gliclass.model.config import BI_ENCODERS
@@ -110,7 +110,7 @@ def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
     built = rows(batch_of(layout, texts))
     assert layout.sequence_lengths(lengths, order).tolist() == list(map(len, built))
     uncut = rows(batch_of(make_layout(architecture, max_length=1000), texts))
-    assert layout.is_cut(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
+    assert layout.is_truncated(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
 
 
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
@@ -280,7 +280,7 @@ def test_a_label_without_tokens_raises(architecture, label):
     ],
 )
 def test_labels_of_unknown_tokens(architecture, tokenizer, labels, unknown):
-    assert labels_of_unknown_tokens(make_layout(architecture, tokenizer, labels)) == unknown
+    assert find_unknown_labels(make_layout(architecture, tokenizer, labels)) == unknown
 
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)

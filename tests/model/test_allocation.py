@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sklearn_gliclass.model import allocation
-from sklearn_gliclass.model.allocation import kept_memory
+from sklearn_gliclass.model.allocation import keep_memory
 
 STATUS = Path("/proc/self/status")
 on_glibc = pytest.mark.skipif(
@@ -29,21 +29,21 @@ def resident_mib() -> float:
 
 @on_glibc
 def test_memory_is_taken_from_the_system_once_and_goes_back():
-    with kept_memory():
+    with keep_memory():
         page_faults()
-        with kept_memory():
+        with keep_memory():
             assert page_faults() < 25_000_000 * 4 / 4096 / 2  # not even one tensor's
         inside = resident_mib()
     assert resident_mib() < inside - 80
 
 
 def test_an_error_ends_it_too():
-    with pytest.raises(RuntimeError, match="inside"), kept_memory():
+    with pytest.raises(RuntimeError, match="inside"), keep_memory():
         raise RuntimeError("inside")
     assert allocation._users == 0
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocation, "_glibc", lambda: None)
-    with kept_memory():
+    with keep_memory():
         assert allocation._users == 0

@@ -213,8 +213,8 @@ def without_type(options: dict) -> dict:
     ("architecture", "family", "message"),
     [
         ("encoder-decoder", "bert", "needs an encoder-decoder model such as T5 or BART"),
-        ("uni-encoder", "bart", "has a decoder and no encoder that could be used alone"),
-        ("bi-encoder", "bart", "has a decoder and no encoder that could be used alone"),
+        ("uni-encoder", "bart", "has a decoder and no encoder that can be used separately"),
+        ("bi-encoder", "bart", "has a decoder and no encoder that can be used separately"),
     ],
 )
 def test_an_encoder_that_does_not_fit_its_architecture_raises(architecture, family, message):

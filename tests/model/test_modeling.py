@@ -22,7 +22,7 @@ from tiny_models import (
 
 from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel
 from sklearn_gliclass.model.config import BI_ENCODERS
-from sklearn_gliclass.model.packed import without_packing
+from sklearn_gliclass.model.packed import disable_packing
 from sklearn_gliclass.model.poolings import POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
@@ -356,7 +356,7 @@ def test_the_last_layer_computes_all_that_is_read(architecture, prompt_first, op
     batch = batch_for(model, TWO_TEXTS, THREE_LABELS)
     labels = torch.eye(3, dtype=torch.double)[:2]
     found = []
-    for pass_of in (without_packing, contextlib.nullcontext):
+    for pass_of in (disable_packing, contextlib.nullcontext):
         model.zero_grad()
         with pass_of():
             output = model(**batch, labels=labels)
@@ -404,7 +404,7 @@ def test_which_tokens_the_text_is_pooled_from(architecture, prompt_first, extrac
     own = range(separator, length) if prompt_first else range(labels[0][0])
     seen = {}
     hook = model.encoder.register_forward_hook(lambda module, inputs, output: seen.update(states=output[0]))
-    with without_packing():  # packed, its own forward would not run
+    with disable_packing():  # packed, its own forward would not run
         pooled = model.model.embed_text(**batch)
     hook.remove()
     expected = seen["states"][0][list(own if extract else range(length))].mean(dim=0)
@@ -504,7 +504,7 @@ def test_shared_labels_are_encoded_once(architecture):
     batch = batch_for(model, TWO_TEXTS * 4, THREE_LABELS[:1] * 8)
     batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
     del batch["labels_mask"]
-    with without_packing():  # packed, its own forward would not run
+    with disable_packing():  # packed, its own forward would not run
         model(**batch)
     assert encoded == [3]
 
@@ -518,7 +518,7 @@ def test_a_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
     passes = []
     model.encoder.embeddings.register_forward_hook(lambda *seen: passes.append(1))
     found = []
-    for pass_of in (without_packing, contextlib.nullcontext):
+    for pass_of in (disable_packing, contextlib.nullcontext):
         model.zero_grad()
         with pass_of():
             output = model(**batch)

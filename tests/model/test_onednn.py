@@ -11,8 +11,15 @@ from transformers import BertConfig, BertModel
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model import onednn, precision
-from sklearn_gliclass.model.onednn import OneDNNInference, OneDNNLinear, infer_linear, linear, linear_gelu, onednn_pays
-from sklearn_gliclass.model.packed import run_encoder, without_packing
+from sklearn_gliclass.model.onednn import (
+    OneDNNInference,
+    OneDNNLinear,
+    infer_linear,
+    is_onednn_faster,
+    linear,
+    linear_gelu,
+)
+from sklearn_gliclass.model.packed import disable_packing, run_encoder
 from sklearn_gliclass.model.precision import autocast
 from sklearn_gliclass.testing import TINY
 
@@ -155,7 +162,7 @@ def test_activation_of_an_encoder(activation, inferred):
     ids = torch.randint(3, 50, (10, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     with torch.inference_mode():
-        with without_packing():
+        with disable_packing():
             expected = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         with OneDNNInference():
             outputs = run_encoder(encoder, mask, input_ids=ids).last_hidden_state
@@ -172,7 +179,7 @@ def test_predictions_by_either_library(architecture_type, monkeypatch, inferred)
     probabilities = []
     for pays in (True, False):
         inferred.clear()
-        monkeypatch.setattr(precision, "onednn_pays", lambda inference=False, pays=pays: pays)
+        monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False, pays=pays: pays)
         monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
         probabilities.append(clf.predict_proba(texts))
         assert bool(inferred) is pays
@@ -181,38 +188,38 @@ def test_predictions_by_either_library(architecture_type, monkeypatch, inferred)
 
 def test_weights_may_change_between_calls(monkeypatch):
     """A sorted copy of a weight is never older than the call."""
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: True)
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False: True)
     monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
     texts = [f"text {number}" for number in range(400)]
     clf = GLiClassClassifier(random_state=0, **TINY).fit(texts, ["a", "b"] * 200)
     before = clf.predict_proba(texts)
     clf.partial_fit(texts, ["b", "a"] * 200)
     after = clf.predict_proba(texts)
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: False)
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False: False)
     np.testing.assert_allclose(after, clf.predict_proba(texts), atol=1e-5)
     assert abs(after - before).max() > 1e-4
 
 
 @pytest.mark.parametrize("inference", [False, True])
 def test_one_measurement_a_process(inference, monkeypatch):
-    assert isinstance(onednn_pays(inference), bool)
+    assert isinstance(is_onednn_faster(inference), bool)
     monkeypatch.setattr(onednn, "time", None)
-    onednn_pays(inference)
+    is_onednn_faster(inference)
 
 
 @pytest.mark.parametrize(("context", "product"), [(OneDNNLinear, "linear"), (OneDNNInference, "infer_linear")])
 def test_the_gain_is_that_of_the_products(context, product, monkeypatch):
     function = getattr(onednn, product)
     monkeypatch.setattr(onednn, product, lambda *args, **kwargs: time.sleep(0.05) or function(*args, **kwargs))
-    assert onednn.gain.__wrapped__(context) < 0.5
+    assert onednn.measure_speedup.__wrapped__(context) < 0.5
 
 
 @pytest.mark.parametrize(("measured", "inference", "pays"), [
     (1.3, False, True), (1.2, False, False), (1.05, True, True), (0.95, True, False),
 ])  # fmt: skip
 def test_when_it_pays(measured, inference, pays, monkeypatch):
-    monkeypatch.setattr(onednn, "gain", lambda context: measured)
-    assert onednn_pays(inference) is pays
+    monkeypatch.setattr(onednn, "measure_speedup", lambda context: measured)
+    assert is_onednn_faster(inference) is pays
 
 
 @pytest.mark.parametrize(("dtype", "pays", "inference", "expected"), [
@@ -225,5 +232,5 @@ def test_when_it_pays(measured, inference, pays, monkeypatch):
     ]),
 ])  # fmt: skip
 def test_where_it_is_used(dtype, pays, inference, expected, monkeypatch):
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference: pays)
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference: pays)
     assert type(autocast("cpu", dtype, inference)) is expected

@@ -6,7 +6,7 @@ from tiny_models import PAD, padded, random_ids, randomize, tiny_encoder
 from transformers import AutoConfig, AutoModel
 
 from sklearn_gliclass.model import packed
-from sklearn_gliclass.model.packed import Packing, can_pack, packs, run_both, run_encoder, without_packing
+from sklearn_gliclass.model.packed import Packing, can_pack, disable_packing, packs, run_both, run_encoder
 
 PACKED_FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert"]
 MIXED = [7, 1, 30, 7, 2, 7, 13]
@@ -225,7 +225,7 @@ def test_narrow_packing():
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
     read = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
     packing = Packing(mask)
-    narrow = packing.narrow(read)
+    narrow = packing.select_queries(read)
     assert [run[2:] for run in narrow.runs] == [(slice(0, 1), 1), (slice(1, 5), 2), (slice(5, 6), 1)]
     assert narrow.rows.tolist() == packing.rows[narrow.places].tolist() == [1, 0, 0, 3, 3, 4]
     assert narrow.columns.tolist() == packing.columns[narrow.places].tolist() == [0, 1, 2, 2, 0, 3]
@@ -243,6 +243,6 @@ def test_a_batch_without_tokens(read):
 def test_without_packing():
     encoder = encoder_of("bert")
     _, mask = batch_of(MIXED, encoder)
-    with without_packing():
+    with disable_packing():
         assert not packs(encoder, mask)
     assert packs(encoder, mask)

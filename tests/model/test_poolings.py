@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_gliclass.model.poolings import NO_POOLING, POOLINGS, read_by
+from sklearn_gliclass.model.poolings import NO_POOLING, POOLINGS, mask_read_tokens
 
 # What each pooling gives for the states (length, hidden) of one text's own tokens.
 FORMULAS = {
@@ -55,12 +55,12 @@ def test_no_gradient_outside_the_mask(name, states):
 @pytest.mark.parametrize("name", POOLINGS)
 def test_what_is_not_read_takes_no_part(name, mask, states):
     mask = torch.tensor(mask)
-    read = read_by(name, mask)
+    read = mask_read_tokens(name, mask)
     assert not (read & ~mask.bool()).any()
     assert torch.equal(read.sum(1), mask.any(1).long() if name in ("first", "last") else mask.sum(1))
     others = torch.where(read.unsqueeze(-1), states, torch.full_like(states, 7.0))
     torch.testing.assert_close(POOLINGS[name](others, mask), POOLINGS[name](states, mask), rtol=0, atol=0)
-    assert torch.equal(read_by(NO_POOLING, mask), mask.bool())
+    assert torch.equal(mask_read_tokens(NO_POOLING, mask), mask.bool())
 
 
 @pytest.mark.parametrize("name", POOLINGS)

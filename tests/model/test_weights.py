@@ -113,7 +113,7 @@ def test_tied_weights_may_stand_under_one_name(architecture, family, tmp_path):
 def test_tied_encoders_with_different_weights_raise(tmp_path):
     tiny_model("bi-encoder", tie_encoders=True).save_pretrained(tmp_path)
     name = QUERY.replace("encoder_model", "label_encoder")
-    with pytest.raises(ValueError, match="are one weight in this configuration, and have different values"):
+    with pytest.raises(ValueError, match="are tied weights in this configuration, but have different values"):
         load_model(changed(tmp_path, lambda weights: weights[name].add_(1)))
 
 

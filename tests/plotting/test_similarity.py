@@ -9,9 +9,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from test_classifier import ARCHITECTURES, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor
-from sklearn_gliclass.explain import label_embeddings
+from sklearn_gliclass.explain import compute_label_embeddings
 from sklearn_gliclass.plotting import LabelSimilarityDisplay
-from sklearn_gliclass.plotting.similarity import similarity_order
+from sklearn_gliclass.plotting.similarity import order_by_similarity
 from sklearn_gliclass.testing import TINY
 
 
@@ -34,7 +34,7 @@ def blocks(order_seed, sizes=(4, 3, 5)):
 @pytest.mark.parametrize("seed", range(5))
 def test_blocks_stand_together(seed):
     similarity, block = blocks(seed)
-    order = similarity_order(similarity)
+    order = order_by_similarity(similarity)
     assert sorted(order) == list(range(12))
     assert np.count_nonzero(np.diff(block[order])) == 2
 
@@ -47,12 +47,12 @@ def test_neighbours_of_a_chain_stand_side_by_side():
     def walk(order):
         return sum(similarity[a, b] for a, b in pairwise(order))
 
-    assert walk(similarity_order(similarity)) == pytest.approx(max(map(walk, permutations(range(5)))))
+    assert walk(order_by_similarity(similarity)) == pytest.approx(max(map(walk, permutations(range(5)))))
 
 
 def test_one_and_two_labels():
-    assert similarity_order(np.ones((1, 1))).tolist() == [0]
-    assert similarity_order(np.ones((2, 2))).tolist() == [0, 1]
+    assert order_by_similarity(np.ones((1, 1))).tolist() == [0]
+    assert order_by_similarity(np.ones((2, 2))).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -60,7 +60,7 @@ def test_one_and_two_labels():
 def test_from_estimator(architecture, X):
     clf = tiny_of(architecture).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     display = LabelSimilarityDisplay.from_estimator(clf, X)
-    embeddings = label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
+    embeddings = compute_label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(display.similarity, unit @ unit.T, atol=1e-6)
     shown = display.im_.get_array()
@@ -95,7 +95,9 @@ def test_prompts_hold_as_many_labels_as_in_predictions():
     """Labels that share a prompt see each other: 2 of 4 in a prompt are as two estimators with 2 labels each."""
     clf = tiny_of("uni-encoder", max_num_classes=2).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     fitted = clf.fitted_
-    halves = [label_embeddings(clf.model_, fitted.layout(clf.label_names_[first : first + 2])) for first in (0, 2)]
+    halves = [
+        compute_label_embeddings(clf.model_, fitted.layout(clf.label_names_[first : first + 2])) for first in (0, 2)
+    ]
     expected = cosine_similarity(np.concatenate(halves))
     np.testing.assert_allclose(LabelSimilarityDisplay.from_estimator(clf).similarity, expected, atol=1e-6)
 

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from test_classifier import TEXTS, tiny
 
 from sklearn_gliclass.plotting import ThresholdCurveDisplay
-from sklearn_gliclass.plotting.thresholds import best_thresholds, threshold_curves
+from sklearn_gliclass.plotting.thresholds import best_thresholds, compute_threshold_curves
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def problem(n_classes=4, n_samples=40, seed=0):
 def test_curves_at_each_threshold():
     y, proba = problem()
     thresholds = np.linspace(0, 1, 41)
-    precision, recall, f1 = threshold_curves(y, proba, thresholds)
+    precision, recall, f1 = compute_threshold_curves(y, proba, thresholds)
     for index, threshold in enumerate(thresholds):
         predicted = (proba >= threshold).astype(int)
         expected = precision_recall_fscore_support(y, predicted, zero_division=np.nan)

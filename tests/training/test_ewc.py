@@ -179,7 +179,7 @@ def test_the_first_partial_fit_needs_nothing_and_a_late_one_warns():
     clf = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).partial_fit(FIRST, LABELS)
     assert "ewc_penalty" in clf.partial_fit(SECOND, LABELS).history_[-1]
     late = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS).set_params(ewc_lambda=1.0)
-    with pytest.warns(UserWarning, match="ewc_lambda=1.0 protects nothing in this call"):
+    with pytest.warns(UserWarning, match="ewc_lambda=1.0 has no effect in this call"):
         late.partial_fit(SECOND, LABELS)
     assert "ewc_penalty" in late.partial_fit(FIRST, LABELS).history_[-1]
 

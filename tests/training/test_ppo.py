@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training.ppo import ChoicePolicy, YesNoPolicy, clipped_loss, focal_weights
+from sklearn_gliclass.training.ppo import BernoulliPolicy, CategoricalPolicy, clipped_loss, focal_weights
 from sklearn_gliclass.training.rl import read_targets
 
 N, T = 5, 4
@@ -228,19 +228,19 @@ def test_the_gradient_is_that_of_the_clipped_objective():
         np.testing.assert_array_equal(new.grad[0].numpy() == 0, gone)
 
 
-@pytest.mark.parametrize("policy", [YesNoPolicy, ChoicePolicy])
+@pytest.mark.parametrize("policy", [BernoulliPolicy, CategoricalPolicy])
 def test_samples_follow_the_probabilities(policy):
     logits = torch.tensor([[1.0, -1.0, 0.3]]).repeat(20_000, 1)
     valid = torch.tensor([[True, True, True]]).expand_as(logits)
     chosen = policy(logits, valid)
     actions = chosen.sample(torch.Generator().manual_seed(0))
-    expected = logits[0].sigmoid() if policy is YesNoPolicy else logits[0].softmax(0)
+    expected = logits[0].sigmoid() if policy is BernoulliPolicy else logits[0].softmax(0)
     torch.testing.assert_close(actions.mean(0), expected, atol=0.015, rtol=0)
-    if policy is ChoicePolicy:
+    if policy is CategoricalPolicy:
         assert (actions.sum(1) == 1).all()
 
 
-@pytest.mark.parametrize("policy", [YesNoPolicy, ChoicePolicy])
+@pytest.mark.parametrize("policy", [BernoulliPolicy, CategoricalPolicy])
 def test_what_is_not_valid_is_never_given(policy):
     logits = torch.full((200, 3), 5.0)
     valid = torch.tensor([True, False, True]).expand_as(logits)
@@ -256,7 +256,7 @@ def test_what_is_not_valid_is_never_given(policy):
 def test_no_divergence_from_itself_and_none_is_infinite():
     logits = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     valid = torch.ones_like(logits, dtype=torch.bool)
-    for policy in (YesNoPolicy(logits, valid), ChoicePolicy(logits, valid)):
+    for policy in (BernoulliPolicy(logits, valid), CategoricalPolicy(logits, valid)):
         torch.testing.assert_close(policy.divergence(policy.probs), torch.zeros_like(policy.entropy()))
         certain = torch.nn.functional.one_hot(torch.zeros(50, dtype=torch.long), 4).double()
         assert policy.divergence(certain).isfinite().all()

@@ -72,7 +72,7 @@ def test_a_class_without_a_text_stays():
 
 
 def test_large_classes_are_drawn_to_rows_spread_over_them(monkeypatch):
-    monkeypatch.setattr(prototypes, "ROWS_A_CLASS", 2)
+    monkeypatch.setattr(prototypes, "MAX_ROWS_PER_CLASS", 2)
 
     class Data:
         targets = np.array([0, 1, 0, 0, 1, 0, 0])

@@ -429,7 +429,7 @@ def test_pickle_and_folder(tmp_path):
     back = pickle.loads(pickle.dumps(clf))
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
     assert back.history_[:, "reward"] == clf.history_[:, "reward"]
-    with pytest.warns(UserWarning, match=r"\['reference_model'\] are no plain values"):
+    with pytest.warns(UserWarning, match=r"\['reference_model'\] cannot be stored as JSON"):
         clf.save_pretrained(tmp_path)
     assert GLiClassClassifier.from_pretrained(tmp_path).rl == clf.rl
 
@@ -453,7 +453,7 @@ def nan(probs, actions, targets, valid_mask):
         ({"rl": {"labels_smoothing": 1.0}}, "'labels_smoothing' parameter of RLTrainerConfig"),
         ({"rl": {"get_actions": "greedy"}}, "'get_actions' parameter of RLTrainerConfig"),
         ({"reference_model": lambda texts, labels: np.ones((2, 2))}, r"the shape \(2, 2\) for 8 texts and 2 labels"),
-        ({"reference_model": lambda texts, labels: np.full((8, 2), 7.0)}, "must lie in 0..1"),
+        ({"reference_model": lambda texts, labels: np.full((8, 2), 7.0)}, "must lie in \\[0, 1\\]"),
         ({"value_model": lambda texts: np.ones(3)}, r"value_model returned the shape \(3,\) for 8 texts"),
         ({"value_model": nn.Linear(1, 1)}, "unexpected keyword argument"),
     ],
@@ -482,7 +482,7 @@ def test_wrong_references():
         fitted(reference_model=single.model_)
     with pytest.raises(ValueError, match="was trained for 'single_label_classification'"):
         fitted("multi", reference_model=single)
-    with pytest.raises(ValueError, match=r"does not know the label\(s\) \['law'\]"):
+    with pytest.raises(ValueError, match=r"does not have the label\(s\) \['law'\]"):
         classifier(reference_model=single).fit(TEXTS, ["sports", "law"] * 4)
 
 

@@ -30,7 +30,7 @@ def test_split_raises_only_where_scikit_learn_cannot_split(n_rows):
                 continue
             with pytest.raises(ValueError, match="early_stopping=True") as caught:
                 split_rows(n_rows, fraction, 0, classes, names)
-            advice = re.search(r"(to at least|below) ([\d.]+), or", str(caught.value))
-            if advice:
-                share = float(advice[2]) - (1e-6 if advice[1] == "below" else 0.0)
+            hint = re.search(r"(to at least|below) ([\d.]+), or", str(caught.value))
+            if hint:
+                share = float(hint[2]) - (1e-6 if hint[1] == "below" else 0.0)
                 assert can_split(n_rows, classes, share), caught.value

@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from sklearn_gliclass.model.difference import BLOCK, add_difference, dequantize, quantize, write_difference
+from sklearn_gliclass.model.weight_delta import BLOCK, add_weight_delta, dequantize, quantize, write_weight_delta
 
 
 @pytest.mark.parametrize("shape", [(3,), (64,), (5, 30), (128, 64)])
@@ -35,18 +35,18 @@ def test_a_difference_leads_from_one_module_to_another(tmp_path):
     with torch.no_grad():
         tuned[0].weight += 0.01 * torch.randn(8, 32)
     path = tmp_path / "difference.safetensors"
-    write_difference(base, tuned, path, {"seed": "0"})
+    write_weight_delta(base, tuned, path, {"seed": "0"})
     with safe_open(path, "pt") as file:
         assert set(file.keys()) == {"0.weight.packed", "0.weight.scales"}  # what is equal is left out
         assert file.metadata()["seed"] == "0"
     before = (tuned[0].weight - base[0].weight).norm()
-    add_difference(base, path)
+    add_weight_delta(base, path)
     assert (tuned[0].weight - base[0].weight).norm() < 0.12 * before
     assert torch.equal(tuned[1].weight, base[1].weight)
 
 
 def test_a_difference_to_another_module_raises(tmp_path):
     base, tuned = nn.Linear(4, 4), nn.Linear(4, 4)
-    write_difference(base, tuned, tmp_path / "d.safetensors", {})
+    write_weight_delta(base, tuned, tmp_path / "d.safetensors", {})
     with pytest.raises(ValueError, match="belongs to other weights"):
-        add_difference(nn.Sequential(nn.Linear(4, 4)), tmp_path / "d.safetensors")
+        add_weight_delta(nn.Sequential(nn.Linear(4, 4)), tmp_path / "d.safetensors")

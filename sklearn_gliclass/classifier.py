@@ -435,6 +435,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             or hyperparameters exclude each other.
         """
         if X is None:
+            if sample_weight is not None:
+                raise ValueError("fit(None, labels) trains on no samples: leave sample_weight=None.")
             return self._fit_zero_shot(y)
         return self._fit(X, y, sample_weight)
 

@@ -277,7 +277,7 @@ max_length_ : int
     Resolved value of `max_length`.
 n_features_in_ : int
     Number of columns of the table seen during `fit`. It exists for tables only.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Names of these columns. It exists where all of them are strings.
 """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from .cache.engine import StateEngine
+from .cache.labels import LabelCache
 from .cache.store import find_location
 from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
@@ -38,6 +39,8 @@ class FittedModel:
         Label texts; None for a checkpoint whose labels are not known yet.
     max_length : int
         Maximum number of tokens of a sequence.
+    label_cache : LabelCache
+        Cached label embeddings for further predictions.
     """
 
     model: GLiClassModel
@@ -45,6 +48,8 @@ class FittedModel:
     label_tokenizer: object | None
     label_names: list[str] | None
     max_length: int
+    label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
+    _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -63,11 +68,21 @@ class FittedModel:
         Parameters
         ----------
         label_names : sequence of str, optional
-            Label texts. If None, those of the fitted model.
+            Label texts. If None, those of the fitted model, whose layout is cached for further calls.
         """
+        if label_names is not None:
+            return self._build_layout(label_names)
+        source = (self.config, tuple(self.label_names), self.max_length)
+        known, layout = self._cached_layout
+        if known is None or known[0] is not source[0] or known[1:] != source[1:]:
+            layout = self._build_layout(self.label_names)
+            self._cached_layout = (source, layout)
+        return layout
+
+    def _build_layout(self, label_names: Sequence[str]) -> Layout:
         pieces, label_pieces = self._pieces
-        names = self.label_names if label_names is None else label_names
-        return LAYOUTS[self.config.architecture_type](self.config, pieces, names, self.max_length, label_pieces)
+        layout = LAYOUTS[self.config.architecture_type]
+        return layout(self.config, pieces, label_names, self.max_length, label_pieces)
 
     def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
         """Return the maximum number of labels in a prompt, or None for all of them.
@@ -101,11 +116,14 @@ class FittedModel:
         kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
-        return kind(self.model, self.layout(), max_labels, max_batch_tokens, dtype, progress=bool(verbose))
+        return kind(
+            self.model, self.layout(), max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
+        )
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
         other = copy.copy(self)  # shares the prepared tokenizers
+        other.label_cache = LabelCache()
         other.label_names = list(label_names)
         other.max_length = self.max_length if max_length is None else max_length
         return other

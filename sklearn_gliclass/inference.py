@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .cache.labels import LabelCache
 from .data.batching import label_chunks, tensors, to_device, token_budget_batches
 from .data.prompt import Layout
 from .model.precision import autocast, weight_dtype
@@ -42,6 +43,8 @@ class InferenceEngine:
         Floating point type; "bfloat16" is mixed precision.
     progress : bool, default=False
         Whether long calls show a progress bar.
+    label_cache : LabelCache, optional
+        Cache of label embeddings for further calls, if labels are encoded separately from the texts.
 
     Attributes
     ----------
@@ -50,7 +53,7 @@ class InferenceEngine:
     """
 
     def __init__(self, model: GLiClassModel, layout: Layout, max_num_classes=None, max_batch_tokens=2048,
-                 dtype="float32", progress=False):  # fmt: skip
+                 dtype="float32", progress=False, label_cache=None):  # fmt: skip
         self.model = model
         self.layout = layout
         self.n_labels = len(layout.label_texts)
@@ -58,6 +61,7 @@ class InferenceEngine:
         self.max_batch_tokens = max_batch_tokens
         self.dtype = dtype
         self.progress = progress
+        self.label_cache = LabelCache() if label_cache is None else label_cache
         self.n_truncated = 0
         self.products = autocast(model.device, dtype, inference=True)  # an engine is used for one call
 
@@ -77,7 +81,7 @@ class InferenceEngine:
         unique, inverse = _unique(texts)
         result = torch.empty(len(unique), n_columns, dtype=weight_dtype(self.dtype))
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
-        shared = [self._shared_inputs(chunk) for chunk in chunks]
+        shared = [{} if one_chunk and self.layout.shares_labels else self._shared_inputs(chunk) for chunk in chunks]
         hidden = not self.progress or len(unique) < PROGRESS_FROM
         cut = np.zeros(len(unique), bool)
         with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", leave=False, disable=hidden) as bar:
@@ -101,7 +105,9 @@ class InferenceEngine:
         """Return the inputs that all batches of a chunk share: the label embeddings of the bi-encoders."""
         if not hasattr(self.layout, "label_batch"):
             return {}
-        return {"class_states": self._pool_labels(chunk)}
+        modules = self.model.model.label_modules()
+        key = (*map(self.layout.label_texts.__getitem__, chunk), self.model.device, self.dtype)
+        return {"class_states": self.label_cache.get(modules, key, lambda: self._pool_labels(chunk))}
 
     def _pool_labels(self, labels: np.ndarray) -> torch.Tensor:
         """Compute the embeddings (labels, hidden) of some labels."""

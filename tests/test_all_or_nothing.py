@@ -205,6 +205,7 @@ CASES = {
     "zero-shot: one label": (classifier, fit(None, ["animal"]), "at least 2"),
     "zero-shot: labels twice": (classifier, fit(None, ["animal", "animal"]), "once|twice|animal"),
     "zero-shot: missing label": (classifier, fit(None, ["animal", None]), "missing|None"),
+    "zero-shot: weights": (zero_shot, fit(None, ["a", "b"], [1.0, 2.0]), "sample_weight"),
     "zero-shot: random heads": (classifier, fit(None, ["animal", "plant"]), "random weights"),
     "zero-shot: labels alike": (zero_shot, fit(None, ["café", "cafe"]), "café"),
     "zero-shot: names of another number": (zero_shot, fit(None, ["a", "b"], label_names=["one"]), "1 texts"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_classifier import LABELS, TEXTS, tiny
+from test_classifier import TEXTS, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel, PreTrainedTokenizerFast
 
@@ -91,14 +91,15 @@ def test_the_plain_bi_encoder_has_none_in_its_sequences(tmp_path):
 
 
 def test_trained_control_tokens_come_back_from_checkpoints_and_encoders(tmp_path):
+    labels = ["goal", "vote"] * (len(TEXTS) // 2)  # words that its tokenizer knows
     folder = save_encoder(tmp_path / "encoder")
-    clf = tiny(encoder_config=None, encoder_model=folder, architecture_type="uni-encoder").fit(TEXTS, LABELS)
+    clf = tiny(encoder_config=None, encoder_model=folder, architecture_type="uni-encoder").fit(TEXTS, labels)
     trained = clf.model_.get_input_embeddings().weight
     assert not torch.equal(trained[clf.config_.class_token_index], trained[WORDS.index("label")])
     clf.save_pretrained(tmp_path / "checkpoint")
     loaded = GLiClassClassifier.from_pretrained(tmp_path / "checkpoint")
     assert torch.equal(loaded.model_.get_input_embeddings().weight, trained)
-    again = GLiClassClassifier(pretrained=str(tmp_path / "checkpoint"), max_epochs=0).fit(TEXTS, LABELS)
+    again = GLiClassClassifier(pretrained=str(tmp_path / "checkpoint"), max_epochs=0).fit(TEXTS, labels)
     assert torch.equal(again.model_.get_input_embeddings().weight, trained)
     clf.model_.encoder.save_pretrained(tmp_path / "trained")
     clf.tokenizer_.save_pretrained(tmp_path / "trained")

@@ -58,7 +58,7 @@ ARCHITECTURES = {
     "encoder-decoder": SMALL_BART,
 }
 # Where a check compares a weight of 2 with a row that stands twice, sums must be exact: double precision, one
-# batch, nothing random; and no shrinkage, which is measured on halves of the rows.
+# batch, nothing random.
 EXACT = {
     "dtype": "float64",
     "dropout": 0.0,
@@ -70,12 +70,7 @@ EXACT = {
 }
 FROZEN = GLiClassClassifier(encoder_config=SMALL_BERT, freeze_encoder=True, **EXACT)
 ESTIMATORS = [
-    estimator(
-        architecture_type=architecture,
-        encoder_config=encoder,
-        **EXACT,
-        **({"shrinkage": 1.0} if estimator is GLiClassRegressor else {}),
-    )
+    estimator(architecture_type=architecture, encoder_config=encoder, **EXACT)
     for estimator in (GLiClassClassifier, GLiClassRegressor)
     for architecture, encoder in ARCHITECTURES.items()
 ] + [FROZEN]

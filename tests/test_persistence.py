@@ -314,7 +314,7 @@ def test_weights_keep_their_type_in_a_pickle(dtype):
 @pytest.mark.parametrize("way", [by_pickle, by_copy])
 def test_a_device_that_is_not_here_is_replaced_by_the_cpu(way, tmp_path):
     clf = tiny().fit(TEXTS, LABELS).set_params(device="cuda:99")
-    with pytest.warns(UserWarning, match=r"device='cuda:99' is not available here .*the model is on the CPU"):
+    with pytest.warns(UserWarning, match=r"device='cuda:99' is not available .*The model is on the CPU"):
         back = way(clf, tmp_path)
     assert back.model_.device.type == "cpu"
     assert back.device == "cuda:99"

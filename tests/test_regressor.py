@@ -197,3 +197,16 @@ def test_contrastive_loss_coef_separates_the_outputs():
     y = np.c_[VALUES, VALUES[::-1]]
     plain, apart = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
     assert not np.allclose(plain, apart, rtol=1e-4)
+
+
+def test_shrinkage_takes_a_weight_as_repeated_rows():
+    """Rows that stand twice, in any order, give the shrinkage of rows of weight 2."""
+    weight = np.tile([1, 2, 3], len(MANY_TEXTS) // 3 + 1)[: len(MANY_TEXTS)]
+    order = np.random.RandomState(1).permutation(np.repeat(np.arange(len(MANY_TEXTS)), weight))
+    y = np.tile(VALUES, 5) + NOISE[:, 0]
+    # One batch and double precision: sums are then the same.
+    options = {"dtype": "float64", "batch_size": 1000, "max_epochs": 3}
+    weighted = tiny(**options).fit(MANY_TEXTS, y, sample_weight=weight)
+    repeated = tiny(**options).fit([MANY_TEXTS[row] for row in order], y[order])
+    np.testing.assert_allclose(repeated.shrinkage_, weighted.shrinkage_, rtol=1e-8)
+    assert 0.1 < weighted.shrinkage_[0] < 1

@@ -1,6 +1,7 @@
-"""The README's table of hyperparameters: names, defaults and meanings from the docstrings, and when to change them.
+"""Write the documentation's table of hyperparameters: names, defaults, meanings, and when to change them.
 
-``make readme`` (or ``python tools/hyperparameter_table.py``) writes it; ``tests/test_readme.py`` checks it.
+Names, defaults and meanings come from the docstrings. ``make hyperparameters`` (or ``python
+tools/hyperparameter_table.py``) writes ``docs/hyperparameters.md``; ``tests/test_hyperparameter_table.py`` checks it.
 """
 
 import inspect
@@ -12,9 +13,14 @@ from sklearn_gliclass.docstrings import split_entries
 from sklearn_gliclass.parameters import MODEL_ORIGIN, MODEL_PARAMETERS
 from sklearn_gliclass.training import arguments
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN = "<!-- hyperparameters: written by `make readme` -->"
-END = "<!-- end of hyperparameters -->"
+PAGE = Path(__file__).parent.parent / "docs" / "hyperparameters.md"
+INTRODUCTION = """# Hyperparameters
+
+% Written by `make hyperparameters` from the docstrings.
+
+All are keywords of the estimators, and all can be searched. Most are best left alone: start with `label_names`,
+`max_epochs` and `lr`. The [API reference](api/index.rst) has the full descriptions.
+"""
 
 GROUPS = {
     "Where `fit` starts": MODEL_ORIGIN,
@@ -106,8 +112,8 @@ def docstring_entries(estimator) -> dict[str, str]:
     return {names: " ".join(line.strip() for line in text.splitlines()[1:]) for names, text in paragraphs.items()}
 
 
-def table() -> str:
-    """Build the tables between the markers of the README."""
+def page() -> str:
+    """Build the page of the documentation, with a table for each group."""
     classifier, regressor = map(docstring_entries, (GLiClassClassifier, GLiClassRegressor))
     entries = classifier | regressor | classifier  # in this order; where defaults differ, the classifier's entry
     missing, extra = sorted(set(entries) - set(WHEN_TO_CHANGE)), sorted(set(WHEN_TO_CHANGE) - set(entries))
@@ -116,9 +122,9 @@ def table() -> str:
             f"WHEN_TO_CHANGE in tools/hyperparameter_table.py has no line for {missing} and superfluous ones for "
             f"{extra}; it says for each entry of the docstring when to change the value."
         )
-    lines = []
+    lines = [INTRODUCTION]
     for title, members in GROUPS.items():
-        lines += [f"**{title}**", "", "| name | default | meaning | change it when |", "| --- | --- | --- | --- |"]
+        lines += [f"## {title}", "", "| name | default | meaning | when to change it |", "| --- | --- | --- | --- |"]
         lines += [row(names, text) for names, text in entries.items() if group_of(names) == (title, members)]
         lines.append("")
     return "\n".join(lines)
@@ -158,14 +164,8 @@ def markdown(text: str) -> str:
     return re.sub(r":\w+:(?=`)", "", text).replace("``", "`").replace("`~", "`")
 
 
-def with_table(readme: str) -> str:
-    """Return the README with the current tables."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{rest.split(END)[1]}"
-
-
 def main() -> None:
-    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,12 +46,13 @@ def _detect_state(module: nn.Module) -> tuple:
     It includes a sample of values, as fused optimisers do not increase the version counter of a tensor.
     """
     return tuple(
-        (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, _sample(tensor))
+        (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, sample_sum(tensor))
         for name, tensor in module.named_parameters()
     )
 
 
-def _sample(tensor: torch.Tensor) -> float:
+def sample_sum(tensor: torch.Tensor) -> float:
+    """Sum of every 4099th value."""
     return float(tensor.detach().reshape(-1)[::_SAMPLE_STRIDE].sum(dtype=torch.float64))
 
 

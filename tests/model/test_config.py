@@ -38,6 +38,7 @@ CHANGES = {
     "focal_loss_gamma": (MULTI_LABEL, 0.5, "loss"),
     "focal_loss_reduction": (MULTI_LABEL, "sum", "loss"),
     "logit_scale_init_value": ({}, 1.0, "initial weights"),
+    "logit_offset": (MULTI_LABEL, 2.0, "loss"),
     "normalize_features": ({}, True, "logits"),
     "extract_text_features": ({"pooling_strategy": "avg"}, True, "logits"),
     "contrastive_loss_coef": ({}, 0.5, "loss"),

@@ -1,0 +1,100 @@
+"""The directive ``benchmark-table``: tables of ``benchmarks/results/*.csv``, made when the site is built."""
+
+from pathlib import Path
+
+import pandas as pd
+from sphinx.util.docutils import SphinxDirective
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+METHODS = {"ours": "GLiClass", "tfidf": "TF-IDF", "embeddings": "Embeddings", "setfit": "SetFit"}
+SMALLEST_DIFFERENCE = 0.0005  # what the three digits of the table can show
+
+
+def quality_table(task: str, rows: str, score: str) -> str:
+    """Scores of each set and method as a Markdown table: means over the seeds, the best in bold.
+
+    Baselines are compared on the seeds on which this package was measured. The last line is the mean over the sets
+    on which all methods were measured.
+    """
+    results = pd.read_csv(RESULTS / "quality.csv", dtype={"rows": str})
+    results = results[(results["task"] == task) & (results["rows"] == rows)]
+    draws = pd.MultiIndex.from_frame(results[["set", "seed"]])
+    results = results[draws.isin(draws[results["method"] == "ours"])]
+    means = results.pivot_table(score, "set", "method")
+    means = means[[method for method in METHODS if method in means]]
+    seeds = results.pivot_table(score, "set", "method", aggfunc="count").fillna(0).astype(int)
+    lines = [["set", *(METHODS[method] for method in means), "GLiClass - best baseline", ""]]
+    for name, row in means.iterrows():
+        lines.append([name, *cells(row, seeds.loc[name]), *difference(row)])
+    complete = means.dropna()
+    if len(complete) > 1:
+        row = complete.mean()
+        lines.append([f"**mean of {len(complete)}**", *cells(row), *difference(row)])
+    return markdown(lines)
+
+
+def cells(row: pd.Series, seeds: pd.Series | None = None) -> list[str]:
+    """One cell for each method; where a method was measured on fewer seeds than this package, their number."""
+    found = []
+    for method, value in row.items():
+        text = "" if pd.isna(value) else f"**{value:.3f}**" if value == row.max() else f"{value:.3f}"
+        fewer = seeds is not None and 0 < seeds[method] < seeds["ours"]
+        found.append(f"{text} ({seeds[method]} of {seeds['ours']} seeds)" if fewer else text)
+    return found
+
+
+def difference(row: pd.Series) -> list[str]:
+    """The distance to the best baseline, and who leads."""
+    value = row["ours"] - row.drop("ours").max()
+    leader = "ahead" if value >= SMALLEST_DIFFERENCE else "**behind**" if value <= -SMALLEST_DIFFERENCE else "equal"
+    return [f"{value:+.3f}", leader]
+
+
+def zero_shot_table() -> str:
+    """Macro-F1 and accuracy without examples: the plain encoder and the weights of this package."""
+    results = pd.read_csv(RESULTS / "zeroshot.csv")
+    table = results.pivot_table(["macro_f1", "accuracy"], "set", "model")
+    classes = results.groupby("set")["classes"].first()
+    lines = [["set", "classes", "macro-F1, plain encoder", "macro-F1, GLiClass", "accuracy, plain encoder",
+              "accuracy, GLiClass", ""]]  # fmt: skip
+    for name, row in table.iterrows():
+        numbers = []
+        for score in ("macro_f1", "accuracy"):
+            best = row[score].max()
+            numbers += [f"**{v:.3f}**" if v == best else f"{v:.3f}" for v in (row[score, "plain"], row[score, "ours"])]
+        value = row["macro_f1", "ours"] - row["macro_f1", "plain"]
+        lines.append([name, str(classes[name]), *numbers, "**behind**" if value < 0 else "ahead"])
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A Markdown table of cells.
+
+    Examples
+    --------
+    >>> print(markdown([["a", "b"], ["1", "2"]]))
+    | a | b |
+    | --- | --- |
+    | 1 | 2 |
+    """
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+class BenchmarkTable(SphinxDirective):
+    """``zero-shot``, or ``TASK ROWS SCORE`` such as ``single-label 8 accuracy``."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self):
+        arguments = self.arguments[0].split()
+        text = zero_shot_table() if arguments == ["zero-shot"] else quality_table(*arguments)
+        for name in ("quality.csv", "zeroshot.csv"):
+            self.env.note_dependency(str(RESULTS / name))
+        return self.parse_text_to_nodes(text)
+
+
+def setup(app):
+    app.add_directive("benchmark-table", BenchmarkTable)
+    return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""A call that raises leaves a fitted estimator as it was: attributes, weights, optimiser, predictions."""
+"""Calls that raise do not change a fitted estimator: attributes, weights, optimiser, predictions."""
 
 import copy
 
@@ -52,7 +52,7 @@ class FailAt(Callback):
 
 
 def failing(event, error=None, calls=1):
-    """A callback that fails at an event; nothing of it is shared between two cases."""
+    """Build a callback that fails at an event."""
     return [("fails", FailAt(event, error or RuntimeError("stop"), calls))]
 
 
@@ -74,7 +74,7 @@ def regressor(**options):
 
 
 def continued(**options):
-    """Fitted, then one more epoch: the optimiser has a state."""
+    """Fit and train for one more epoch, so that the optimiser has a state."""
     return classifier(**options).partial_fit(X, FOOD)
 
 
@@ -83,7 +83,7 @@ def zero_shot(**options):
 
 
 def set_and(method, *args, **parameters):
-    """Call a method after `set_params`; the parameters are put back afterwards."""
+    """Return a call of a method after `set_params`, which restores the parameters afterwards."""
 
     def call(estimator):
         before = {name: getattr(estimator, name) for name in parameters}
@@ -164,7 +164,7 @@ CASES = {
     "divergence": (classifier, fit(X, FOOD, scorer_type="hopfield", lr=1e8, others_lr=1e8), "[Dd]iverged"),
     "Ctrl-C in the first epoch": (classifier, fit(X, FOOD, callbacks=failing("on_batch_end", KeyboardInterrupt())), ""),
     "no memory": (classifier, fit(X, FOOD, callbacks=failing("on_batch_begin", MemoryError("full"))), "full"),
-    "rewards without rl": (classifier, fit(X, FOOD, reward_components=reward(lambda a: a[:, :1])), "rl is None"),
+    "rewards without rl": (classifier, fit(X, FOOD, reward_components=reward(lambda a: a[:, :1])), "rl=None"),
     "reward raises": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: 1 / 0)), "division"),
     "reward of a wrong shape": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: a)), "shape"),
     "reward not finite": (
@@ -227,7 +227,7 @@ CASES = {
 
 
 def state(estimator):
-    """All that a later call can read, copied."""
+    """Copy the state that later calls depend on."""
     found = {name: value for name, value in vars(estimator).items() if name not in ("fitted_", "net_", "rl_net_")}
     found |= {"ids": [id(vars(estimator).get(name)) for name in ("fitted_", "net_", "rl_net_")]}
     found["history_"] = [dict(row) for row in getattr(estimator, "history_", [])]
@@ -283,7 +283,7 @@ def test_failing_call_changes_nothing(fitted, call, message):
     ],
 )
 def test_failing_partial_fit_can_be_repeated(event, error):
-    """After the failure the next call gives what it gives without one: weights and optimiser are as they were."""
+    """After a failure, the next call has the same result as without it: weights and optimiser are restored."""
     expected = continued().partial_fit(X[::-1], FOOD)
     clf = continued()
     before = state(clf)

@@ -1,4 +1,4 @@
-"""estimator.json: only known names with valid values are written and read."""
+"""estimator.json: only known names with valid values are saved and loaded."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def regressor_folder(tmp_path_factory):
 
 
 def edited(folder, tmp_path, **parts):
-    """A copy of the folder with other content in its estimator.json."""
+    """Copy the folder with another content of estimator.json."""
     copy = shutil.copytree(folder, tmp_path / "edited")
     record = json.loads((copy / "estimator.json").read_text())
     for part, values in parts.items():
@@ -49,7 +49,7 @@ def edited(folder, tmp_path, **parts):
     ],
     ids=str,
 )  # fmt: skip
-def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
+def test_dicts_that_look_like_tags_are_restored(hyperparameters, tmp_path):
     labels = np.repeat(sorted(hyperparameters["class_weight"]), 4)
     clf = tiny(max_epochs=1, **hyperparameters).fit(TEXTS, labels)
     clf.save_pretrained(tmp_path / "model")
@@ -64,10 +64,10 @@ def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
     ],
     ids=repr,
 )  # fmt: skip
-def test_classes_come_back_with_their_type(classes, tmp_path):
+def test_classes_are_restored_with_their_type(classes, tmp_path):
     labels = np.repeat(np.asarray(classes), 4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numbers as labels may warn
+        warnings.simplefilter("ignore")  # numeric labels may warn
         clf = tiny(max_epochs=1, problem_type="single_label_classification").fit(TEXTS, labels)
         clf.save_pretrained(tmp_path / "model")
         back = GLiClassClassifier.from_pretrained(tmp_path / "model")
@@ -75,7 +75,7 @@ def test_classes_come_back_with_their_type(classes, tmp_path):
     np.testing.assert_array_equal(back.classes_, clf.classes_)
 
 
-def test_the_file_is_json_for_any_reader(tmp_path):
+def test_file_is_json_for_any_reader(tmp_path):
     weights = {"sports": np.float32(2), "politics": float("inf"), "other": float("nan")}
     tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(class_weight=weights).save_pretrained(tmp_path / "model")
 
@@ -88,7 +88,7 @@ def test_the_file_is_json_for_any_reader(tmp_path):
     assert np.isnan(back["other"])
 
 
-def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
+def test_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS)
     clf.classes_ = np.array([object(), object()], object)
     with pytest.raises(ValueError, match=r"classes_ cannot be stored.*pickle or joblib"):
@@ -96,10 +96,10 @@ def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- what is of the place, and what must be given again ------------------------------------------------------
+# -- hyperparameters that are not saved ------------------------------------------------------
 
 
-def test_hyperparameters_of_the_place_are_neither_written_nor_read(classifier_folder, tmp_path):
+def test_local_hyperparameters_are_not_saved(classifier_folder, tmp_path):
     record = json.loads((classifier_folder / "estimator.json").read_text())
     assert not {*LOCAL_HYPERPARAMETERS, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
     elsewhere = {"memory": "/somewhere", "cache_dir": "/else", "pretrained": "x", "device": "cuda:7", "callbacks": [1]}
@@ -107,7 +107,7 @@ def test_hyperparameters_of_the_place_are_neither_written_nor_read(classifier_fo
     assert (loaded.memory, loaded.cache_dir, loaded.device, loaded.callbacks) == (None, None, "auto", None)
 
 
-def test_what_predictions_depend_on_must_be_given_again(tmp_path):
+def test_unsaved_hyperparameters_of_predictions_are_required(tmp_path):
     import pandas as pd
 
     def template(row):
@@ -129,7 +129,7 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
     [{"random_state": np.random.RandomState(0)}, {"callbacks": [object()]}],
     ids=lambda parameters: next(iter(parameters)),
 )
-def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
+def test_unsaved_hyperparameters_of_training_are_in_the_warning(hyperparameters, tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(**hyperparameters)
     with pytest.warns(
         UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] cannot be stored as JSON.*do not depend"
@@ -138,7 +138,7 @@ def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
     assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
 
 
-def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
+def test_rl_configuration_comes_back_without_its_paths(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(rl=RLTrainerConfig(kl_beta=0.1, cache_dir="~/x"))
     clf.save_pretrained(tmp_path / "model")
     rl = GLiClassClassifier.from_pretrained(tmp_path / "model").rl
@@ -196,7 +196,7 @@ def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
     ],
     ids=repr,
 )
-def test_an_edited_file_raises(classifier_folder, tmp_path, parts, message):
+def test_edited_file_raises(classifier_folder, tmp_path, parts, message):
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, **parts))
 
@@ -214,13 +214,13 @@ def test_an_edited_file_raises(classifier_folder, tmp_path, parts, message):
     ],
     ids=repr,
 )
-def test_an_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
+def test_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
     with pytest.raises(ValueError, match=message):
         GLiClassRegressor.from_pretrained(edited(regressor_folder, tmp_path, fitted=fitted))
 
 
 @pytest.mark.parametrize("name", ["classes_", "label_names_"])
-def test_a_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
+def test_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
     folder = shutil.copytree(classifier_folder, tmp_path / "copy")
     record = json.loads((folder / "estimator.json").read_text())
     del record["fitted"][name]
@@ -230,7 +230,7 @@ def test_a_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"unknown": 1}'])
-def test_a_damaged_file_is_named(classifier_folder, tmp_path, content):
+def test_damaged_file_is_named(classifier_folder, tmp_path, content):
     folder = shutil.copytree(classifier_folder, tmp_path / "copy")
     (folder / "estimator.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"estimator\.json"):

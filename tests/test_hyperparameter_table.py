@@ -16,7 +16,7 @@ def tool():
     return module
 
 
-def test_the_table_is_up_to_date(tool):
+def test_table_is_up_to_date(tool):
     found = tool.PAGE.read_text(encoding="utf-8")
     assert found == tool.page(), "docs/hyperparameters.md is behind the docstrings: run `make hyperparameters`"
 

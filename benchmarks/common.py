@@ -97,7 +97,7 @@ def untrained(architecture: str, labels: list[str], **hyperparameters):
 
     from sklearn_gliclass import GLiClassClassifier
 
-    apart = {"tie_encoders": False} if architecture.startswith("bi-encoder") else {}
+    separate = {"tie_encoders": False} if architecture.startswith("bi-encoder") else {}
     options = {
         "architecture_type": architecture,
         "pooling_strategy": "first",
@@ -111,7 +111,7 @@ def untrained(architecture: str, labels: list[str], **hyperparameters):
         "device": "cpu",
         "random_state": 0,
     }
-    clf = GLiClassClassifier(**{**options, **apart, **hyperparameters})
+    clf = GLiClassClassifier(**{**options, **separate, **hyperparameters})
     return clf.fit(labels, pd.DataFrame(np.eye(len(labels), dtype=int), columns=labels))
 
 

@@ -58,9 +58,9 @@ def _table(results: pd.DataFrame, score: str) -> str:
 
 def _restrict_to_common_seeds(results: pd.DataFrame) -> pd.DataFrame:
     """Restrict the baselines to the seeds on which this package was measured."""
-    draws = pd.MultiIndex.from_frame(results[["set", "seed"]])
+    splits = pd.MultiIndex.from_frame(results[["set", "seed"]])
     own = results["method"] == "ours"
-    return results[draws.isin(draws[own]) | ~results["set"].isin(results["set"][own])]
+    return results[splits.isin(splits[own]) | ~results["set"].isin(results["set"][own])]
 
 
 def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) -> list[str]:
@@ -75,8 +75,8 @@ def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) 
 
 def _end(row: pd.Series, seconds: pd.Series) -> list[str]:
     """Build the cells of the difference to the best baseline, if both were measured, and of the seconds."""
-    rivals = row.drop(["ours", "plain"], errors="ignore")
-    difference = row["ours"] - rivals.max() if "ours" in row and len(rivals) else float("nan")
+    baselines = row.drop(["ours", "plain"], errors="ignore")
+    difference = row["ours"] - baselines.max() if "ours" in row and len(baselines) else float("nan")
     behind = " (behind)" if difference <= -0.0005 else ""
     return ["" if pd.isna(difference) else f"{difference:+.3f}{behind}", _seconds(seconds)]
 

@@ -97,7 +97,7 @@ class FittedModel:
         return self.config.max_num_classes if max_num_classes is None else max_num_classes
 
     def engine(
-        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
+        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False
     ) -> InferenceEngine:
         """Build the inference engine.
 
@@ -109,11 +109,11 @@ class FittedModel:
             Floating point type. If None, that of the weights.
         max_batch_tokens, memory, verbose
             Hyperparameters of the estimators.
-        apart : bool, default=False
+        separate_passes : bool, default=False
             Whether encoders and heads run in separate passes, also without `memory`.
         """
         location = find_location(memory)
-        kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
+        kind = functools.partial(StateEngine, location=location) if separate_passes or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
         return kind(

@@ -83,18 +83,18 @@ class InferenceEngine:
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
         shared = [{} if one_chunk and self.layout.shares_labels else self._shared_inputs(chunk) for chunk in chunks]
         hidden = not self.progress or len(unique) < PROGRESS_FROM
-        cut = np.zeros(len(unique), bool)
+        truncated = np.zeros(len(unique), bool)
         with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", leave=False, disable=hidden) as bar:
             for first in range(0, len(unique), TEXTS_AT_ONCE):
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])
                 for chunk, inputs in zip(chunks, shared, strict=True):
-                    cut[block] |= self.layout.is_truncated(tokens.lengths, chunk)
+                    truncated[block] |= self.layout.is_truncated(tokens.lengths, chunk)
                     columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
                     for rows, output in self._batches(function, tokens, chunk, inputs):
                         result[first + rows, columns] = pick(output).to("cpu", result.dtype)
                         bar.update(len(rows))
-        self.n_truncated = int(cut[inverse].sum())
+        self.n_truncated = int(truncated[inverse].sum())
         return result.numpy()[inverse]
 
     def _chunks(self) -> list[np.ndarray]:

@@ -467,7 +467,7 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
     repeated = sorted(_repeated(texts))
     if repeated:
         raise ValueError(
-            f"Two classes have the same label text: {repeated!r}; the model tells labels apart by their texts. Give "
+            f"Two classes have the same label text: {repeated!r}; the model distinguishes labels by their texts. Give "
             "different ones with label_names."
         )
     return [str(text) for text in texts]

@@ -57,8 +57,8 @@ ARCHITECTURES = {
     "bi-encoder-fused": SMALL_BERT,
     "encoder-decoder": SMALL_BART,
 }
-# Where a check compares a weight of 2 with a row that stands twice, sums must be exact: double precision, one
-# batch, nothing random.
+# Some checks compare a weight of 2 with a duplicated row, which needs exact sums: double precision, one batch, no
+# randomness.
 EXACT = {
     "dtype": "float64",
     "dropout": 0.0,

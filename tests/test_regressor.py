@@ -195,12 +195,12 @@ def test_loss_has_no_terms_of_classification():
 
 def test_contrastive_loss_coef_separates_the_outputs():
     y = np.c_[VALUES, VALUES[::-1]]
-    plain, apart = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
-    assert not np.allclose(plain, apart, rtol=1e-4)
+    plain, separated = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
+    assert not np.allclose(plain, separated, rtol=1e-4)
 
 
 def test_shrinkage_takes_a_weight_as_repeated_rows():
-    """Rows that stand twice, in any order, give the shrinkage of rows of weight 2."""
+    """Duplicated rows, in any order, give the same shrinkage as rows of weight 2."""
     weight = np.tile([1, 2, 3], len(MANY_TEXTS) // 3 + 1)[: len(MANY_TEXTS)]
     order = np.random.RandomState(1).permutation(np.repeat(np.arange(len(MANY_TEXTS)), weight))
     y = np.tile(VALUES, 5) + NOISE[:, 0]

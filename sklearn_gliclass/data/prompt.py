@@ -229,7 +229,7 @@ def _check_distinct(texts: list[str], labels: TokenizedTexts) -> None:
         if seen[ids] != i:
             raise ValueError(
                 f"The tokenizer gives the labels {first!r} and {text!r} the same tokens ({_reason(first, text)}), so "
-                "that the model cannot tell them apart; give them different texts with label_names."
+                "that the model cannot distinguish them; give them different texts with label_names."
             )
 
 

@@ -102,7 +102,7 @@ class GLiClassModelConfig(PretrainedConfig):
     architecture_type : {"uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder"}, default="uni-encoder"
         How texts and labels are encoded; see :class:`GLiClassClassifier`.
     prompt_first : bool, default=False
-        Whether the labels stand before the text where both share a sequence.
+        Whether the labels precede the text where both share a sequence.
     squeeze_layers : bool, default=False
         Whether the heads read a learnt weighted sum over all layers of the encoder instead of its last layer.
     layer_wise : bool, default=False

@@ -100,8 +100,8 @@ def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
     torch's dropout generates at least 32 random bits per value, in one thread; 16 are sufficient.
     """
     n_dropped = min(round(share * 2**16), 2**16 - 1)
-    drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-    lots, first_kept = drawn.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
+    random_bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+    lots, first_kept = random_bits.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
     if values.dtype.itemsize >= 4:  # wide enough for the random number: one pass selects the values
         values = torch.ops.aten.threshold_backward(values, lots.to(values.dtype), first_kept - 1)
     else:

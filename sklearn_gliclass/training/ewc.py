@@ -121,13 +121,13 @@ def consolidate(kept: dict | None, fisher: dict[str, np.ndarray], module, n_rows
 
 
 def _single_label_log_likelihood(logits, generator):
-    drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)
-    return logits.log_softmax(dim=1).gather(1, drawn).sum()
+    sampled = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)
+    return logits.log_softmax(dim=1).gather(1, sampled).sum()
 
 
 def _multi_label_log_likelihood(logits, generator):
-    drawn = torch.bernoulli(logits.detach().sigmoid(), generator=generator)
-    return -F.binary_cross_entropy_with_logits(logits, drawn, reduction="sum")
+    sampled = torch.bernoulli(logits.detach().sigmoid(), generator=generator)
+    return -F.binary_cross_entropy_with_logits(logits, sampled, reduction="sum")
 
 
 def _regression_log_likelihood(logits, generator):

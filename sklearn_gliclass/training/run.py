@@ -86,7 +86,7 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
     freeze(fitted.model, estimator.freeze_encoder)
     frozen = is_fully_frozen(estimator.freeze_encoder)
     if frozen and trains:
-        engine = fitted.engine(**engine_options(estimator), apart=True)
+        engine = fitted.engine(**engine_options(estimator), separate_passes=True)
         train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})

@@ -152,7 +152,7 @@ def test_frozen_training_uses_the_prompts_of_prediction(architecture):
     """Training uses all labels in the prompts of prediction, so that its logits are those of prediction."""
     labels = ["a", "b b", "c", "d d", "e", "a", "c", "e"]
     clf = tiny_of(architecture, freeze_encoder=True, max_num_classes=2, **EXACT).fit(TEXTS, labels)
-    data = clf.fitted_.engine(apart=True).freeze(text_data(clf, labels))
+    data = clf.fitted_.engine(separate_passes=True).freeze(text_data(clf, labels))
     assert isinstance(data, StateDataset)
     batch = next(data.batches(8, None)) if architecture != "bi-encoder" else next(data.evaluation_batches(8))
     with torch.no_grad():

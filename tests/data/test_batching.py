@@ -104,11 +104,11 @@ def test_own_labels_and_random_others(n_own, max_labels):
 
 def test_labels_and_positions_are_sampled_uniformly():
     rng = np.random.RandomState(0)
-    draws = np.array([choose_labels(np.array([3]), 10, 4, rng) for _ in range(4000)])
-    counts = np.bincount(draws.ravel(), minlength=10)
+    samples = np.array([choose_labels(np.array([3]), 10, 4, rng) for _ in range(4000)])
+    counts = np.bincount(samples.ravel(), minlength=10)
     assert counts[3] == 4000
     np.testing.assert_allclose(np.delete(counts, 3), 4000 * 3 / 9, rtol=0.1)
-    np.testing.assert_allclose(np.bincount(np.nonzero(draws == 3)[1]), 1000, rtol=0.15)
+    np.testing.assert_allclose(np.bincount(np.nonzero(samples == 3)[1]), 1000, rtol=0.15)
 
 
 def test_choose_labels_does_not_change_its_input():

@@ -155,8 +155,8 @@ OPTIONS = {
 
 
 def poolings_of(options) -> list[str]:
-    cut = options.get("extract_text_features") and options.get("prompt_first") and not options.get("use_lstm")
-    return list(BLIND_TO_ZEROS if cut else POOLINGS)
+    is_cropped = options.get("extract_text_features") and options.get("prompt_first") and not options.get("use_lstm")
+    return list(BLIND_TO_ZEROS if is_cropped else POOLINGS)
 
 
 def full_grid():

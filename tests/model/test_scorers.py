@@ -247,11 +247,11 @@ def test_dropout_of_weighted_dot_keeps_the_mean_and_is_for_training_only(share):
     with torch.no_grad():
         exact = scorer(text, classes)
         torch.testing.assert_close(scorer(text, classes), exact)
-        drawn = scorer.train()(text.expand(20_000, -1), classes)
+        dropped = scorer.train()(text.expand(20_000, -1), classes)
     torch.testing.assert_close(
-        drawn.mean(dim=0, keepdim=True), exact, rtol=0.0, atol=5 * float(drawn.std(dim=0).max()) / 140 + 1e-5
+        dropped.mean(dim=0, keepdim=True), exact, rtol=0.0, atol=5 * float(dropped.std(dim=0).max()) / 140 + 1e-5
     )
-    assert (drawn.std(dim=0) > 1e-3).all() == bool(share)
+    assert (dropped.std(dim=0) > 1e-3).all() == bool(share)
 
 
 def test_cross_attention_needs_a_divisible_width():

@@ -114,8 +114,8 @@ def test_label_centroid_share_none_is_resolved(options, y, share):
     ids=["no epoch", "partial_fit", "reinforcement alone"],
 )
 def test_labels_are_not_interpolated_without_supervised_epochs(train):
-    drawn, plain = (train(GLiClassClassifier(**EXACT, label_centroid_share=share)) for share in (1, 0))
-    np.testing.assert_array_equal(drawn.decision_function(NEW), plain.decision_function(NEW))
+    interpolated, plain = (train(GLiClassClassifier(**EXACT, label_centroid_share=share)) for share in (1, 0))
+    np.testing.assert_array_equal(interpolated.decision_function(NEW), plain.decision_function(NEW))
 
 
 def test_labels_protected_by_ewc_are_not_interpolated():

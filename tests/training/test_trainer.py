@@ -206,10 +206,10 @@ def test_training_args_hold_resolved_values():
 
 
 def test_resolved_arguments_are_a_copy_that_trains_the_same():
-    told = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
-    resolved = told.resolve(100)
-    assert (told.max_epochs, told.others_lr) == (None, None)
-    expected = {**told.get_params(), "max_epochs": told.resolve_epochs(100), "others_lr": 2e-3}
+    args = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
+    resolved = args.resolve(100)
+    assert (args.max_epochs, args.others_lr) == (None, None)
+    expected = {**args.get_params(), "max_epochs": args.resolve_epochs(100), "others_lr": 2e-3}
     assert resolved.get_params() == resolved.resolve(7).get_params() == expected
     rl = RLTrainerConfig(others_lr=0.0, kl_beta=0.5, max_epochs=3).resolve(8)
     assert isinstance(rl, RLTrainerConfig)

@@ -94,7 +94,7 @@ def test_encoder_configs_give_the_encoders():
 def test_tie_encoders_shares_the_module():
     tied, separate = (fit(**UNTRAINED, tie_encoders=tie).model_.model for tie in (True, False))
     assert tied.label_encoder is tied.encoder_model
-    assert separate.label_encoder is not apart.encoder_model
+    assert separate.label_encoder is not separate.encoder_model
 
 
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "cross-attn"])

@@ -20,7 +20,8 @@ class LabelSimilarityDisplay:
     """Heat map of the cosine similarities of the label embeddings, ordered by hierarchical clustering.
 
     The embeddings are those that the model's scorer takes. Labels that are similar but should not be are likely to be
-    confused; they need more distinct `label_names` or more examples.
+    confused, as scikit-learn's ``ConfusionMatrixDisplay`` shows; they need more distinct `label_names` or more
+    examples.
 
     It is created by :meth:`from_estimator`.
 
@@ -43,10 +44,6 @@ class LabelSimilarityDisplay:
         Image of the heat map.
     text_ : ndarray of matplotlib Text of shape (n_labels, n_labels), or None
         Numbers in the cells. None for more than 12 labels.
-
-    See Also
-    --------
-    sklearn.metrics.ConfusionMatrixDisplay : Show which classes are confused.
 
     Examples
     --------

@@ -16,7 +16,8 @@ class ThresholdCurveDisplay:
     """Precision, recall and F1 score of each class of a multi-label problem over the threshold.
 
     Use it to choose thresholds, ``clf.set_params(threshold=display.best_thresholds)``, on a validation set: on rows
-    that are neither in the training set nor in the test set.
+    that are neither in the training set nor in the test set. For binary classifiers, scikit-learn has
+    ``PrecisionRecallDisplay`` and ``TunedThresholdClassifierCV``.
 
     It is created by :meth:`from_estimator` or :meth:`from_predictions`.
 
@@ -44,11 +45,6 @@ class ThresholdCurveDisplay:
         The curves "precision", "recall" and "F1" of each class.
     bounding_ax_ : matplotlib Axes or None
         The `ax` that was passed, whose area the panels fill.
-
-    See Also
-    --------
-    sklearn.metrics.PrecisionRecallDisplay : Precision over recall of a binary classifier.
-    sklearn.model_selection.TunedThresholdClassifierCV : Tune the threshold of a binary classifier.
 
     Examples
     --------

@@ -513,7 +513,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 )
 
     def _stages(self, config, *, goes_on, epochs):
-        """Supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
+        """Build the stages: supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]

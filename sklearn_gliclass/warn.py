@@ -11,7 +11,7 @@ import torch
 
 from .exceptions import TruncationWarning
 
-# Frames of these lie between the user's line and the warning: decorators, searches, pipelines.
+# Frames of these are between the caller's line and the warning: decorators, searches, pipelines.
 _LIBRARIES = (joblib, sklearn, torch)
 _LIBRARY_FOLDERS = tuple(
     f"{Path(file).parent}{os.sep}" for file in (__file__, *(library.__file__ for library in _LIBRARIES))
@@ -36,7 +36,7 @@ def warn_truncation(n_truncated: int, n_texts: int, max_length: int) -> None:
         )
 
 
-# Frames of these lie between `fit` and whoever called it: a decorator, and a pipeline that does one fit.
+# Frames of these are between `fit` and its caller: a decorator, and pipelines, which fit once.
 _WRAPPERS = tuple(str(Path(sklearn.__file__).parent / name) for name in ("base.py", "pipeline.py", f"utils{os.sep}"))
 _PACKAGE_FOLDER = f"{Path(__file__).parent}{os.sep}"
 

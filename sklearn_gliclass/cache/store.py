@@ -269,7 +269,7 @@ def _parse_header(content: bytes) -> dict:
     return {**json.loads(content[8 : 8 + length]), "start": 8 + length}
 
 
-# -- what a process keeps ------------------------------------------------------------------------------------
+# -- state of the process ------------------------------------------------------------------------------------
 
 
 class _LoadedFiles:

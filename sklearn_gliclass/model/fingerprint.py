@@ -52,7 +52,7 @@ def _detect_state(module: nn.Module) -> tuple:
 
 
 def sample_sum(tensor: torch.Tensor) -> float:
-    """Sum of every 4099th value."""
+    """Compute the sum of every 4099th value."""
     return float(tensor.detach().reshape(-1)[::_SAMPLE_STRIDE].sum(dtype=torch.float64))
 
 

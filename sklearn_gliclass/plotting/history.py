@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from .figure import COLOURS, create_panels
 
 _NO_SERIES = ("epoch", "dur", "batches")
-MARKED_UP_TO = 30  # epochs; up to so many, lines have markers
+MARKED_UP_TO = 30  # number of epochs up to which lines have markers
 
 
 class TrainingHistoryDisplay:

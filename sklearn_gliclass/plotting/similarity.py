@@ -10,7 +10,7 @@ from ..explain import compute_label_embeddings
 from ..inputs import read_texts
 from .figure import create_axes
 
-NUMBERS_UP_TO = 12  # labels; up to so many, cells show their numbers
+NUMBERS_UP_TO = 12  # number of labels up to which cells show their values
 INCHES_WITH_NUMBERS, INCHES_PER_LABEL, MAX_INCHES = 0.38, 0.17, 24.0
 INCHES_PER_CHARACTER = 0.075  # of a label name beside the heat map
 POINTS_PER_INCH = 72

@@ -42,8 +42,8 @@ def load_split(folder: Path, name: str, rows: int | str, seed: int) -> Split:
     X, y = _inputs(train, task), _targets(train, test, task)
     chosen = _choose(y["train"], task, rows, np.random.default_rng(seed))
     X_test = _inputs(test, task)
-    judged = np.random.default_rng(TEST_SEED).permutation(len(test))[:MAX_TEST]
-    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[judged], y["test"].iloc[judged])
+    test_rows = np.random.default_rng(TEST_SEED).permutation(len(test))[:MAX_TEST]
+    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[test_rows], y["test"].iloc[judged])
 
 
 def task_of(columns: list[str]) -> str:

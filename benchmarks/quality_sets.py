@@ -43,7 +43,7 @@ def load_split(folder: Path, name: str, rows: int | str, seed: int) -> Split:
     chosen = _choose(y["train"], task, rows, np.random.default_rng(seed))
     X_test = _inputs(test, task)
     test_rows = np.random.default_rng(TEST_SEED).permutation(len(test))[:MAX_TEST]
-    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[test_rows], y["test"].iloc[judged])
+    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[test_rows], y["test"].iloc[test_rows])
 
 
 def task_of(columns: list[str]) -> str:

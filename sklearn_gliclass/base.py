@@ -88,8 +88,10 @@ class BaseGLiClass(
     def _fit(self, X, y, sample_weight=None, *, epochs=None, classes=None):
         """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
         goes_on = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
+        if epochs is not None:
+            self._validate_params()  # scikit-learn's decorator does so in the first partial_fit only
         if goes_on:
-            check_goes_on(self, self._construction)
+            check_goes_on(self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_"))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         samples, attributes = self._read(X, y, sample_weight, goes_on=goes_on, epochs=epochs, classes=classes)
         attributes |= self._measure(samples, seed, goes_on=goes_on, epochs=epochs)

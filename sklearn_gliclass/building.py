@@ -7,6 +7,7 @@ import inspect
 
 import torch
 
+from .containers import plain
 from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
@@ -16,6 +17,7 @@ from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, 
 from .model.precision import require_device, weight_dtype
 from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
 from .persistence import load_model, load_tokenizers
+from .training.arguments import FIELDS
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # cosines lie in [-1, 1]: a smaller factor keeps a softmax near uniform
@@ -54,21 +56,29 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
 
 
 def construction_parameters(estimator) -> dict:
-    """Return the hyperparameters that the model was built with, which further training cannot change."""
-    read_anew = {"max_num_classes"}  # read by each call
-    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, "cache_dir", "device", "dtype"} - read_anew
+    """Return the hyperparameters that model and optimiser were built with, which further training cannot change."""
+    read_anew = {"max_num_classes", "max_epochs"}  # read by each call
+    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, *FIELDS, "device", "dtype"} - read_anew
     return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
-def check_goes_on(estimator, construction: dict) -> None:
-    """Raise if hyperparameters of the model have changed since it was built."""
+def check_goes_on(estimator, construction: dict, keeps_optimizer: bool) -> None:
+    """Raise if hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
+    of_training = set(FIELDS) - {"cache_dir"}
     for name, value in construction_parameters(estimator).items():
-        if not _equal_values(value, construction[name]):
+        if _equal_values(value, construction[name]) or (name in of_training and not keeps_optimizer):
+            continue
+        if name in of_training:
             raise ValueError(
-                f"{name}={value!r} cannot take effect: warm_start and partial_fit continue with the fitted model, "
-                f"which was built with {name}={construction[name]!r}. Restore this value, or set warm_start=False and "
-                "call fit, which builds a new model."
+                f"{name}={value!r} cannot take effect: partial_fit continues with the optimiser of the earlier fit, "
+                f"which was built with {name}={construction[name]!r}. Restore this value, or set warm_start=True and "
+                "call fit, which keeps the weights and builds a new optimiser."
             )
+        raise ValueError(
+            f"{name}={value!r} cannot take effect: warm_start and partial_fit continue with the fitted model, which "
+            f"was built with {name}={construction[name]!r}. Restore this value, or set warm_start=False and call fit, "
+            "which builds a new model."
+        )
 
 
 def _equal_values(value, other) -> bool:
@@ -87,11 +97,8 @@ def starts_from_own_weights(estimator, problem_type: str) -> bool:
 def set_by_user(estimator) -> dict:
     """Return the hyperparameters that differ from their defaults."""
     signature = inspect.signature(type(estimator).__init__).parameters
-    return {
-        name: value
-        for name, value in estimator.get_params(deep=False).items()
-        if not _equal(value, signature[name].default)
-    }
+    own = {name: plain(value) for name, value in estimator.get_params(deep=False).items()}
+    return {name: value for name, value in own.items() if not _equal(value, signature[name].default)}
 
 
 def _equal(value, default) -> bool:
@@ -139,7 +146,14 @@ def _text_encoder(estimator, texts, problem_type, zero_shot):
 def _new_for(options: dict, tokenizer, whole: bool = False):
     """Build an encoder with random weights for the tokenizer's vocabulary."""
     special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    return new_encoder(GLiClassModelConfig(encoder_config={**options, **special}).encoder_config, whole)
+    config = GLiClassModelConfig(encoder_config={**options, **special}).encoder_config
+    try:
+        return new_encoder(config, whole)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    except RuntimeError as error:  # raised by torch for invalid sizes
+        reason = str(error)
+    raise ValueError(f"No encoder can be built from the configuration {options!r}: {reason}. Correct this value.")
 
 
 def _label_encoder(estimator, encoder, tokenizer):
@@ -280,6 +294,7 @@ def _from_checkpoint(estimator, problem_type: str):
         if name in chosen:
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
+    config.check_combinations()
     _check_options_are_read(estimator, config)
     model = load_model(folder, config)
     tokenizer, label_tokenizer = load_tokenizers(folder, config)

@@ -1,5 +1,6 @@
 """Conversion of table cells to text."""
 
+import decimal
 import math
 import numbers
 
@@ -30,13 +31,13 @@ def cell_text(value, row: int, name: str) -> str:
         return str(bool(value)).lower()
     if isinstance(value, numbers.Integral):
         return str(int(value))
+    if isinstance(value, (numbers.Real, decimal.Decimal)) and math.isinf(value):
+        raise ValueError(
+            f"Input X contains infinity, in the column {name!r} at row {row}; replace it by a number, or by None "
+            "if the cell is missing."
+        )
     if isinstance(value, numbers.Real):
         value = float(value)
-        if math.isinf(value):
-            raise ValueError(
-                f"Input X contains infinity, in the column {name!r} at row {row}; replace it by a number, or by None "
-                "if the cell is missing."
-            )
         whole = value.is_integer() and abs(value) < _LARGEST_WHOLE
         return str(int(value)) if whole else format(value, ".6g")
     if isinstance(value, numbers.Complex):

@@ -482,6 +482,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             targets = targets.take(rows, keep_classes=known is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
         weight = class_sample_weight(targets, self.class_weight, weight)
+        self._check_thresholds(targets.problem_type, targets.classes)
         names = label_texts(self.label_names, targets.classes)
         if not goes_on:
             self._warn_numeric_classes(targets.classes)
@@ -492,6 +493,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def _label_keys(attributes: dict):
         """Return the keys of `label_names`."""
         return attributes["classes_"]
+
+    def _check_thresholds(self, problem_type, classes) -> None:
+        """Raise for invalid thresholds before the training."""
+        if problem_type == PROBLEM_TYPES[MULTI]:
+            read_thresholds(self.threshold, classes)
 
     def _warn_numeric_classes(self, classes) -> None:
         """Warn of numeric classes, which have no meaning to an untrained model that reads label names."""
@@ -560,6 +566,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_knows_labels()
         names = label_texts(self.label_names, classes)
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
+        self._check_thresholds(problem_type, classes)
         with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
         warn_unknown_labels(fitted.layout())

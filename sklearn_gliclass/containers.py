@@ -81,6 +81,11 @@ def to_values(data) -> list:
     return list(data)
 
 
+def plain(value):
+    """Convert a NumPy scalar, such as those of searches, to a Python value for JSON and torch."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_missing(value) -> bool:
     """Return whether a value is None, NaN, NaT, pandas' NA or masked."""
     if value is None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from . import json_values
+from .class_values import read_thresholds
 from .parameters import MODEL_ORIGIN
 from .training import RLTrainerConfig
 from .warn import warn
@@ -150,7 +152,7 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
         If the file is damaged, was written by another class, or holds a name or value that is not allowed.
     """
     path = Path(folder) / ESTIMATOR_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     record = _read_record(path)
     if estimator_class is not None and record["estimator"] != estimator_class.__name__:
@@ -196,7 +198,7 @@ def check_given_again(record: dict, given) -> None:
 def _read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged ({error}); restore it, or save the estimator again. Without the file the folder "
             "loads as a checkpoint without classes."
@@ -245,16 +247,10 @@ def _check_hyperparameters(hyperparameters: dict, fitted: dict, estimator_class:
         )
         if hyperparameters.get("rl") is not None:
             hyperparameters["rl"].validate()
-    except InvalidParameterError as error:
+        if "threshold" in hyperparameters:
+            read_thresholds(hyperparameters["threshold"], fitted["classes_"])
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
-    threshold = np.asarray(hyperparameters.get("threshold", 0.5))
-    n_classes = len(fitted.get("classes_", ()))
-    numeric = threshold.dtype.kind in "iuf" and bool(((threshold >= 0) & (threshold <= 1)).all())
-    if not numeric or (threshold.ndim and threshold.shape != (n_classes,)):
-        raise ValueError(
-            f"{str(path)!r}: threshold must be a number from 0 to 1, or one for each of the {n_classes} classes, got "
-            f"{hyperparameters['threshold']!r}."
-        )
 
 
 def _shown(names: list[str]) -> str:
@@ -269,7 +265,7 @@ def _is_strings(value) -> bool:
 
 
 def _is_classes(value) -> bool:
-    if not (isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 1 and value.dtype.kind in "biufUSO"):
+    if not (isinstance(value, np.ndarray) and value.ndim == 1 and len(value) > 1 and value.dtype.kind in "biufUSOMm"):
         return False
     try:
         return len(set(value.tolist())) == len(value)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from .cache.engine import StateEngine
 from .cache.labels import LabelCache
 from .cache.store import find_location
+from .containers import plain
 from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
@@ -94,7 +96,7 @@ class FittedModel:
         """
         if self.config.problem_type == "regression":
             return None
-        return self.config.max_num_classes if max_num_classes is None else max_num_classes
+        return self.config.max_num_classes if max_num_classes is None else plain(max_num_classes)
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False
@@ -133,8 +135,10 @@ ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "ver
 
 
 def engine_options(estimator) -> dict:
-    """Return the hyperparameters of an estimator that :meth:`FittedModel.engine` takes."""
-    return {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
+    """Return the hyperparameters of an estimator that :meth:`FittedModel.engine` takes, after their validation."""
+    options = {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
+    validate_parameter_constraints(estimator._parameter_constraints, options, caller_name=type(estimator).__name__)
+    return options
 
 
 def warn_unknown_labels(layout: Layout) -> None:

@@ -126,6 +126,7 @@ class PersistenceMixin:
         persistence.check_given_again(record, hyperparameters)
         estimator = cls(**{**record["hyperparameters"], **hyperparameters, "pretrained": str(source)})
         estimator._validate_params()
+        cls._check_problem_type(folder, record, hyperparameters.get("problem_type"))
         attributes = {**record["fitted"], "_text_reader": _text_reader(record["fitted"])}
         names = attributes.pop("label_names_", None)
         if "label_names" in hyperparameters and names is not None:
@@ -136,6 +137,16 @@ class PersistenceMixin:
             fitted.layout()  # raises if the labels do not fit the model
         estimator._commit(fitted, attributes)
         return estimator
+
+    @staticmethod
+    def _check_problem_type(folder, record, given) -> None:
+        """Raise if `problem_type` differs from that of a checkpoint with classes."""
+        fitted = persistence.problem_type(folder)
+        if record["fitted"] and given not in (None, fitted):
+            raise ValueError(
+                f"problem_type={given!r} does not match {str(folder)!r}, which was fitted with "
+                f"problem_type={fitted!r}; do not set it, and call fit for another type of y."
+            )
 
     def __getstate__(self):
         state = dict(super().__getstate__())

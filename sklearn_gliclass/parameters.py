@@ -5,6 +5,7 @@ from os import PathLike
 
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from .containers import plain
 from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROBLEM_TYPES, PROJECTOR_INITS
 from .model.losses import REDUCTIONS
 from .model.poolings import NO_POOLING, POOLINGS
@@ -117,7 +118,7 @@ def model_parameters(estimator) -> dict:
     False
     """
     own = estimator.get_params(deep=False)
-    return {name: own[name] for name in MODEL_PARAMETERS if name in own}
+    return {name: plain(own[name]) for name in MODEL_PARAMETERS if name in own}
 
 
 def _shares_sequence(config) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from .data.tokenizer import load_tokenizer, read_tokenizer
@@ -64,6 +66,8 @@ def save_estimator(estimator, folder) -> None:
     OSError
         If the folder cannot be written.
     """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
     target = Path(folder).expanduser().resolve()
     with replace_folder(target, _is_checkpoint_file) as temporary:
         try:
@@ -98,7 +102,13 @@ def read_config(folder: Path) -> GLiClassModelConfig:
     fields = read_json(Path(folder) / "config.json")
     if not isinstance(fields.get("model_type"), str):
         raise ValueError(f"{str(folder)!r} is not a GLiClass checkpoint: its config.json has no model_type.")
-    return GLiClassModelConfig.from_dict(fields)
+    try:
+        return GLiClassModelConfig.from_dict(fields)
+    except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(Path(folder) / 'config.json')!r} is not a valid configuration: {error} Restore the file, or save "
+            "the estimator again."
+        ) from error
 
 
 def problem_type(folder: Path) -> str | None:

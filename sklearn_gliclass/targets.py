@@ -234,6 +234,8 @@ def _check_values(y) -> np.ndarray:
     if hasattr(y, "columns"):
         y = y.to_numpy()
     given = y if isinstance(y, np.ndarray) else None
+    if given is not None and given.dtype.kind == "T":  # NumPy's variable-width strings, which cannot be stored
+        given = np.asarray(given.tolist())
     if given is not None and given.dtype.kind not in "OmM":
         return given
     values = to_values(y) if given is None else to_values(given.ravel())
@@ -645,7 +647,10 @@ def _numbers_of_objects(given: np.ndarray, hint: str) -> np.ndarray:
         if not isinstance(value, numbers.Number) or isinstance(value, (bool, np.bool_)):
             what = "text such as" if isinstance(value, str) else f"{type(value).__name__} such as"
             raise ValueError(f"A regressor needs numbers in y, got {what} {reprlib.repr(value)}; {hint}")
-    return given.astype(np.float64)
+    try:
+        return given.astype(np.float64)
+    except OverflowError:
+        raise ValueError("y holds an integer that is too large for a float; give y in other units.") from None
 
 
 _DEFAULT_NAME = "target"  # of an output whose y has no name

@@ -1,6 +1,7 @@
 """Calls that raise do not change a fitted estimator: attributes, weights, optimiser, predictions."""
 
 import copy
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 PRICE = np.linspace(90, 110, 8)
 FRAME = pd.DataFrame({"title": X, "size": range(8)})
 TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
+BERT = TINY["encoder_config"]
 OPTIONS = dict(TINY, random_state=0, max_epochs=3)
 
 
@@ -103,6 +105,11 @@ def partial_fit(*args, **parameters):
     return set_and("partial_fit", *args, **parameters)
 
 
+def encoder(**options):
+    """A fit with other sizes of the encoder."""
+    return fit(X, FOOD, encoder_config={**BERT, **options})
+
+
 def reward(value):
     return {"reward": lambda probs, actions, targets, valid: value(actions)}
 
@@ -119,6 +126,7 @@ CASES = {
     "one string": (classifier, fit("red apple", FOOD), "string object received"),
     "lone surrogate": (classifier, fit(["\ud800 apple", *X[1:]], FOOD), "surrogate|row 0"),
     "infinite cell": (on_table, fit(FRAME.assign(size=np.inf), FOOD), "infinity"),
+    "infinite decimal": (on_table, fit(FRAME.assign(size=[Decimal("-inf")] * 8), FOOD), "infinity, in the column"),
     "template names no column": (on_table, fit(FRAME, FOOD, text_template="{nothing}"), "nothing"),
     "template on texts": (classifier, fit(X, FOOD, text_template="{title}"), "but X holds texts"),
     "template raises": (on_table, fit(FRAME, FOOD, text_template=lambda row: 1 / 0), "division"),
@@ -135,6 +143,9 @@ CASES = {
     "weights too short": (classifier, fit(X, FOOD, [1.0]), "sample_weight"),
     "class weight of no class": (classifier, fit(X, FOOD, class_weight={"animal": 2.0}), "class_weight"),
     "class weight not finite": (classifier, fit(X, FOOD, class_weight={"food": np.nan, "sea": 1.0}), "nan"),
+    "threshold for another number": (
+        multi_label, fit(X, MULTI, threshold=[0.1, 0.2, 0.3]), "3 numbers for 2 labels"),
+    "threshold that is none": (multi_label, fit(X, MULTI, threshold=[np.nan, 0.5]), "threshold must be a number"),
     "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
     "label names alike": (classifier, fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "label names of another number": (classifier, fit(X, FOOD, label_names=["a", "b", "c"]), "3 texts"),
@@ -147,6 +158,16 @@ CASES = {
     "encoder that is nowhere": (classifier, fit(X, FOOD, encoder_config=None, encoder_model="no/such"), "Cannot find"),
     "two encoders": (classifier, fit(X, FOOD, encoder_model="some"), "exclude each other"),
     "unknown model type": (classifier, fit(X, FOOD, encoder_config={"model_type": "bertt"}), "bertt"),
+    "encoder of no kind": (classifier, fit(X, FOOD, encoder_config={"model_type": ["bert"]}), r"\['bert'\]"),
+    "encoder of a text as size": (classifier, encoder(hidden_size="x"), "hidden_size"),
+    "encoder of a negative size": (classifier, encoder(hidden_size=-4), "negative"),
+    "encoder of a negative vocabulary": (classifier, encoder(vocab_size=-1), "vocab_size.*-1"),
+    "encoder without heads": (classifier, encoder(num_attention_heads=0), "zero"),
+    "encoder with no activation": (classifier, encoder(hidden_act="zz"), "zz"),
+    "encoder of no dtype": (classifier, encoder(dtype="zz"), "'zz'"),
+    "label encoder with a text as size": (
+        classifier, fit(X, FOOD, label_model_config={**BERT, "hidden_size": "x"}), "hidden_size"),
+    "cache of no folder": (classifier, fit(X, FOOD, cache_dir=3), "'cache_dir' parameter"),
     "more layers than there are": (classifier, fit(X, FOOD, freeze_encoder=9), "more layers"),
     "no room for texts": (classifier, fit(X, FOOD, max_length=3), "max_length=3"),
     "more positions than there are": (classifier, fit(X, FOOD, max_length=9999), "positions"),
@@ -161,6 +182,9 @@ CASES = {
     "callback at a gradient": (classifier, fit(X, FOOD, callbacks=failing("on_grad_computed")), "stop"),
     "callback after an epoch": (classifier, fit(X, FOOD, callbacks=failing("on_epoch_end")), "stop"),
     "callback at the end": (classifier, fit(X, FOOD, callbacks=failing("on_train_end")), "stop"),
+    "callback that is none": (classifier, fit(X, FOOD, callbacks=[3]), "got 3 among"),
+    "function as callback": (classifier, fit(X, FOOD, warm_start=True, callbacks=[print]), "callbacks must be a list"),
+    "pair without a callback": (classifier, fit(X, FOOD, callbacks=[("name", 3)]), r"got \('name', 3\)"),
     "divergence": (classifier, fit(X, FOOD, scorer_type="hopfield", lr=1e8, others_lr=1e8), "[Dd]iverged"),
     "Ctrl-C in the first epoch": (classifier, fit(X, FOOD, callbacks=failing("on_batch_end", KeyboardInterrupt())), ""),
     "no memory": (classifier, fit(X, FOOD, callbacks=failing("on_batch_begin", MemoryError("full"))), "full"),
@@ -171,6 +195,8 @@ CASES = {
         classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: a[:, :1] * np.nan)), "finite"),
     "reference without a model": (classifier, fit(X, FOOD, rl=RLTrainerConfig(kl_beta=1.0)), "reference_model"),
     "reference raises": (classifier, fit(X, FOOD, rl=RL, reference_model=lambda texts, labels: 1 / 0), "division"),
+    "reference without a tokenizer": (
+        classifier, lambda clf: fit(X, FOOD, rl=RL, reference_model=(clf.tokenizer_, clf.model_))(clf), "Tokenizer"),
     "value model of a wrong shape": (classifier, fit(X, FOOD, rl=RL, value_model=lambda texts: [1.0]), "value_model"),
     # -- partial_fit
     "partial_fit: new class": (continued, partial_fit(X, ["animal", "sea"] * 4), "animal"),
@@ -186,6 +212,23 @@ CASES = {
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
     "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "no sample to fit|non-zero"),
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
+    "partial_fit: constraint": (continued, partial_fit(X, FOOD, validation_fraction=-1.0), "'validation_fraction'"),
+    "partial_fit: no configuration": (continued, partial_fit(X, FOOD, rl="fast"), "'rl' parameter"),
+    "partial_fit: another rate": (continued, partial_fit(X, FOOD, lr=0.1), r"lr=0\.1 cannot take.*warm_start=True"),
+    "partial_fit: another batch size": (continued, partial_fit(X, FOOD, batch_size=2), "batch_size=2 cannot take"),
+    "partial_fit: threshold of no class": (
+        multi_label, partial_fit(X, MULTI, threshold={"animal": 0.5}), r"threshold has no number for the class.*'sea'"),
+    "regression: partial_fit with a constraint": (regressor, partial_fit(X, TARGETS, max_batch_tokens=0), "tokens"),
+    "regression: partial_fit with another rate": (regressor, partial_fit(X, TARGETS, others_lr=0.1), "others_lr=0.1"),
+    # -- saving
+    "save: nowhere": (classifier, lambda clf: clf.save_pretrained(None), "name of a folder.*None"),
+    "save: bytes": (classifier, lambda clf: clf.save_pretrained(b"folder"), "name of a folder"),
+    # -- predictions
+    "predict: labels in a prompt": (classifier, set_and("predict", X, max_num_classes=-1), "'max_num_classes'"),
+    "predict: batch": (classifier, set_and("predict_proba", X, max_batch_tokens=0), "'max_batch_tokens'"),
+    "predict: type": (classifier, set_and("decision_function", X, dtype="float16"), "'dtype' parameter"),
+    "predict: memory": (regressor, set_and("predict", X, memory=3), "'memory' parameter"),
+    "predict: threshold": (multi_label, set_and("predict", X, threshold=[0.5]), "1 numbers for 2 labels"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
     "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),
@@ -212,6 +255,7 @@ CASES = {
     "zero-shot: empty label": (zero_shot, fit(None, ["animal", ""]), ""),
     # -- regression
     "regression: text in y": (regressor, fit(X, FOOD), "numbers"),
+    "regression: integer beyond floats": (regressor, fit(X, [10**400, *PRICE[1:]]), "too large for a float"),
     "regression: missing value": (regressor, fit(X, [np.nan, *PRICE[1:]]), "NaN"),
     "regression: infinite value": (regressor, fit(X, [np.inf, *PRICE[1:]]), "inf"),
     "regression: lengths differ": (regressor, fit(X, TARGETS[1:]), "inconsistent"),

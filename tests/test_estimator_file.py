@@ -5,6 +5,7 @@ import shutil
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from test_classifier import LABELS, TEXTS, tiny
 
@@ -60,7 +61,8 @@ def test_dicts_that_look_like_tags_are_restored(hyperparameters, tmp_path):
     "classes",
     [
         ["a", "b"], [0, 1], [True, False], np.array(["b", "a"], object), np.array([3, 4], np.int8),
-        np.array(["array", "items"]),
+        np.array(["array", "items"]), np.array(["2020", "2021"], "M8[Y]"), np.array([1, 2], "m8[s]"),
+        np.array(["a", "b"], np.dtypes.StringDType()),
     ],
     ids=repr,
 )  # fmt: skip
@@ -138,6 +140,16 @@ def test_unsaved_hyperparameters_of_training_are_in_the_warning(hyperparameters,
     assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
 
 
+@pytest.mark.parametrize("threshold", [{"sea": 0.2, "food": 0.6}, [0.2, 0.6], (0.2, 0.6), np.array([0.2, 0.6]), 1])
+def test_thresholds_are_restored(threshold, tmp_path):
+    y = pd.DataFrame([[1, 0], [0, 1], [1, 1]], columns=["sea", "food"])
+    clf = GLiClassClassifier(**TINY, threshold=threshold).fit(["a", "b", "c"], y)
+    clf.save_pretrained(tmp_path)
+    loaded = GLiClassClassifier.from_pretrained(tmp_path, device="cpu")
+    assert type(loaded.threshold) is type(threshold)
+    np.testing.assert_array_equal(loaded.predict(["a", "b"]), clf.predict(["a", "b"]))
+
+
 def test_rl_configuration_comes_back_without_its_paths(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(rl=RLTrainerConfig(kl_beta=0.1, cache_dir="~/x"))
     clf.save_pretrained(tmp_path / "model")
@@ -157,6 +169,7 @@ def test_rl_configuration_comes_back_without_its_paths(tmp_path):
         ({"hyperparameters": {"threshold": "high"}}, "threshold"),
         ({"hyperparameters": {"threshold": 7}}, "threshold"),
         ({"hyperparameters": {"threshold": [0.5, 0.5, 0.5]}}, "one for each of the 2 classes"),
+        ({"hyperparameters": {"threshold": {"zebra": 0.5}}}, "threshold has no number for the class"),
         ({"hyperparameters": {"threshold": [0.5, 5]}}, "from 0 to 1"),
         ({"hyperparameters": {"threshold": [[0.5, 0.5]]}}, "one for each of the 2 classes"),
         ({"hyperparameters": {"max_batch_tokens": -1}}, "max_batch_tokens"),
@@ -235,3 +248,35 @@ def test_damaged_file_is_named(classifier_folder, tmp_path, content):
     (folder / "estimator.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"estimator\.json"):
         GLiClassClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop of links"])
+def test_entry_that_is_no_file_is_damaged(classifier_folder, tmp_path, kind):
+    """It is not taken for a checkpoint without classes."""
+    path = shutil.copytree(classifier_folder, tmp_path / "copy") / "estimator.json"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path)
+    with pytest.raises(ValueError, match=r"estimator\.json' is damaged"):
+        GLiClassClassifier.from_pretrained(path.parent)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoder_config": 3},
+        {"encoder_config": {"model_type": ["bert"]}},
+        {"encoder_config": {"model_type": "bert", "hidden_size": "x"}},
+        {"encoder_config": {"model_type": "bert", "id2label": True}},
+        {"dtype": []},
+        {"dtype": "x"},
+    ],
+    ids=str,
+)
+def test_edited_configuration_raises(classifier_folder, tmp_path, fields):
+    path = shutil.copytree(classifier_folder, tmp_path / "copy") / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with pytest.raises(ValueError, match=r"config\.json' is not a valid configuration"):
+        GLiClassClassifier.from_pretrained(path.parent)

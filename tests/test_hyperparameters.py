@@ -323,3 +323,31 @@ def test_callbacks_are_called():
     clf = GLiClassClassifier(**BASE, callbacks=[("clip", GradientNormClipping(1.0)), ("timer", EpochTimer)])
     names = [name for name, _ in clf.fit(TEXTS, LABELS).net_.callbacks_]
     assert {"clip", "timer"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_num_classes": np.int64(2)},
+        {"hidden_size": np.int64(64)},
+        {"encoder_layer_id": np.int64(-1)},
+        {"batch_size": np.int32(2), "max_batch_tokens": np.int64(64), "freeze_encoder": np.int64(1)},
+        {"initializer_range": np.float32(0.25), "logit_scale_init_value": np.float32(2), "dropout": np.float64(0.5)},
+        {"contrastive_loss_coef": np.float32(0.5), "text_contrastive_loss_coef": np.float16(0.5)},
+        {"use_lstm": np.bool_(True), "normalize_features": np.bool_(False), "squeeze_layers": np.bool_(True)},
+        {"layer_wise": np.bool_(True), "shuffle_labels": np.bool_(False)},
+        {"architecture_type": np.str_("uni-encoder"), "scorer_type": np.str_("mlp"), "dtype": np.str_("float64")},
+    ],
+    ids=str,
+)
+def test_numpy_scalars_count_as_python_ones(options, tmp_path):
+    """A search over ``np.arange`` or ``np.linspace`` gives them."""
+    y = ["sports", "politics", "food", "sea"]
+    plain = {name: value.item() for name, value in options.items()}
+    fitted, expected = (
+        GLiClassClassifier(**{**TINY, "random_state": 0, **part}).fit(y, y) for part in (options, plain)
+    )
+    np.testing.assert_array_equal(fitted.predict_proba(y), expected.predict_proba(y))
+    fitted.save_pretrained(tmp_path)
+    loaded = GLiClassClassifier.from_pretrained(tmp_path, device="cpu", **options)
+    np.testing.assert_allclose(loaded.predict_proba(y), expected.predict_proba(y), atol=1e-6)

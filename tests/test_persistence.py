@@ -119,12 +119,20 @@ def test_fit_starts_from_the_pretrained_weights(tmp_path):
         ({"use_lstm": True}, "use_lstm=True does not match"),
         ({"encoder_model": "other"}, "encoder_model='other' does not match"),
         ({"projector_init": "normal"}, "projector_init='normal' does not match"),
+        ({"encoder_layer_id": 77}, "encoder_layer_id=77 is not a layer of this encoder"),
+        ({"layer_wise": True, "encoder_layer_id": 0}, "exclude each other"),
     ],
 )
 def test_hyperparameters_that_contradict_the_weights_raise(tmp_path, hyperparameters, message):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier(pretrained=str(tmp_path), **hyperparameters).fit(TEXTS, LABELS)
+
+
+def test_fitted_checkpoint_keeps_its_problem_type(tmp_path):
+    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"problem_type='multi_label_classification' does not match.*call fit"):
+        GLiClassClassifier.from_pretrained(tmp_path, problem_type="multi_label_classification")
 
 
 def test_hyperparameters_override_the_checkpoint(tmp_path):

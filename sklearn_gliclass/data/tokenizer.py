@@ -121,6 +121,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreT
     >>> tokenizer.convert_ids_to_tokens(tokenizer("blue card").input_ids)
     ['[CLS]', 'Ġblue', 'Ġcard', '[SEP]']
     """
+    if vocab_size is not None and (not isinstance(vocab_size, int) or vocab_size < 0):
+        raise ValueError(f"vocab_size in encoder_config must be a number of tokens of at least 0, got {vocab_size!r}.")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.BertNormalizer()

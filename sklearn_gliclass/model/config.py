@@ -2,6 +2,7 @@
 
 import copy
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from .losses import PROBLEM_TYPES, REDUCTIONS
@@ -24,12 +25,23 @@ def _encoder_config(config, default_type: str = "deberta-v2"):
     if isinstance(config, dict):
         options = dict(config)
         model_type = options.pop("model_type", default_type)
-        if model_type not in CONFIG_MAPPING:
+        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
             raise ValueError(
                 f"Unknown model_type {model_type!r} in the encoder's configuration; name one that transformers "
                 "knows, for example 'bert', 'deberta-v2', 'modernbert', 't5' or 'bart'."
             )
-        return CONFIG_MAPPING[model_type](**options)
+        try:
+            return CONFIG_MAPPING[model_type](**options)
+        except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The configuration of a {model_type!r} encoder is not valid: {error}. Correct this value, or remove "
+                "it for its default."
+            ) from error
+    if not isinstance(config, PretrainedConfig):
+        raise TypeError(
+            "An encoder's configuration must be a dict or a configuration of transformers, got "
+            f"{type(config).__name__}."
+        )
     return config
 
 
@@ -306,6 +318,10 @@ class GLiClassModelConfig(PretrainedConfig):
                 raise ValueError(
                     f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not support."
                 )
+        self.check_combinations()
+
+    def check_combinations(self) -> None:
+        """Raise for options that exclude each other, also after changes of fields."""
         self._check_pooling_fits_scorer()
         self._check_one_way_to_read_layers()
         self._check_layer_exists()

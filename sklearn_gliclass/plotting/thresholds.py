@@ -133,7 +133,9 @@ class ThresholdCurveDisplay:
         class_names = [str(name) for name in (range(y_true.shape[1]) if class_names is None else class_names)]
         if len(class_names) != y_true.shape[1]:
             raise ValueError(f"class_names has {len(class_names)} names for {y_true.shape[1]} columns; give one each.")
-        thresholds = np.linspace(0, 1, 101) if thresholds is None else np.sort(np.asarray(thresholds, dtype=float))
+        if len(set(class_names)) < len(class_names):
+            raise ValueError(f"class_names must be distinct, got {class_names}; rename the classes.")
+        thresholds = _check_thresholds(thresholds)
         curves = compute_threshold_curves(y_true, y_proba, thresholds)
         return cls(thresholds, *curves, class_names, y_true.sum(axis=0)).plot(ax, classes=classes)
 
@@ -156,6 +158,10 @@ class ThresholdCurveDisplay:
         unknown = sorted(set(names) - set(self.class_names))
         if unknown:
             raise ValueError(f"Unknown classes {unknown}; choose from {list(self.class_names)}.")
+        if not names:
+            raise ValueError(
+                f"classes is empty; choose from {list(self.class_names)}, or set classes=None for all of them."
+            )
         size = (2.6, 2.1) if len(names) <= 12 else (1.9, 1.5)
         columns = 4 if len(names) <= 12 else 7
         options = {"sharex": True, "sharey": True}
@@ -263,6 +269,16 @@ def _match_columns(y_true, y_proba, class_names):
     return *matched, wanted
 
 
+def _check_thresholds(thresholds) -> np.ndarray:
+    """Check the thresholds, and return them in ascending order."""
+    if thresholds is None:
+        return np.linspace(0, 1, 101)
+    values = np.asarray(thresholds, dtype=float)
+    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"thresholds must be a list of numbers from 0 to 1, got {thresholds!r}.")
+    return np.sort(values)
+
+
 def _check_predictions(y_true, y_proba):
     y_true = y_true.toarray() if issparse(y_true) else np.asarray(y_true)
     if y_true.ndim != 2 or not np.isin(y_true, (0, 1)).all():
@@ -275,5 +291,10 @@ def _check_predictions(y_true, y_proba):
     if y_true.shape != y_proba.shape:
         raise ValueError(
             f"y has shape {y_true.shape} and the probabilities have shape {y_proba.shape}; they must be the same."
+        )
+    if y_proba.min() < 0 or y_proba.max() > 1:
+        raise ValueError(
+            f"y_proba must hold probabilities from 0 to 1, got values from {y_proba.min():.3g} to {y_proba.max():.3g}; "
+            "use predict_proba, not decision_function."
         )
     return y_true.astype(int), y_proba

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
+from os import PathLike
 
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_parameter_constraints
@@ -24,7 +25,7 @@ CONSTRAINTS = {
     "lr_scheduler_type": [StrOptions(set(SCHEDULES))],
     "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-    "cache_dir": "no_validation",
+    "cache_dir": [str, PathLike, None],
 }
 
 _off = Options(Real, {-1})

@@ -27,6 +27,11 @@ def compute_reference_probabilities(reference, texts: Sequence[str] | None, labe
 
     texts = _check_texts(texts, "reference_model")
     if isinstance(reference, (tuple, list)):
+        if len(reference) not in (2, 3) or not isinstance(reference[0], GLiClassModel):
+            raise TypeError(
+                "reference_model must be (GLiClassModel, tokenizer) or (GLiClassModel, tokenizer, label tokenizer), "
+                f"got ({', '.join(type(part).__name__ for part in reference)})."
+            )
         probabilities = logits_to_probabilities(_pair_logits(*reference, texts, labels), _KINDS[problem_type])
     elif hasattr(reference, "predict_proba"):
         probabilities = _classifier_probabilities(reference, texts, labels, problem_type)

@@ -91,12 +91,16 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
         net = build_net(estimator, fitted.model, arguments.resolve(len(train), heads_only=frozen), seed)
+    elif net.callbacks != list(estimator.callbacks or []):  # set since the last call
+        net.callbacks = list(estimator.callbacks or [])
+        net.initialize_callbacks()
     _set_validation(estimator, net, valid)
     return TrainingRun(net, train, valid, seed, is_hidden)
 
 
 def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
     """Build an initialised net for a model."""
+    _check_callbacks(estimator.callbacks or [])
     return Trainer(
         model,
         args,
@@ -106,6 +110,17 @@ def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
         progress=bool(estimator.verbose),
         device=str(model.device),
     ).initialize()
+
+
+def _check_callbacks(callbacks) -> None:
+    for entry in callbacks:
+        is_pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        callback = entry[1] if is_pair else entry
+        if callback is not None and not hasattr(callback, "on_train_begin"):
+            raise TypeError(
+                f"callbacks must be a list of callbacks of skorch, or of (name, callback) pairs, got {entry!r} among "
+                "them; derive your own from skorch.callbacks.Callback."
+            )
 
 
 def _set_validation(estimator, net: Trainer, valid: TextDataset | None) -> None:

@@ -395,7 +395,7 @@ CRASHES = {
         (OSError, ValueError, TypeError),
         lambda: use("bi-encoder", label_model_name=None),
     ),
-    "bi-encoders can't take new tokens": (
+    "bi-encoders cannot take new tokens": (
         NotImplementedError,
         lambda: reference_model("bi-encoder").resize_token_embeddings(45),
     ),

@@ -155,6 +155,13 @@ def test_choice_of_classes_and_axes():
         ([[0, 2]], [[0.1, 0.2]], {}, "matrix of 0 and 1"),
         ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities have shape \(1, 3\)"),
         ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a"]}, "1 names for 2 columns"),
+        ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a", "a"]}, "class_names must be distinct"),
+        ([[0, 1]], [[0.1, 0.2]], {"classes": []}, r"classes is empty; choose from \['0', '1'\]"),
+        ([[0, 1]], [[0.1, 0.2]], {"thresholds": [0.5, 2]}, "numbers from 0 to 1"),
+        ([[0, 1]], [[0.1, 0.2]], {"thresholds": [np.nan]}, "numbers from 0 to 1"),
+        ([[0, 1]], [[0.1, 0.2]], {"thresholds": []}, "numbers from 0 to 1"),
+        ([[0, 1]], [[0.1, 0.2]], {"thresholds": 0.5}, "numbers from 0 to 1"),
+        ([[0, 1]], [[-3.0, 0.2]], {}, "values from -3 to 0.2; use predict_proba"),
         ([[0, 1]], [[0.1, 0.2]], {"classes": ["x"]}, r"Unknown classes \['x'\]; choose from \['0', '1'\]"),
     ],
 )

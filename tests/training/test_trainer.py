@@ -355,3 +355,20 @@ def test_accumulated_focal_losses(reduction):
 def test_polynomial_schedule_takes_tiny_rates(lr):
     history = fitted(max_epochs=3, lr=lr, others_lr=1e-3, warmup_ratio=0.0, lr_scheduler_type="polynomial").history_
     np.testing.assert_allclose(history[:, "lr"], lr * np.array([2 / 3, 1 / 3, 0.001]), rtol=5e-3, atol=1e-15)
+
+
+def test_callbacks_set_after_fit_are_called_in_partial_fit():
+    from skorch.callbacks import Callback
+
+    class Count(Callback):
+        epochs = 0
+
+        def on_epoch_end(self, net, **kwargs):
+            self.epochs += 1
+
+    first, second = Count(), Count()
+    clf = fitted(callbacks=[first], max_epochs=2)
+    clf.set_params(callbacks=[second]).partial_fit(TEXTS, LABELS).partial_fit(TEXTS, LABELS)
+    assert (first.epochs, second.epochs) == (2, 2)
+    clf.set_params(callbacks=None).partial_fit(TEXTS, LABELS)
+    assert (first.epochs, second.epochs, clf.n_iter_) == (2, 2, 5)

@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
 
-# Tests run beside each other, each on one core.
+# Tests run in parallel, each on one core.
 test: $(VENV)/.test lint docs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-# The full products of options too (marker "full"), of which `make test` takes samples.
+# The full products of options too (marker "full"), of which `make test` runs a sample.
 test-full: $(VENV)/.test lint docs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "" --numprocesses logical --maxprocesses 4 --dist worksteal
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of speed share: data, equal models in both packages, interleaved timing, tables."""
+"""Helpers of the speed benchmarks: data, equal models in both packages, interleaved timing, tables."""
 
 import argparse
 import importlib.metadata
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the package of this checkout, wherever the program is started
+sys.path.insert(0, str(ROOT))  # import the package of this checkout
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -20,14 +20,14 @@ VERSIONS = ("torch", "transformers", "tokenizers", "scikit-learn", "skorch", "gl
 
 
 def arguments(description: str) -> argparse.Namespace:
-    """The command line, the same for all programs; sets torch's threads."""
+    """Parse the command line, which is the same for all benchmarks, and set the number of torch threads."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller workloads, under two minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (default: all cores)")
     parser.add_argument("--repeats", type=int, help="timed rounds (default: 3, with --quick 1)")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument(
-        "--clock", choices=CLOCKS, default="wall", help="'process' counts processor time: for busy machines, 1 thread"
+        "--clock", choices=CLOCKS, default="wall", help="'process' measures CPU time, for busy machines and 1 thread"
     )
     options = parser.parse_args()
     options.repeats = options.repeats or (1 if options.quick else 3)
@@ -41,12 +41,12 @@ def header(options) -> None:
     """Print the machine and the versions."""
     import torch
 
-    from sklearn_gliclass.model.onednn import onednn_pays
+    from sklearn_gliclass.model.onednn import is_onednn_faster
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     print(f"{cpu_name()}, {options.threads} of {os.cpu_count()} threads, {options.clock} clock, "
           f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")  # fmt: skip
-    training, inference = ("oneDNN" if onednn_pays(inference) else "MKL" for inference in (False, True))
+    training, inference = ("oneDNN" if is_onednn_faster(inference) else "MKL" for inference in (False, True))
     print(f"Python {platform.python_version()}, {versions}; "
           f"linear layers by {training} in training, {inference} in inference\n")  # fmt: skip
 
@@ -64,7 +64,7 @@ def cpu_name() -> str:
 
 
 def read(options, name: str, part: str = "test"):
-    """A data set as a DataFrame."""
+    """Read a data set as a DataFrame."""
     import pandas as pd
 
     path = options.data / f"{name}.{part}.csv.gz"
@@ -74,12 +74,12 @@ def read(options, name: str, part: str = "test"):
 
 
 def label_names(options, name: str, n: int) -> list[str]:
-    """The first `n` classes of a data set, as words."""
+    """Return the first `n` classes of a data set, as words."""
     return [label.replace("_", " ") for label in sorted(read(options, name).label.unique())[:n]]
 
 
 def mixed_texts(options, n: int, shortest: int = 5, longest: int = 400) -> list[str]:
-    """The beginnings of movie reviews, of random lengths in words."""
+    """Return beginnings of movie reviews, of random lengths in words."""
     import numpy as np
 
     rng = np.random.RandomState(0)
@@ -91,13 +91,13 @@ def mixed_texts(options, n: int, shortest: int = 5, longest: int = 400) -> list[
 
 
 def untrained(architecture: str, labels: list[str], **hyperparameters):
-    """A classifier on MiniLM with random heads: multi-label, and pooled as the reference can do without padding."""
+    """Build a multi-label classifier on MiniLM with random heads, with a pooling in which gliclass ignores padding."""
     import numpy as np
     import pandas as pd
 
     from sklearn_gliclass import GLiClassClassifier
 
-    apart = {"tie_encoders": False} if architecture.startswith("bi-encoder") else {}
+    separate = {"tie_encoders": False} if architecture.startswith("bi-encoder") else {}
     options = {
         "architecture_type": architecture,
         "pooling_strategy": "first",
@@ -111,12 +111,12 @@ def untrained(architecture: str, labels: list[str], **hyperparameters):
         "device": "cpu",
         "random_state": 0,
     }
-    clf = GLiClassClassifier(**{**options, **apart, **hyperparameters})
+    clf = GLiClassClassifier(**{**options, **separate, **hyperparameters})
     return clf.fit(labels, pd.DataFrame(np.eye(len(labels), dtype=int), columns=labels))
 
 
 def reference(clf, folder: Path):
-    """The classifier's weights in a model of gliclass, and the tokenizer."""
+    """Copy the weights of the classifier to a model of gliclass, and return it with the tokenizer."""
     from gliclass import GLiClassModel
     from transformers import AutoTokenizer, logging
 
@@ -124,7 +124,7 @@ def reference(clf, folder: Path):
     logging.disable_progress_bar()
     clf.save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    config["label_model_name"] = str(folder)  # where its pipeline looks for the tokenizer of the labels
+    config["label_model_name"] = str(folder)  # from which its pipeline loads the tokenizer of the labels
     (folder / "config.json").write_text(json.dumps(config))
     return GLiClassModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
@@ -133,25 +133,25 @@ def reference(clf, folder: Path):
 
 
 def encoder_flops(config, lengths, n_read: int) -> float:
-    """Floating point operations of a BERT on sequences of these lengths, without padding.
+    """Compute the floating point operations of a BERT on sequences of these lengths, without padding.
 
-    The last layer computes `n_read` states a sequence, all others a state a token.
+    The last layer computes `n_read` tokens per sequence, all others all tokens.
     """
     import numpy as np
 
     lengths = np.asarray(lengths, float)
     width, inner = config.hidden_size, config.intermediate_size
 
-    def layer(asking):
+    def layer(queries):
         keys_and_values = 2 * lengths * 2 * width * width
-        others = 2 * asking * (2 * width * width + 2 * width * inner)
-        return keys_and_values + others + 2 * asking * lengths * 2 * width
+        others = 2 * queries * (2 * width * width + 2 * width * inner)
+        return keys_and_values + others + 2 * queries * lengths * 2 * width
 
     return float(((config.num_hidden_layers - 1) * layer(lengths) + layer(np.minimum(n_read, lengths))).sum())
 
 
 def matrix_peaks(clock, repeats: int = 10) -> dict[str, float]:
-    """GFLOP/s of a large matrix product, by each of torch's two libraries."""
+    """Measure the GFLOP/s of a large matrix product with each of torch's two libraries."""
     import torch
     import torch.nn.functional as F
 
@@ -175,7 +175,7 @@ def matrix_peaks(clock, repeats: int = 10) -> dict[str, float]:
 
 
 def interleave(functions: dict, repeats: int, clock) -> dict[str, list[float]]:
-    """Seconds of each function, one round after the other."""
+    """Measure the seconds of each function, in interleaved rounds."""
     seconds = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
@@ -192,7 +192,7 @@ def median(values) -> float:
 
 
 def spread(values, digits: int = 2) -> str:
-    """Median and quartiles."""
+    """Format median and quartiles."""
     import numpy as np
 
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -204,7 +204,7 @@ def ratios(numerator, denominator) -> list[float]:
 
 
 def row(cells, widths) -> None:
-    """Print a line of a table at once: the programs run for minutes."""
+    """Print a row of a table immediately, as the benchmarks run for minutes."""
     print(
         "| " + " | ".join(str(cell).ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |", flush=True
     )

@@ -1,9 +1,9 @@
-"""Frozen encoders and the feature cache: samples per second, a grid search, accuracy against LogisticRegression.
+"""Frozen encoders and cached hidden states: throughput, a grid search, and accuracy against LogisticRegression.
 
     python benchmarks/frozen.py --threads 2            everything, about 20 minutes on 2 cores
     python benchmarks/frozen.py speed|grid|accuracy    one of the three
 
-Seconds are wall time, beside them processor time of this process: on a busy machine compare the latter.
+Seconds are wall time and, in brackets, CPU time of this process, which is to be compared on a busy machine.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WITHOUT = ("simple", "weighted-dot", "hopfield")  # candidates that are timed wi
 
 
 class Timer:
-    """Wall and processor seconds of a block."""
+    """Wall and CPU time of a block."""
 
     def __enter__(self):
         self.start = time.perf_counter(), time.process_time()
@@ -43,7 +43,7 @@ class Timer:
         self.wall, self.cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
 
     def __str__(self):
-        return f"{self.wall:7.1f} s ({self.cpu:.1f} s of the processor)"
+        return f"{self.wall:7.1f} s ({self.cpu:.1f} s CPU)"
 
 
 def read(options, name: str, n_train: int, n_test: int = 1):
@@ -57,7 +57,7 @@ def speed(options) -> None:
     train, _ = read(options, "banking77", N_SPEED)
     print(f"\nTraining on {N_SPEED} rows of banking77, batches of 16, encoder pass included, as if for {EPOCHS} epochs")
     clf = GLiClassClassifier(max_epochs=EPOCHS, random_state=0)
-    clf.fit(train.text[:32], ["a", "b"] * 16)  # what is loaded once
+    clf.fit(train.text[:32], ["a", "b"] * 16)  # load the encoder before the timing
     timers = {}
     for name, frozen, epochs in (("full", False, 2), ("frozen", True, EPOCHS)):
         with Timer() as timers[name]:
@@ -66,7 +66,7 @@ def speed(options) -> None:
         print(f"  {name:7} {epochs:3} epochs {timers[name]}  {samples / timers[name].wall:8.1f} samples/s")
     for clock in ("wall", "cpu"):
         full, frozen = (getattr(timers[name], clock) for name in ("full", "frozen"))
-        print(f"  frozen / full, {clock}: {full / 2 * EPOCHS / frozen:.1f} times the samples per second")
+        print(f"  frozen / full, {clock}: {full / 2 * EPOCHS / frozen:.1f} times the throughput")
 
 
 # -- the grid ------------------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ def grid(options, n_jobs_list=(1, 2)) -> None:
         measured.append(timer.wall)
         print(f"  fine-tuning, one fold of {scorer}: {timer}")
     without = float(np.mean(measured)) * n_fits
-    print(f"  without (the mean of these {len(measured)} fits x {n_fits}, extrapolated): {without:.0f} s")
-    print(f"  with memory: {without / seconds[1]:.0f} times faster")
+    print(f"  without memory (extrapolated from the mean of these {len(measured)} fits to {n_fits}): {without:.0f} s")
+    print(f"  speed-up with memory: {without / seconds[1]:.0f}")
     with Timer() as timer:
         candidate(freeze_encoder=True).fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
     print(f"  one fold of simple frozen without memory: {timer}; with memory, mean of all: {seconds[1] / n_fits:.2f} s")
@@ -122,8 +122,8 @@ def one_search(options) -> None:
 
 
 def accuracy(options, n_train: int = 2000, n_test: int = 2000) -> None:
-    print(f"\nAccuracy, up to {n_train} rows to learn from and {n_test} to judge by; frozen: mean of 3 seeds")
-    columns = ["data", "LogisticRegression", "its C chosen in 3 folds", "frozen"]
+    print(f"\nAccuracy, up to {n_train} training and {n_test} test rows; frozen: mean of 3 seeds")
+    columns = ["data", "LogisticRegression", "with C by cross-validation", "frozen"]
     print("| " + " | ".join([*columns, "seconds of fit", "with memory"]) + " |")
     print("|---" * 6 + "|")
     rows = []

@@ -1,10 +1,10 @@
-"""Speed of inference beside gliclass: `python benchmarks/inference.py [--quick] [--threads N]`.
+"""Speed of inference against gliclass: `python benchmarks/inference.py [--quick] [--threads N]`.
 
-Both packages run the same weights (MiniLM, random heads, float32) and must give the same probabilities before a time
-is taken. The reference is `ZeroShotClassificationPipeline` at the better of its batch sizes 8 and 32, ours is
-`GLiClassClassifier.predict_proba`; rounds are interleaved. "of peak" is the encoder's arithmetic on real tokens by the
-time of the whole call (of the last layer only the states that are read, as ours does), over a large matrix product by
-the faster of torch's libraries; "difference" is the largest between probabilities.
+Both packages run the same weights (MiniLM, random heads, float32), and their probabilities are compared before the
+timing. The reference is `ZeroShotClassificationPipeline` with the better of the batch sizes 8 and 32, ours is
+`GLiClassClassifier.predict_proba`; rounds are interleaved. "of peak" is the throughput of the encoder's arithmetic on
+real tokens (of the last layer, only on tokens that are read), as a fraction of that of a large matrix product with the
+faster of torch's libraries. "difference" is the largest difference between the probabilities.
 """
 
 import tempfile
@@ -117,18 +117,18 @@ def reference_pipeline(clf, folder: Path):
 
 
 def largest_difference(clf, workload: Workload, results) -> float:
-    """Between the probabilities of both packages; more than 1e-4 ends the program."""
+    """Return the largest difference between the probabilities of both packages, which must be below 1e-4."""
     scores = [{found["label"]: found["score"] for found in row} for row in results]
     theirs = np.array([[row[label] for label in workload.labels] for row in scores])
     ours = clf.predict_proba(workload.texts)
-    assert np.ptp(ours) > 0.01, "probabilities that are all alike show nothing"
+    assert np.ptp(ours) > 0.01, "constant probabilities are not a meaningful comparison"
     difference = float(np.abs(ours - theirs).max())
     assert difference < 1e-4, f"{workload}: the probabilities differ by {difference}"
     return difference
 
 
 def products(clf, texts):
-    """A function that does the matrix products of the encoders' linear layers for these texts, in the same batches."""
+    """Return a function that computes the matrix products of the encoders for these texts, in the same batches."""
     import torch
 
     from sklearn_gliclass.model.precision import autocast
@@ -151,21 +151,21 @@ def products(clf, texts):
 
 
 def multiply(layers, states, n_last: int) -> None:
-    """The linear layers on as many states as the packed pass gives them; the last layer computes `n_last`."""
+    """Run the linear layers on the number of tokens of the packed pass; the last layer computes `n_last`."""
     from sklearn_gliclass.model.packed import FEED_FORWARD_TOKENS
 
     for layer in layers:
-        asking = states[:n_last] if layer is layers[-1] else states
+        queries = states[:n_last] if layer is layers[-1] else states
         for linear in (layer.attention.self.key, layer.attention.self.value):
             linear(states)
         for linear in (layer.attention.self.query, layer.attention.output.dense):
-            linear(asking)
-        for some in asking.split(FEED_FORWARD_TOKENS):
+            linear(queries)
+        for some in queries.split(FEED_FORWARD_TOKENS):
             layer.output.dense(layer.intermediate.dense(some))
 
 
 def flops(clf, texts) -> float:
-    """Of the encoders, on real tokens; each text and each label once, and of the last layer what is read."""
+    """Compute the operations of the encoders on real tokens, with each text and label once."""
     layout = clf.fitted_.layout()
     lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
     total = common.encoder_flops(clf.config_.encoder_config, lengths, states_read(clf))
@@ -176,12 +176,12 @@ def flops(clf, texts) -> float:
 
 
 def states_read(clf) -> int:
-    """In a text's sequence: the first token's, and those of the labels that stand there too."""
+    """Return the number of tokens that are read of a text's sequence: the first one, and those of labels in it."""
     return 1 if clf.architecture_type == "bi-encoder" else 1 + len(clf.label_names_)
 
 
 def overhead(options, clock) -> None:
-    """Of predict_proba over the model called on batches that are made already."""
+    """Measure predict_proba against the model on prepared batches."""
     import torch
 
     from sklearn_gliclass.model.precision import autocast
@@ -208,7 +208,7 @@ def overhead(options, clock) -> None:
 
 
 def prepared(clf, texts):
-    """The engine's batches as tensors, and the labels'."""
+    """Return the batches of the engine as tensors, and those of the labels."""
     import torch
 
     from sklearn_gliclass.data.batching import token_budget_batches

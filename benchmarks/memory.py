@@ -1,7 +1,7 @@
 """Memory and time of many texts: `python benchmarks/memory.py [--quick]`.
 
-250,000, 500,000 and 1,000,000 different short texts (with --quick a tenth) through `predict` on a tiny encoder, each
-number in a process of its own: the highest resident memory over that before the call, texts included in neither.
+`predict` with a tiny encoder on 250,000, 500,000 and 1,000,000 distinct short texts (with --quick, a tenth), each in a
+process of its own: the peak of the resident memory minus that before the call, without the texts.
 """
 
 import os
@@ -12,7 +12,7 @@ import common
 
 NUMBERS = (250_000, 500_000, 1_000_000)
 WIDTHS = (10, 16, 18, 20, 12, 12)
-TITLES = ("texts", "memory, start", "highest over start", "a text over start", "predict, s", "texts/s")
+TITLES = ("texts", "memory, start", "peak over start", "per text", "predict, s", "texts/s")
 
 PREDICT = """
 import resource, sys, time

@@ -1,15 +1,15 @@
-"""How good the estimators' defaults are, against TF-IDF, sentence embeddings and SetFit on the same rows.
+"""Quality of the estimators' defaults against baselines: TF-IDF, sentence embeddings and SetFit on the same rows.
 
     python benchmarks/quality.py                                       # everything: many hours on a CPU
     python benchmarks/quality.py --sets trec6 snips --rows 8 --seeds 0 --methods ours tfidf
-    python benchmarks/quality.py --table                               # print the tables of what was measured so far
-    python benchmarks/quality.py --table --rows 8 --seeds 0            # of that number of rows and that seed
+    python benchmarks/quality.py --table                               # print the tables of the results
+    python benchmarks/quality.py --table --rows 8 --seeds 0            # of 8 examples per class and seed 0
 
-Every combination of set, rows, seed and method is one line of a CSV file; what stands there is not run again. The rows:
-8 or 32 of each class (multi-label: of each label; regression: 100 or 500 in all), or all, at most 8,000. 1,000 rows of
-the test file judge, the same for all. ``quality_sets.py`` says which files are read, ``quality_methods.py`` what the
-rivals are. The seconds in the tables are those of the processor: with one thread on an idle machine, the clock's.
-SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
+Each combination of data set, training rows, seed and method is a line of a CSV file, and is not run again. The training
+rows are 8 or 32 examples per class (multi-label: per label; regression: 100 or 500 rows), or all rows, at most 8,000.
+The test set is 1,000 rows of the test file, the same for all. ``quality_sets.py`` reads the data sets, and
+``quality_methods.py`` has the baselines. The seconds in the tables are CPU time, which is wall time with one thread on
+an idle machine. SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 """
 
 import argparse
@@ -54,8 +54,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of the data sets")
-    parser.add_argument("--sets", nargs="+", help="default: all of the folder but the tables")
-    parser.add_argument("--rows", nargs="+", type=rows, default=[8, 32, "all"], help="rows a class, or all")
+    parser.add_argument("--sets", nargs="+", help="default: all of the folder except tables")
+    parser.add_argument("--rows", nargs="+", type=rows, default=[8, 32, "all"], help="examples per class, or all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
 
 
 def choose(results: pd.DataFrame, options: argparse.Namespace) -> pd.DataFrame:
-    """The lines of the results that the options speak of."""
+    """Select the results by the options."""
     wanted = {"rows": list(map(str, options.rows)), "seed": options.seeds, "method": options.methods}
     if options.sets:
         wanted["set"] = options.sets
@@ -103,7 +103,7 @@ def read_keys(path: Path) -> set[tuple[str, ...]]:
 def measure(split: Split, n_rows: int | str, seed: int, method: str, options: argparse.Namespace) -> None:
     """Run one method on one split and add its line to the file."""
     result = METHODS[method](split, seed)
-    if result is None:  # not made for this task
+    if result is None:  # the method does not support this task
         return
     predictions, fit_seconds, predict_seconds = result
     scores = score(split, predictions)
@@ -142,7 +142,7 @@ def score(split: Split, predictions) -> dict[str, float]:
 
 def versions() -> str:
     found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
-    weights = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()[:8]  # those that classifiers start from
+    weights = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()[:8]  # the weight delta of classifiers
     return " ".join([*(f"{name}={found[name]}" for name in PACKAGES if name in found), f"weights={weights}"])
 
 

@@ -1,16 +1,16 @@
-"""What quality.py compares: this package with its defaults, and three rivals with the settings that are usual for them.
+"""Methods of quality.py: this package with its defaults, and three baselines with their usual settings.
 
-``ours`` is the estimator without arguments; ``plain`` the same with ``encoder_model`` named, so that it starts from the
-rivals' encoder as it is and not from the weights of this package.
+``ours`` is the estimator without arguments. ``plain`` is the estimator with ``encoder_model``, which starts from the
+encoder of the baselines, without the weight delta of this package.
 
-Each method is a function ``(split, seed) -> (predictions, seconds of fit, seconds of predict)``; seconds come in twos:
-by the clock and of the processor. The rivals:
+Each method is a function ``(split, seed) -> (predictions, seconds of fit, seconds of predict)``, in wall and CPU
+time. The baselines:
 
 * ``tfidf``: TF-IDF of words and word pairs (``sublinear_tf``, ``min_df=2`` from 1,000 rows on, else 1), a linear model.
 * ``embeddings``: sentence embeddings of all-MiniLM-L6-v2 (mean pooling, normalised, 256 tokens at most), the same.
-* ``setfit``: SetFit on the same encoder, single-label only: cosine-similarity loss, 20 positive and 20 negative pairs a
-  row (``num_iterations=20``), one pass over them in batches of 16, rate 2e-5, logistic head. The more classes, the more
-  pairs: a fit ends after 400 steps, or 60 where texts have more than 100 words on average.
+* ``setfit``: SetFit on the same encoder, single-label only: cosine-similarity loss, 20 positive and 20 negative pairs
+  per row (``num_iterations=20``), one epoch in batches of 16, learning rate 2e-5, logistic head. The more classes, the
+  more pairs: a fit ends after 400 steps, or 60 where texts have more than 100 words on average.
 
 The linear model is LogisticRegression with C from 0.1, 1, 10, 100 (multi-label: one for each label, threshold 0.5) or
 Ridge with alpha from 0.01, 0.1, 1, 10, 100, chosen by cross-validation: 5 folds, 3 from 2,000 rows on.
@@ -32,7 +32,7 @@ from quality_sets import Split
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, find_checkpoint
 
-CS = [10, 1, 100, 0.1]  # a tie goes to the first
+CS = [10, 1, 100, 0.1]  # ties are resolved to the first
 ALPHAS = [1, 0.1, 10, 0.01, 100]
 SETFIT_PAIRS, SETFIT_BATCH, SETFIT_STEPS, SETFIT_STEPS_LONG, LONG_WORDS = 20, 16, 400, 60, 100
 
@@ -46,7 +46,7 @@ def ours(split: Split, seed: int, **hyperparameters):
 
 
 def plain(split: Split, seed: int):
-    if split.task == "regression":  # starts from the plain encoder anyway
+    if split.task == "regression":  # regressors start from the plain encoder
         return None
     return ours(split, seed, encoder_model=DEFAULT_ENCODER)
 
@@ -80,7 +80,7 @@ METHODS = {"ours": ours, "plain": plain, "tfidf": tfidf, "embeddings": embedding
 
 
 def joined(X) -> list[str]:
-    """The texts; of a table: ``column: value`` of each cell that is not missing."""
+    """Return the texts, or for a table ``column: value`` of each cell that is not missing."""
     if X.ndim == 1:
         return X.tolist()
     return [" ".join(f"{name}: {value}" for name, value in row.dropna().items()) for _, row in X.iterrows()]
@@ -97,10 +97,10 @@ def _now() -> np.ndarray:
 
 
 def _linear(split: Split, seed: int, train, test):
-    """Predictions of a linear model whose strength of regularisation is chosen by cross-validation."""
+    """Predict with a linear model whose regularisation is chosen by cross-validation."""
     search = GridSearchCV(*_model_and_grid(split.task), cv=_folds(split, seed), scoring=SCORING[split.task])
     with warnings.catch_warnings():
-        # A rare label may be missing in a fold.
+        # Rare labels may be missing in a fold.
         warnings.filterwarnings("ignore", message="Label not .* is present in all training examples")
         warnings.filterwarnings("ignore", message="The least populated class in y")
         model, fit_seconds = _timed(lambda: search.fit(train, split.y_train.to_numpy()))
@@ -132,7 +132,7 @@ _embedded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def embed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Sentence embeddings and their seconds: a text is embedded once in a run, its seconds count each time."""
+    """Compute sentence embeddings and their time; embeddings are cached, and their time counts each time."""
     new = list(dict.fromkeys(text for text in texts if text not in _embedded))
     if new:
         encoder = _encoder()

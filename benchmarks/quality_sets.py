@@ -1,7 +1,7 @@
 """The data sets of quality.py: any folder with files NAME.train.csv.gz and NAME.test.csv.gz.
 
-The columns say what the task is. Beside ``text``: ``label`` (single-label); ``labels``, joined by ``|`` (multi-label);
-numbers (regression); ``label`` and further columns (a table).
+The columns determine the task. Besides ``text``, they are ``label`` (single-label); ``labels``, joined by ``|``
+(multi-label); numbers (regression); ``label`` and further columns (a table).
 """
 
 import functools
@@ -13,13 +13,13 @@ import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 
 MAX_TRAIN, MAX_TEST = 8000, 1000
-REGRESSION_ROWS = {8: 100, 32: 500}  # regression has no classes: what stands for so many rows a class
+REGRESSION_ROWS = {8: 100, 32: 500}  # examples per class -> rows of a regression
 TEST_SEED = 0  # the test rows are the same for all seeds and methods
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to learn from and rows to judge by."""
+    """Training and test rows."""
 
     name: str
     task: str  # "single-label", "multi-label", "regression" or "table"
@@ -30,20 +30,20 @@ class Split:
 
 
 def find_sets(folder: Path) -> list[str]:
-    """Names of the sets in a folder; tables only by name, since their rivals see joined text."""
+    """Find the data sets in a folder, without tables, whose baselines use joined text."""
     names = sorted(path.name.removesuffix(".train.csv.gz") for path in folder.glob("*.train.csv.gz"))
     names = [name for name in names if (folder / f"{name}.test.csv.gz").exists()]
     return [name for name in names if task_of(_columns(folder, name)) != "table"]
 
 
 def load_split(folder: Path, name: str, rows: int | str, seed: int) -> Split:
-    """`rows` rows a class of the training file, drawn with `seed`, or "all" (at most 8,000), and 1,000 test rows."""
+    """Sample `rows` examples per class of the training file, or "all" (at most 8,000), and 1,000 test rows."""
     train, test, task = _read(folder, name)
     X, y = _inputs(train, task), _targets(train, test, task)
     chosen = _choose(y["train"], task, rows, np.random.default_rng(seed))
     X_test = _inputs(test, task)
-    judged = np.random.default_rng(TEST_SEED).permutation(len(test))[:MAX_TEST]
-    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[judged], y["test"].iloc[judged])
+    test_rows = np.random.default_rng(TEST_SEED).permutation(len(test))[:MAX_TEST]
+    return Split(name, task, X.iloc[chosen], y["train"].iloc[chosen], X_test.iloc[test_rows], y["test"].iloc[test_rows])
 
 
 def task_of(columns: list[str]) -> str:
@@ -63,7 +63,7 @@ def _columns(folder: Path, name: str) -> list[str]:
 def _read(folder: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     columns = _columns(folder, name)
     words = [column for column in ("text", "label", "labels") if column in columns]
-    # "NA" and "null" are words; only an empty cell of a table is missing.
+    # "NA" and "null" are words; only empty cells of tables are missing.
     missing = {column: [""] for column in columns if column not in words}
     kinds = dict.fromkeys(words, str)
     paths = [folder / f"{name}.{part}.csv.gz" for part in ("train", "test")]
@@ -76,7 +76,7 @@ def _inputs(frame: pd.DataFrame, task: str) -> pd.Series | pd.DataFrame:
 
 
 def _targets(train: pd.DataFrame, test: pd.DataFrame, task: str) -> dict[str, pd.Series | pd.DataFrame]:
-    """Labels as words (the sets of some collections write them with underscores), an indicator, or numbers."""
+    """Return labels as words (without the underscores of some data sets), an indicator matrix, or numbers."""
     parts = {"train": train, "test": test}
     if task == "multi-label":
         labels = {part: [_label_list(cell) for cell in frame["labels"]] for part, frame in parts.items()}
@@ -101,13 +101,13 @@ def _choose(y: pd.Series | pd.DataFrame, task: str, rows: int | str, rng: np.ran
     if task == "regression":
         return order[: REGRESSION_ROWS.get(rows, 15 * rows)]
     if task == "multi-label":
-        return _rows_a_label(y.to_numpy(), order, rows)
+        return _rows_per_label(y.to_numpy(), order, rows)
     shuffled = y.iloc[order]
     return order[shuffled.groupby(shuffled).cumcount().to_numpy() < rows]
 
 
-def _rows_a_label(indicator: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray:
-    """Greedy: take a row if one of its labels was seen fewer than `rows` times; having no label counts as one."""
+def _rows_per_label(indicator: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray:
+    """Select a row if one of its labels has fewer than `rows` examples; having no label counts as a label."""
     none = 1 - indicator.max(axis=1, keepdims=True)
     indicator = np.hstack([indicator, none]).astype(bool)
     seen = np.zeros(indicator.shape[1], dtype=int)

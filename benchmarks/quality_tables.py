@@ -19,7 +19,7 @@ ROWS_REGRESSION = {"8": "100 rows", "32": "500 rows"}
 
 
 def markdown(results: pd.DataFrame) -> str:
-    """A table for each task, score and number of rows: means over the seeds, the mean over the sets, fit seconds."""
+    """Build a table for each task, score and number of rows, with means over seeds, the overall mean and fit times."""
     parts = []
     for task, scores in SCORES.items():
         for score, title in scores.items():
@@ -35,16 +35,16 @@ def _rows_title(task: str, rows: str) -> str:
         return "all rows"
     if task == "regression":
         return ROWS_REGRESSION.get(rows, f"{15 * int(rows)} rows")
-    return f"{rows} rows a {'label' if task == 'multi-label' else 'class'}"
+    return f"{rows} examples per {'label' if task == 'multi-label' else 'class'}"
 
 
 def _table(results: pd.DataFrame, score: str) -> str:
-    results = _alike(results)
+    results = _restrict_to_common_seeds(results)
     methods = [method for method in NAMES if (results["method"] == method).any()]
     cells = results.pivot_table([score, "fit_cpu_seconds"], "set", "method", aggfunc=["mean", "count"])
     means, seconds = cells["mean", score][methods], cells["mean", "fit_cpu_seconds"][methods]
     seeds = cells["count", score][methods].fillna(0).astype(int)
-    header = ["set", *(NAMES[method] for method in methods), "GLiClass to best rival"]
+    header = ["set", *(NAMES[method] for method in methods), "GLiClass minus best baseline"]
     header.append(f"CPU seconds of fit ({', '.join(NAMES[method] for method in methods)})")
     lines = [header, ["---"] * len(header)]
     for name, row in means.iterrows():
@@ -56,15 +56,15 @@ def _table(results: pd.DataFrame, score: str) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _alike(results: pd.DataFrame) -> pd.DataFrame:
-    """Where this package was measured on some draws of a set, the rivals count on the same ones."""
-    draws = pd.MultiIndex.from_frame(results[["set", "seed"]])
+def _restrict_to_common_seeds(results: pd.DataFrame) -> pd.DataFrame:
+    """Restrict the baselines to the seeds on which this package was measured."""
+    splits = pd.MultiIndex.from_frame(results[["set", "seed"]])
     own = results["method"] == "ours"
-    return results[draws.isin(draws[own]) | ~results["set"].isin(results["set"][own])]
+    return results[splits.isin(splits[own]) | ~results["set"].isin(results["set"][own])]
 
 
 def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) -> list[str]:
-    """The cells of the methods: the best in bold, and how many seeds it is the mean of where some are missing."""
+    """Build the cells of the methods, with the best in bold, and the number of seeds if some are missing."""
     cells = []
     for method, value in row.items():
         cell = "" if pd.isna(value) else f"**{value:.3f}**" if value == row.max() else f"{value:.3f}"
@@ -74,9 +74,9 @@ def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) 
 
 
 def _end(row: pd.Series, seconds: pd.Series) -> list[str]:
-    """The distance of this package to the best rival, where both were measured, and the seconds."""
-    rivals = row.drop(["ours", "plain"], errors="ignore")
-    difference = row["ours"] - rivals.max() if "ours" in row and len(rivals) else float("nan")
+    """Build the cells of the difference to the best baseline, if both were measured, and of the seconds."""
+    baselines = row.drop(["ours", "plain"], errors="ignore")
+    difference = row["ours"] - baselines.max() if "ours" in row and len(baselines) else float("nan")
     behind = " (behind)" if difference <= -0.0005 else ""
     return ["" if pd.isna(difference) else f"{difference:+.3f}{behind}", _seconds(seconds)]
 

@@ -1,7 +1,7 @@
-"""Does reinforcement learning help? nlupp_intents, 62 labels at once: about ten minutes on one thread.
+"""Effect of reinforcement learning on nlupp_intents, with 62 labels: about ten minutes on one thread.
 
-A model is trained supervised; from its weights go on: reinforcement learning with the F1 of each text as reward, as
-many supervised epochs, and a reward of one's own (a right label earns one, a wrong one costs two).
+A supervised model is trained further by reinforcement learning with the F1 score of each text as reward, by as many
+supervised epochs, and with a custom reward (1 for a true label, -2 for a false one).
 
     python benchmarks/rl.py --data ../shared/data
 """
@@ -45,7 +45,7 @@ def scores(clf, X, y) -> dict[str, float]:
 
 
 def earned(probs, actions, targets, valid_mask):
-    """What labels are worth: one for a right one, minus two for a wrong one."""
+    """Reward of 1 for each true label and -2 for each false one."""
     return ((actions * targets - 2 * actions * (1 - targets)) * valid_mask).sum(dim=1, keepdim=True)
 
 
@@ -79,8 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=common.DATA, help="folder of nlupp_intents.*.csv.gz")
     parser.add_argument("--rows", type=int, default=200, help="training rows")
-    parser.add_argument("--epochs", type=int, default=8, help="supervised epochs before")
-    parser.add_argument("--more", type=int, default=3, help="epochs after, of each kind")
+    parser.add_argument("--epochs", type=int, default=8, help="supervised epochs first")
+    parser.add_argument("--more", type=int, default=3, help="further epochs of each kind")
     parser.add_argument("--lr", type=float, default=RLTrainerConfig.lr, help="of the encoder in RL")
     parser.add_argument("--others-lr", type=float, default=RLTrainerConfig.others_lr, help="of the heads in RL")
     parser.add_argument("--seeds", type=int, default=3)
@@ -89,7 +89,7 @@ def main() -> None:
     rows = [row for seed in range(args.seeds) for row in run(seed, data, args)]
     table = pd.DataFrame(rows)
     means, spread = (getattr(table.groupby("model", sort=False), name)().round(3) for name in ("mean", "std"))
-    print(f"\nMeans over {args.seeds} seeds, {args.rows} rows to learn from, {len(data[2])} to judge by")
+    print(f"\nMeans over {args.seeds} seeds, {args.rows} training rows, {len(data[2])} test rows")
     print(means.to_string())
     print("\nStandard deviations")
     print(spread.to_string())

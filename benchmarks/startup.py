@@ -1,8 +1,8 @@
 """Start-up: `python benchmarks/startup.py [--quick]`.
 
-Processor time and wall time of imports, each in a process of its own, over those of `import skorch`, which brings torch
+CPU and wall time of imports, each in a process of its own, relative to those of `import skorch`, which imports torch
 and scikit-learn; then the first, the second and the twentieth `fit` without training (`max_epochs=0`) on MiniLM in one
-process, and which of the encoder's files they open.
+process, and the number of the encoder's files that they open.
 """
 
 import os
@@ -37,7 +37,7 @@ for number in range(1, 21):
 
 
 def run(code: str) -> tuple[float, float, str]:
-    """Processor seconds, wall seconds and output of a process."""
+    """Return CPU time, wall time and output of a process."""
     environment = {**os.environ, "PYTHONPATH": str(common.ROOT)}
     before, start = os.times(), time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -54,16 +54,18 @@ def main():
     for _ in range(repeats + 1):
         for name, code in IMPORTS.items():
             measured[name].append(run(code)[:2])
-    measured = {name: times[1:] for name, times in measured.items()}  # the first round warmed the disk's cache
+    measured = {
+        name: times[1:] for name, times in measured.items()
+    }  # without the first round, which fills the file cache
     processor, wall = ({name: [t[i] for t in times] for name, times in measured.items()} for i in (0, 1))
     widths = (32, 22, 22, 24)
-    common.title(("import", "processor, s", "wall, s", "over skorch (processor)"), widths)
+    common.title(("import", "CPU, s", "wall, s", "relative to skorch (CPU)"), widths)
     for name in IMPORTS:
         over = common.spread(common.ratios(processor[name], processor["skorch"]))
         common.row((name, common.spread(processor[name]), common.spread(wall[name]), over), widths)
     print()
     widths = (6, 14, 8, 26)
-    common.title(("fit", "processor, s", "wall, s", "files of the encoder read"), widths)
+    common.title(("fit", "CPU, s", "wall, s", "files of the encoder read"), widths)
     for line in run(FITS)[2].splitlines():
         number, used, waited, files = line.split()
         if number in ("1", "2", "20"):

@@ -1,9 +1,9 @@
-"""Speed of full fine-tuning beside gliclass: `python benchmarks/training.py [--quick] [--threads N]`.
+"""Speed of fine-tuning against gliclass: `python benchmarks/training.py [--quick] [--threads N]`.
 
-One epoch over texts of 5 to 80 words with 5 labels, batches of 16, AdamW, float32, the same weights at the start: both
-models must give the same loss on a batch of the reference before a time is taken. The reference is its `Trainer` (with
-accelerate, which it needs and does not ask for), ours is `GLiClassClassifier.fit`; "bare loop" is torch alone on the
-batches of `fit`, made before.
+One epoch over texts of 5 to 80 words with 5 labels, batches of 16, AdamW, float32, from the same initial weights, whose
+losses on a batch of gliclass are compared before the timing. The reference is the `Trainer` of gliclass (with
+accelerate, an undeclared dependency), ours is `GLiClassClassifier.fit`; "bare loop" is plain torch on prepared batches
+of `fit`.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def measure(architecture, texts, labels, targets, options) -> None:
 
 
 def reference(clf, architecture, texts, labels, targets, folder):
-    """Model, data set and collator of gliclass."""
+    """Build model, data set and collator of gliclass."""
     from gliclass.data_processing import AugmentationConfig, DataCollatorWithPadding, GLiClassDataset
     from transformers import AutoTokenizer
 
@@ -70,7 +70,7 @@ def reference(clf, architecture, texts, labels, targets, folder):
         {"text": text, "all_labels": list(labels), "true_labels": [labels[i] for i in np.flatnonzero(target)]}
         for text, target in zip(texts, targets, strict=True)
     ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the number of labels
+    with contextlib.redirect_stdout(io.StringIO()):  # hide the number of labels that it prints
         data = GLiClassDataset(
             examples, tokenizer, AugmentationConfig(enabled=False), max_length=512, architecture_type=architecture,
             prompt_first=clf.prompt_first, labels_tokenizer=AutoTokenizer.from_pretrained(folder),
@@ -79,7 +79,7 @@ def reference(clf, architecture, texts, labels, targets, folder):
 
 
 def equal_loss(clf, model, batch) -> float:
-    """The loss of a batch, which must be the same in both packages."""
+    """Return the loss of a batch, which must be the same in both packages."""
     import torch
 
     names = ("input_ids", "attention_mask", "class_input_ids", "class_attention_mask", "labels_mask", "labels")
@@ -92,7 +92,7 @@ def equal_loss(clf, model, batch) -> float:
 
 
 def train_reference(model, data, collator, folder):
-    """One epoch of its Trainer."""
+    """Run one epoch of the Trainer of gliclass."""
     from gliclass.training import Trainer, TrainingArguments
 
     arguments = TrainingArguments(
@@ -108,7 +108,7 @@ def train_reference(model, data, collator, folder):
 
 
 def bare_loop(clf, texts, targets):
-    """The same steps without skorch: torch alone, batches made before."""
+    """Return the same steps in plain torch, on prepared batches."""
     from torch import nn
 
     from sklearn_gliclass.data.dataset import TextDataset

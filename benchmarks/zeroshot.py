@@ -1,14 +1,14 @@
-"""Zero-shot classification: macro-F1 by the names of the classes alone, no example seen.
+"""Zero-shot classification: macro-F1 without training examples.
 
     python benchmarks/zeroshot.py                                  # every single-label set of the shared folder
     python benchmarks/zeroshot.py --data FOLDER --sets ag_news sst2 --models plain ours path/to/checkpoint
-    python benchmarks/zeroshot.py --table                          # print the table of what was measured so far
-    python benchmarks/zeroshot.py --written                        # on the written tasks that took no part in training
+    python benchmarks/zeroshot.py --table                          # print the table of the results
+    python benchmarks/zeroshot.py --written                        # on the held-out written tasks
 
-`plain` is the similarity of all-MiniLM-L6-v2's embeddings of text and class name, `ours` the estimator's default
-start, anything else the folder of a GLiClass checkpoint. Every model and set is one line of a CSV file; what stands
-there is not run again. At most 1,000 rows of NAME.test.csv.gz judge; underscores in class names are read as spaces.
-The written tasks are by the hand that wrote those of the training, and favour what learnt from that (model card).
+`plain` is the similarity of the embeddings of text and class name by all-MiniLM-L6-v2, `ours` the default classifier,
+and other names are folders of GLiClass checkpoints. Each model and data set is a line of a CSV file, and is not run
+again. The test set is at most 1,000 rows of NAME.test.csv.gz; underscores in class names are read as spaces. The held-
+out written tasks have the same author as the training tasks, and favour models that were trained on these (model card).
 """
 
 import argparse
@@ -27,7 +27,7 @@ from zeroshot_mixture import UNTRAINED, written_tasks
 
 CSV = Path(__file__).parent / "results/zeroshot.csv"
 COLUMNS = ["set", "model", "classes", "n_test", "macro_f1", "accuracy", "load_seconds", "predict_seconds"]
-SEEN = {"clinc150", "movie_reviews"}  # their training rows are in the mixture of zeroshot_train.py
+SEEN = {"clinc150", "movie_reviews"}  # data sets whose training rows are in the mixture of zeroshot_train.py
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--csv", type=Path, default=CSV, help="the results")
     parser.add_argument("--table", action="store_true", help="print the table of the results, run nothing")
-    parser.add_argument("--written", action="store_true", help="judge by the written tasks instead; keeps no results")
+    parser.add_argument("--written", action="store_true", help="test on the held-out written tasks, without a CSV file")
     return parser.parse_args()
 
 
@@ -98,7 +98,8 @@ def run(split, model: str) -> dict:
 
 
 def written_table(models: list[str]) -> str:
-    """Mean macro-F1 over the tasks of each file, and on how many tasks of all a model is the best or shares that."""
+    """Build the table of mean macro-F1 over the tasks of each file, and the number of tasks on which a model is "
+    "best."""
     rows = []
     for path in sorted(UNTRAINED.glob("*.jsonl")):
         for task in written_tasks([path]):
@@ -114,12 +115,12 @@ def written_table(models: list[str]) -> str:
         for name, row in zip(means.index, means.to_numpy(), strict=True)
     ]
     best = scores.eq(scores.max(axis=1), axis=0).sum()
-    lines.append(["tasks on which it is the best, or one of them", "", *map(str, best)])
+    lines.append(["tasks on which it is best, or tied", "", *map(str, best)])
     return markdown(["tasks", "number", *models], lines)
 
 
 def table(results: pd.DataFrame) -> str:
-    """Macro-F1 of each set; sets that were seen in training stand below the mean."""
+    """Build the table of macro-F1, with data sets of the training below the mean."""
     wide = results.pivot_table("macro_f1", "set", "model", sort=False)
     wide = wide[sorted(wide, key=lambda name: (name != "plain", name != "ours", name))]
     unseen, seen = wide[~wide.index.isin(SEEN)], wide[wide.index.isin(SEEN)]

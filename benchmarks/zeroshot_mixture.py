@@ -1,12 +1,12 @@
-"""What zeroshot_train.py learns from: the sets of a folder, some of the shared ones, and tasks written for it.
+"""Training mixture of zeroshot_train.py: data sets of a folder, some of the shared ones, and written tasks.
 
-``zeroshot_written`` holds small tasks, one a line, that a language model wrote for this training: names of classes,
-other wordings of each, and texts with their class. The model card says what they have in common with public sets.
-Its folder ``untrained`` holds tasks that took no part in it: ``zeroshot.py --written`` judges by them.
+``zeroshot_written`` holds small tasks, one per line, that a language model wrote for this training: class names, other
+wordings of each, and texts with their class. The model card describes their overlap with public data sets. Its folder
+``untrained`` holds the held-out tasks of ``zeroshot.py --written``.
 
-Left out of the folder are sets whose texts belong to people who have not licensed them, as far as the tables say.
-Held out of the shared sets, to judge by: banking77, nlupp_intents, sms_spam, snips, subjectivity, trec6. Of the movie
-reviews some sentences each are taken, whose sentiment is that of the review.
+Data sets whose texts may not be licensed by their authors are excluded. The held-out shared data sets are banking77,
+nlupp_intents, sms_spam, snips, subjectivity and trec6. Of each movie review, some passages are used, with the sentiment
+of the review.
 """
 
 import gzip
@@ -21,7 +21,7 @@ WORDINGS = Path(__file__).with_name("zeroshot_wordings.json")
 WRITTEN = Path(__file__).with_name("zeroshot_written")
 UNTRAINED = WRITTEN / "untrained"
 LEFT_OUT = ("clickbait", "counselling_questions", "crisis_tweets", "privacy_questions", "programming_languages")
-# Two texts in one, or properties of form rather than of content: less of these.
+# Lower weights for pairs of texts, and for properties of form instead of content.
 WEIGHTS = {
     "monotonicity_entailment": 0.2, "lexical_inference": 0.2, "word_relations": 0.3, "citation_intent": 0.5,
     "question_wellformedness": 0.3, "sentence_types": 0.5, "assistant_dialogue_acts": 0.5, "hate_check": 0.7,
@@ -29,8 +29,8 @@ WEIGHTS = {
     "go_emotions": 2.0, "vader_amazon": 2.0, "vader_tweets": 2.0, "movie_reviews": 2.5, "netflix_genres": 1.0,
     "clinc150": 1.5, "emobank_valence": 1.0, "emobank_arousal": 0.3,
 }  # fmt: skip
-WRITTEN_WEIGHT = 3.0  # of the tasks in zeroshot_written, which are many and small: about 3 batches of 5
-NAME_SHARE = 0.5  # how often a label goes by its own name
+WRITTEN_WEIGHT = 3.0  # of the many small tasks in zeroshot_written: about 3 of 5 batches
+NAME_SHARE = 0.5  # probability of the label's own name instead of another wording
 FRAMES = ("{}", "{}", "{}", "This text is about {}.", "about {}", "topic: {}", "{}?", "This is an example of {}.",
           "category: {}", "The text belongs to the class {}.")  # fmt: skip
 
@@ -55,21 +55,21 @@ AROUSAL = {
 
 @dataclass
 class Task:
-    """Texts of one set with indicators (texts, labels), and further wordings of each label."""
+    """Texts of a data set with indicators (texts, labels), and further wordings of each label."""
 
     name: str
     texts: list[str]
     labels: list[str]
     targets: np.ndarray
     wordings: dict[str, list[str]] = field(default_factory=dict)
-    weight: float | None = None  # how often it is drawn, by the square root of its rows; None: as WEIGHTS says
+    weight: float | None = None  # sampling weight, times the square root of its rows; None: from WEIGHTS
 
     def __post_init__(self):
         if self.weight is None:
             self.weight = WEIGHTS.get(self.name, 1.0)
 
     def wording(self, k: int, rng) -> str:
-        """A label's name, maybe in a frame, or one of its other wordings."""
+        """Sample the wording of a label: its name, possibly in a frame, or another wording."""
         name = self.labels[k]
         others = self.wordings.get(name, [])
         if others and rng.rand() >= NAME_SHARE:
@@ -100,7 +100,7 @@ def load_mixture(folder: Path, shared: Path) -> list[Task]:
 
 
 def written_tasks(paths=None) -> list[Task]:
-    """The tasks in some files; default: all that are trained on."""
+    """Read the tasks of some files; by default, those of the training."""
     paths = sorted(WRITTEN.glob("*.jsonl")) if paths is None else paths
     lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     tasks = []
@@ -135,7 +135,7 @@ def multi_hot(name, texts, labels, wordings) -> Task:
 
 
 def review_passages(reviews, labels, each: int = 4) -> Task:
-    """Stretches of 2 to 6 sentences, more of them from the end, where opinions stand."""
+    """Sample passages of 2 to 6 sentences, more of them from the end, where opinions are."""
     rng = np.random.RandomState(0)
     texts, sentiments = [], []
     for review, label in zip(reviews, labels, strict=True):
@@ -149,7 +149,7 @@ def review_passages(reviews, labels, each: int = 4) -> Task:
 
 
 def by_value(name, texts, value, far: float, near: float, classes, wordings) -> Task:
-    """Classes of a number: above `far`, below -`far`, and, if there is a third class, within `near`."""
+    """Build classes of a number: above `far`, below -`far`, and, with a third class, within `near`."""
     value = value.to_numpy()
     targets = np.stack([value > far, value < -far, np.abs(value) <= near][: len(classes)], axis=1)
     kept = targets.any(axis=1)

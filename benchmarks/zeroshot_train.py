@@ -1,15 +1,14 @@
-"""Train the weights that the package ships.
+"""Train the weight delta of the package.
 
     python benchmarks/zeroshot_train.py --output A                # trains: 20 to 45 minutes
-    python benchmarks/zeroshot_train.py --output A --ship 1       # writes all or a share of it into the package
+    python benchmarks/zeroshot_train.py --output A --ship 1       # writes the weight delta of the package
     python benchmarks/zeroshot_train.py --output A B --ship 1     # the mean of several runs, such as other seeds
 
-All-MiniLM-L6-v2 reads texts and labels (a bi-encoder with projectors that are the identity). A step takes the texts of
-one data set of the mixture and some of its labels, each in one of several wordings, and asks for the text's own label
-among them (cross-entropy), and for each label whether it holds (binary cross-entropy, on logits with an offset that
-is learnt, so that "none of these" is an answer). Token embeddings stay as they are: their difference would make most
-of the package. ``zeroshot_mixture.py`` says which sets and wordings; the model card,
-``sklearn_gliclass/weights/README.md``, what the runs gave.
+The model is a bi-encoder with all-MiniLM-L6-v2 for texts and labels, and identity projectors. A step takes texts of one
+data set of the mixture and some of its labels, each in one of several wordings. The loss is the cross-entropy over
+these labels plus a binary cross-entropy of each label on logits with a trained offset, so that a text may have none of
+the labels. Token embeddings are frozen, as their delta would dominate the size of the package. ``zeroshot_mixture.py``
+has the data sets and wordings, and the model card, ``sklearn_gliclass/weights/README.md``, the results.
 """
 
 import argparse
@@ -26,19 +25,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import common
 from zeroshot_mixture import Task, load_mixture
 
-SCALE = 20.0  # of the cosines: the estimators' own
+SCALE = 20.0  # logit scale, as in the estimators
 WEIGHT_DECAY, WARMUP = 0.01, 0.06
 MAX_LENGTH = 128
-TEXTS, TOKENS = 32, 2048  # most of a batch
+TEXTS, TOKENS = 32, 2048  # maximum of a batch
 MOST_LABELS = 24
-BINARY = 0.3  # share of the binary loss
-STRANGERS = 5  # texts of another set in a batch, for which no label holds
-AVERAGE = 0.998  # of the weights, over the last steps
+BINARY = 0.3  # weight of the binary loss
+DISTRACTORS = 5  # texts of other data sets in a batch, without a label
+AVERAGE = 0.998  # decay of the moving average of the weights
 WEIGHTS_FILE = "encoder.safetensors"
 
 
 class Sampler:
-    """Draws batches: labels of one set, then texts that have one of them."""
+    """Sampler of batches: labels of one data set, and texts with one of them."""
 
     def __init__(self, tasks: list[Task], tokenizer, encoder, seed: int):
         self.tasks, self.rng, self.tokenizer = tasks, np.random.RandomState(seed), tokenizer
@@ -48,8 +47,8 @@ class Sampler:
         self.near = [nearest_labels(task, tokenizer, encoder) for task in tasks]
         self.rows = [[np.flatnonzero(task.targets[:, k]) for k in range(len(task.labels))] for task in tasks]
 
-    def draw(self):
-        """Ids of texts and labels, targets (texts, labels), and which texts are strangers."""
+    def sample(self):
+        """Sample token ids of texts and labels, targets (texts, labels), and the number of texts without a label."""
         number = self.rng.choice(len(self.tasks), p=self.share)
         task, ids = self.tasks[number], self.ids[number]
         labels = self._labels(number)
@@ -61,18 +60,18 @@ class Sampler:
         rows = rows[: max(8, TOKENS // len(ids[rows[-1]]))]
         targets = task.targets[np.ix_(rows, labels)]
         texts = [ids[row] for row in rows]
-        strangers = []
+        distractors = []
         if self.rng.rand() < 0.5:
             longest = max(map(len, texts))
             other = self.ids[self.rng.choice(len(self.tasks), p=self.share)]
-            strangers = [other[self.rng.randint(len(other))][: longest + 8] for _ in range(STRANGERS)]
+            distractors = [other[self.rng.randint(len(other))][: longest + 8] for _ in range(DISTRACTORS)]
             if other is ids:
-                strangers = []
+                distractors = []
         words = tokenize(self.tokenizer, [task.wording(k, self.rng) for k in labels])
-        return texts + strangers, words, targets, len(strangers)
+        return texts + distractors, words, targets, len(distractors)
 
     def _labels(self, number: int) -> np.ndarray:
-        """Some labels of a set; half of the time those that lie near each other."""
+        """Sample labels of a data set; with a probability of 0.5, similar ones."""
         task = self.tasks[number]
         most = min(len(task.labels), MOST_LABELS)
         n = int(np.clip(np.exp(self.rng.uniform(np.log(2), np.log(most + 1))), 2, most)) if most > 2 else most
@@ -96,7 +95,7 @@ def pad(ids) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def embed(encoder, ids) -> torch.Tensor:
-    """Normalised mean states (texts, hidden)."""
+    """Compute normalised mean-pooled embeddings (texts, hidden)."""
     tokens, mask = pad(ids)
     states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
     return F.normalize((states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True), dim=-1)
@@ -104,23 +103,23 @@ def embed(encoder, ids) -> torch.Tensor:
 
 @torch.no_grad()
 def nearest_labels(task: Task, tokenizer, encoder) -> np.ndarray:
-    """For each label all labels, the nearest first."""
+    """Return all labels for each label, the most similar first."""
     states = embed(encoder, tokenize(tokenizer, task.labels))
     return (states @ states.T).argsort(dim=1, descending=True).numpy()
 
 
 def loss_of(encoder, offset, batch) -> torch.Tensor:
-    texts, words, targets, n_strangers = batch
-    # Of torch's ways to attend, the plain one is the fastest for short texts in bfloat16, gradients included.
+    texts, words, targets, n_distractors = batch
+    # The math backend of attention is the fastest for short texts in bfloat16, including gradients.
     with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16), sdpa_kernel(SDPBackend.MATH):
         states, labels = embed(encoder, texts), embed(encoder, words)
     logits = SCALE * states @ labels.T
     targets = torch.from_numpy(targets).float()
     own = logits[: len(targets)]
     loss = -(own.log_softmax(1) * targets / targets.sum(1, keepdim=True)).sum(1).mean()
-    holds = F.pad(targets, (0, 0, 0, n_strangers))
+    holds = F.pad(targets, (0, 0, 0, n_distractors))
     binary = F.binary_cross_entropy_with_logits(logits - offset, holds, reduction="none")
-    # As much weight for the labels that hold as for those that don't.
+    # Positives and negatives have the same total weight.
     positive = (binary * holds).sum() / holds.sum().clamp_min(1)
     negative = (binary * (1 - holds)).sum() / (1 - holds).sum().clamp_min(1)
     return loss + BINARY * (positive + negative)
@@ -137,7 +136,7 @@ def train(options) -> None:
     if options.start is not None:
         encoder.load_state_dict(load_file(options.start / WEIGHTS_FILE), strict=False)
     sampler = Sampler(load_mixture(options.data, options.shared), tokenizer, encoder.eval(), options.seed)
-    # Dropout would take a fifth of the time, and a hundred thousand rows seen a few times are not learnt by heart.
+    # No dropout, which takes a fifth of the time: a hundred thousand rows in a few epochs are not overfitted.
     encoder.embeddings.requires_grad_(False)
     encoder.pooler.requires_grad_(False)
     offset = torch.nn.Parameter(torch.tensor(6.0))
@@ -154,7 +153,7 @@ def train(options) -> None:
     losses, start, log = [], time.perf_counter(), []
     output.mkdir(parents=True, exist_ok=True)
     for step in range(1, options.steps + 1):
-        loss = loss_of(encoder, offset, sampler.draw())
+        loss = loss_of(encoder, offset, sampler.sample())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -174,10 +173,10 @@ def train(options) -> None:
 
 
 def ship(options) -> None:
-    """Write the difference to weights that lie between the plain encoder (0) and the mean of the trained ones (1)."""
-    from sklearn_gliclass.model.difference import write_difference
+    """Write the weight delta, interpolated between the plain encoder (0) and the mean of the trained ones (1)."""
     from sklearn_gliclass.model.loading import load_encoder
     from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
+    from sklearn_gliclass.model.weight_delta import write_weight_delta
 
     base, tuned = (load_encoder(find_checkpoint(DEFAULT_ENCODER)) for _ in range(2))
     runs = [load_file(folder / WEIGHTS_FILE) for folder in options.output]
@@ -186,7 +185,7 @@ def ship(options) -> None:
             if name in runs[0]:
                 weight.lerp_(torch.stack([run[name] for run in runs]).mean(dim=0), options.ship)
     OWN_WEIGHTS.parent.mkdir(exist_ok=True)
-    write_difference(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
+    write_weight_delta(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
     print(f"{OWN_WEIGHTS}: {OWN_WEIGHTS.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -200,11 +199,11 @@ def main(arguments=None):
     parser.add_argument("--shared", type=Path, default=common.DATA, help="folder of the other data sets")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=5e-5, help="peak learning rate")
-    parser.add_argument("--start", type=Path, help="go on from the weights in the output folder of another run")
+    parser.add_argument("--start", type=Path, help="continue from the weights in the output folder of another run")
     parser.add_argument("--report", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--ship", type=float, help="share of the way from the plain encoder to the trained ones")
+    parser.add_argument("--ship", type=float, help="interpolation weight from the plain encoder to the trained ones")
     parser.add_argument("--float32", action="store_true", help="no bfloat16, which is fast on processors with AMX")
     options = parser.parse_args(arguments)
     if options.ship is None and len(options.output) > 1:

@@ -24,6 +24,6 @@ __all__ = [
 def __getattr__(name):
     if name != "GLiClassModel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .model import GLiClassModel  # at first use, see there
+    from .model import GLiClassModel  # imported at first use, see there
 
     return GLiClassModel

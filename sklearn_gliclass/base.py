@@ -1,4 +1,4 @@
-"""What both estimators share: one linear fit, predictions, saving and loading."""
+"""Base class of both estimators: fit, predict, transform, save and load."""
 
 from dataclasses import replace
 
@@ -11,16 +11,16 @@ from .building import build, check_goes_on, construction_parameters
 from .fitted import FittedModel, engine_options
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
-from .model.allocation import kept_memory
-from .model.isolation import seeded
+from .model.allocation import keep_memory
+from .model.isolation import seed_torch
 from .model.loading import resolve_max_length
 from .model.precision import require_device
 from .parameters import CONSTRAINTS
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
-from .training.run import TrainingRun, prepare, restored_on_failure, train
+from .training.run import TrainingRun, prepare, restore_on_failure, train
 from .training.stages import Consolidation
-from .warn import warn, warn_of_truncation
+from .warn import warn, warn_truncation
 
 # Fitted attributes whose names don't end with an underscore.
 PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional")
@@ -29,10 +29,10 @@ PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional")
 class BaseGLiClass(
     PersistenceMixin, ConfigurationMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """Fit, predict, transform, save and load.
+    """Base class of the estimators.
 
-    All that a fit leaves stands in the attributes that :meth:`_commit` sets together, last: `fitted_` (model,
-    tokenizers, label names, length) and what the subclass adds. Nothing before that touches the estimator.
+    A fit changes the estimator in one place only: at its end, :meth:`_commit` sets all fitted attributes together,
+    `fitted_` (model, tokenizers, label names, maximum length) and those of the subclass.
     """
 
     _parameter_constraints: dict = CONSTRAINTS
@@ -49,7 +49,7 @@ class BaseGLiClass(
     def __sklearn_is_fitted__(self):
         return hasattr(self, "fitted_") and self.fitted_.label_names is not None
 
-    # -- fitted attributes that the fitted model holds -------------------------------------------------------
+    # -- attributes of the fitted model -------------------------------------------------------
 
     @property
     def model_(self):
@@ -86,7 +86,7 @@ class BaseGLiClass(
     # -- fit -------------------------------------------------------------------------------------------------
 
     def _fit(self, X, y, sample_weight=None, *, epochs=None, classes=None):
-        """Read and check, build, train, commit; `epochs`: that many more (`partial_fit`)."""
+        """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
         goes_on = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
         if epochs is not None:
             self._validate_params()  # scikit-learn's decorator does so in the first partial_fit only
@@ -100,9 +100,9 @@ class BaseGLiClass(
         return self
 
     def _read_rows(self, X, y, sample_weight, more: bool):
-        """Texts and how they were read, weights, and the rows that have one: a row of weight 0 counts as absent.
+        """Return the texts, their reader, the sample weights, and the rows with a positive weight.
 
-        `more`: X goes on from an earlier one and must have the same columns (`partial_fit`).
+        With `more`, X must have the columns of the first fit (`partial_fit`).
         """
         reader = self._text_reader if more else None
         if reader is not None and reader.has_seen_data:
@@ -114,15 +114,17 @@ class BaseGLiClass(
         weight = _check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) == 0:
-            raise ValueError("All sample weights are 0: there is nothing to fit; give at least one positive weight.")
+            raise ValueError(
+                "All sample weights are 0, which leaves no sample to fit; give at least one positive weight."
+            )
         return texts, weight, rows, reader
 
     def _measure(self, samples: Samples, seed: int, *, goes_on, epochs) -> dict:
-        """Fitted attributes that are measured by hidden fits: none, but for the regressor."""
+        """Return the fitted attributes that inner cross-validation estimates: only the regressor has any."""
         return {}
 
     def _train(self, samples: Samples, seed: int, *, goes_on=False, epochs=None, is_hidden=False):
-        """Train a new model, or go on with the fitted one; the estimator itself is not changed.
+        """Train a new model, or continue with the fitted one; the estimator itself is not changed.
 
         Returns
         -------
@@ -131,7 +133,7 @@ class BaseGLiClass(
         ewc : ElasticWeightConsolidation or None
         """
         device = str(self.model_.device) if goes_on else require_device(self.device)
-        with seeded(seed, device), kept_memory():
+        with seed_torch(seed, device), keep_memory():
             if goes_on:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 fitted = self.fitted_.with_label_names(samples.label_names, length)
@@ -146,7 +148,7 @@ class BaseGLiClass(
             if ewc is not None:
                 stages.append(Consolidation(ewc))
             if goes_on:
-                with restored_on_failure(fitted.model, net):
+                with restore_on_failure(fitted.model, net):
                     train(run, stages, ewc)
             else:
                 train(run, stages, ewc)
@@ -158,9 +160,9 @@ class BaseGLiClass(
         state = getattr(self, "ewc_", None) if goes_on else None
         if goes_on and state is None:
             warn(
-                f"ewc_lambda={self.ewc_lambda!r} protects nothing in this call: what the earlier data depend on was "
-                "not measured, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set "
-                "ewc_lambda before the first fit."
+                f"ewc_lambda={self.ewc_lambda!r} has no effect in this call: there is no Fisher information of the "
+                "earlier data, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set ewc_lambda "
+                "before the first fit."
             )
         return ElasticWeightConsolidation(self.ewc_lambda, state)
 
@@ -176,7 +178,7 @@ class BaseGLiClass(
         }
 
     def _commit(self, fitted: FittedModel, attributes: dict) -> None:
-        """Set all fitted attributes at once; those of an earlier fit go."""
+        """Set all fitted attributes at once, in place of those of an earlier fit."""
         construction = construction_parameters(self)
         kept = {name: value for name, value in vars(self).items() if not _is_fitted_attribute(name)}
         self.__dict__ = {**kept, "fitted_": fitted, "_construction": construction, **attributes}
@@ -184,30 +186,30 @@ class BaseGLiClass(
     # -- predict ---------------------------------------------------------------------------------------------
 
     def _run(self, X, compute) -> np.ndarray:
-        """What `compute` gives for the engine and the texts of X."""
+        """Return ``compute(engine, texts)`` for the texts of X."""
         check_is_fitted(self)
         texts = read_texts(X, self)
         engine = self.fitted_.engine(**engine_options(self))
         values = compute(engine, texts)
-        warn_of_truncation(engine.n_cut, len(texts), self.max_length_)
+        warn_truncation(engine.n_truncated, len(texts), self.max_length_)
         return values
 
     def _logits(self, X) -> np.ndarray:
-        """Logits (n_samples, n_labels) for the X of a prediction."""
+        """Compute the logits (n_samples, n_labels) of X."""
         return self._run(X, lambda engine, texts: engine.logits(texts))
 
     def transform(self, X):
-        """Pooled text embeddings.
+        """Compute the embeddings of texts.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,) or (n_samples, n_features)
-            Texts or a table.
+            Texts or a table, as in `fit`.
 
         Returns
         -------
-        ndarray of shape (n_samples, hidden size of the encoder), float32
-            The text as the encoder sees it, pooled, before the projector.
+        ndarray of shape (n_samples, encoder_hidden_size)
+            The pooled hidden states of the encoder, before the projector, in float32.
         """
         return self._run(X, lambda engine, texts: engine.embeddings(texts)).astype(np.float32, copy=False)
 

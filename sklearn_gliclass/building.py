@@ -1,4 +1,4 @@
-"""Where `fit` starts: a model from an encoder, from scratch, or from a GLiClass checkpoint."""
+"""Building of the untrained model: from an encoder, from scratch, or from a GLiClass checkpoint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .persistence import load_model, load_tokenizers
 from .training.arguments import FIELDS
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
-COSINE_LOGIT_SCALE = 20.0  # with cosines in -1..1 a softmax would never be certain otherwise
+COSINE_LOGIT_SCALE = 20.0  # cosines lie in [-1, 1]: a smaller factor keeps a softmax near uniform
 MULTI_LABEL = "multi_label_classification"
-LABELS_AT_ONCE, LABELS_OF_MANY_ROWS, MANY_ROWS = 25, 200, 40  # the second from so many rows a label
+DEFAULT_MAX_NUM_CLASSES, LARGE_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 200, 40  # 200 from 40 rows per label on
 
 
 def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool = False) -> FittedModel:
@@ -33,18 +33,18 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
     estimator : BaseGLiClass
         Its hyperparameters are read.
     label_names : list of str or None
-        What the model reads for each label; None where they are not known yet.
+        Label texts; None if they are not known yet.
     problem_type : str
-        The model's name of the problem.
+        Problem type of the model's configuration.
     texts : sequence of str, default=()
-        What is trained on: a new tokenizer is trained on it, and its length counts.
+        Training texts: a new tokenizer is trained on them, and their number decides `max_num_classes`.
     zero_shot : bool, default=False
-        No training follows: our own weights are taken in full.
+        Whether no training follows, so that the package's weight delta is added in full.
 
     Returns
     -------
     FittedModel
-        On the device and in the type of the hyperparameters.
+        The model, on the device and in the dtype of the hyperparameters.
     """
     if estimator.pretrained is not None:
         model, tokenizer, label_tokenizer = _from_checkpoint(estimator, problem_type)
@@ -56,27 +56,27 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
 
 
 def construction_parameters(estimator) -> dict:
-    """The hyperparameters that model and optimiser were built with: a fit that goes on from these can't change them."""
-    read_anew = {"max_num_classes", "max_epochs"}  # by each call
+    """Return the hyperparameters that model and optimiser were built with, which further training cannot change."""
+    read_anew = {"max_num_classes", "max_epochs"}  # read by each call
     names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, *FIELDS, "device", "dtype"} - read_anew
     return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
 def check_goes_on(estimator, construction: dict, keeps_optimizer: bool) -> None:
-    """Raise where hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
+    """Raise if hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
     of_training = set(FIELDS) - {"cache_dir"}
     for name, value in construction_parameters(estimator).items():
         if _equal_values(value, construction[name]) or (name in of_training and not keeps_optimizer):
             continue
         if name in of_training:
             raise ValueError(
-                f"{name}={value!r} can't take effect: partial_fit goes on with the optimiser of the earlier fit, which "
-                f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=True and call fit, "
-                "which keeps the weights and starts a new optimiser."
+                f"{name}={value!r} cannot take effect: partial_fit continues with the optimiser of the earlier fit, "
+                f"which was built with {name}={construction[name]!r}. Restore this value, or set warm_start=True and "
+                "call fit, which keeps the weights and builds a new optimiser."
             )
         raise ValueError(
-            f"{name}={value!r} can't take effect: warm_start and partial_fit go on from the fitted model, which "
-            f"was built with {name}={construction[name]!r}. Set it back, or set warm_start=False and call fit, "
+            f"{name}={value!r} cannot take effect: warm_start and partial_fit continue with the fitted model, which "
+            f"was built with {name}={construction[name]!r}. Restore this value, or set warm_start=False and call fit, "
             "which builds a new model."
         )
 
@@ -86,16 +86,16 @@ def _equal_values(value, other) -> bool:
 
 
 def starts_from_own_weights(estimator, problem_type: str) -> bool:
-    """Whether the encoder is the default one as this package has trained it: unless another start is named.
+    """Return whether the model starts from the default encoder with the package's own weight delta.
 
-    The weights have learnt which names fit a text: nothing that a regression asks for.
+    The delta was trained on matching texts with label names, which does not help a regression.
     """
     start = (estimator.pretrained, estimator.encoder_model, estimator.encoder_config)
     return start == (None, None, None) and problem_type != "regression"
 
 
 def set_by_user(estimator) -> dict:
-    """The hyperparameters that differ from their defaults."""
+    """Return the hyperparameters that differ from their defaults."""
     signature = inspect.signature(type(estimator).__init__).parameters
     own = {name: plain(value) for name, value in estimator.get_params(deep=False).items()}
     return {name: value for name, value in own.items() if not _equal(value, signature[name].default)}
@@ -109,8 +109,8 @@ def _equal(value, default) -> bool:
 
 
 def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
-    """A model with new heads, and its tokenizers."""
-    from .model import GLiClassModel  # late: takes transformers' models with it
+    """Build a model with new heads, and return it with its tokenizers."""
+    from .model import GLiClassModel  # imports the models of transformers, which takes long
 
     encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names], problem_type, zero_shot)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
@@ -119,14 +119,14 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
     if zero_shot and starts_from_own_weights(estimator, problem_type) and problem_type == MULTI_LABEL:
         config.logit_offset = OWN_LOGIT_OFFSET
     model = GLiClassModel(config, encoder, label_encoder)
-    # The plain bi-encoder's sequences hold no control tokens; an encoder from scratch knows no others either.
+    # The plain bi-encoder has no control tokens in its sequences, and an encoder from scratch has no known tokens.
     if config.architecture_type != "bi-encoder" and estimator.encoder_config is None:
-        _start_control_tokens(model, tokenizer)
+        _init_control_tokens(model, tokenizer)
     return model, tokenizer, label_tokenizer
 
 
 def _text_encoder(estimator, texts, problem_type, zero_shot):
-    """The encoder and its tokenizer: loaded, or new with a tokenizer trained on the texts."""
+    """Load the encoder and its tokenizer, or build an encoder and train a tokenizer on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
     whole = estimator.architecture_type == "encoder-decoder"
     if name is not None and options is not None:
@@ -144,20 +144,20 @@ def _text_encoder(estimator, texts, problem_type, zero_shot):
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):
-    """An encoder with random weights and room for the tokenizer's vocabulary."""
+    """Build an encoder with random weights for the tokenizer's vocabulary."""
     special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = GLiClassModelConfig(encoder_config={**options, **special}).encoder_config
     try:
         return new_encoder(config, whole)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
-    except RuntimeError as error:  # of torch, for sizes that are none
+    except RuntimeError as error:  # raised by torch for invalid sizes
         reason = str(error)
     raise ValueError(f"No encoder can be built from the configuration {options!r}: {reason}. Correct this value.")
 
 
 def _label_encoder(estimator, encoder, tokenizer):
-    """The bi-encoders' label encoder and tokenizer; without a name or config: the text encoder, or a copy of it."""
+    """Return the label encoder and its tokenizer: the named ones, or the text encoder or a copy of it."""
     name, options = estimator.label_model_name, estimator.label_model_config
     if estimator.architecture_type not in BI_ENCODERS:
         return None, None
@@ -173,12 +173,12 @@ def _label_encoder(estimator, encoder, tokenizer):
 
 
 def _ties_encoders(estimator) -> bool:
-    """What ``tie_encoders=None`` stands for: one encoder, where no other is named for the labels."""
+    """Return the resolved value of `tie_encoders`: if None, whether no label encoder is named."""
     named = estimator.label_model_name is not None or estimator.label_model_config is not None
     if estimator.tie_encoders and named:
         raise ValueError(
-            "tie_encoders=True reads the labels with the text encoder, and label_model_name or label_model_config "
-            "asks for another one; leave these None, or set tie_encoders to None or False."
+            "tie_encoders=True encodes the labels with the text encoder, but label_model_name or label_model_config "
+            "names another one; set these to None, or tie_encoders to None or False."
         )
     return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
@@ -196,8 +196,8 @@ def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, ro
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
         raise ValueError(
-            f"vocab_size={estimator.vocab_size} is not the encoder's, {text_config.vocab_size}; leave None, or set "
-            "vocab_size in encoder_config to bound a trained tokenizer."
+            f"vocab_size={estimator.vocab_size} is not the encoder's, {text_config.vocab_size}; set vocab_size=None, "
+            "or set vocab_size in encoder_config to limit the vocabulary of a trained tokenizer."
         )
     config = GLiClassModelConfig(
         encoder_config=encoder.config,
@@ -212,29 +212,29 @@ def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, ro
 
 
 def _logit_scale(estimator, problem_type) -> float:
-    """What ``logit_scale_init_value=None`` stands for."""
-    # The fused architecture reads its labels back as they leave the encoder, not normalised; standardised values
-    # are small.
+    """Return the value that ``logit_scale_init_value=None`` resolves to."""
+    # In the fused architecture the label embeddings are not normalised after the encoder; the standardised values
+    # of a regression are small.
     fused, regression = estimator.architecture_type == "bi-encoder-fused", problem_type == "regression"
     large = estimator.normalize_features and not fused and not regression
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 
 def _max_num_classes(estimator, problem_type, rows_per_label) -> int:
-    """What ``max_num_classes=None`` stands for."""
+    """Return the value that ``max_num_classes=None`` resolves to."""
     cheap = estimator.architecture_type == "bi-encoder" and estimator.scorer_type == "simple"
-    # A softmax learns most from the classes that are hard to tell apart, and few labels hold few of these. With few
-    # rows there is little more to learn from them, and reading the labels takes as long as reading the texts.
-    many = cheap and problem_type == "single_label_classification" and rows_per_label >= MANY_ROWS
-    return LABELS_OF_MANY_ROWS if many else LABELS_AT_ONCE
+    # A softmax learns most from classes that are hard to separate, and a small prompt holds few of them. With few rows
+    # per label this gains little accuracy, while encoding the labels takes as long as encoding the texts.
+    many = cheap and problem_type == "single_label_classification" and rows_per_label >= MIN_ROWS_PER_LABEL
+    return LARGE_MAX_NUM_CLASSES if many else DEFAULT_MAX_NUM_CLASSES
 
 
 @torch.no_grad()
-def _start_control_tokens(model, tokenizer) -> None:
-    """Control tokens that the encoder has not learnt begin as what they stand for.
+def _init_control_tokens(model, tokenizer) -> None:
+    """Initialise the embeddings of control tokens that are new to the encoder.
 
-    ``<<LABEL>>`` is the word "label", the mean where the tokenizer splits it; ``<<SEP>>`` is the tokenizer's own
-    separator. Without such a token they are the mean of all embeddings.
+    ``<<LABEL>>`` gets the embedding of the word "label", or the mean of its word pieces, and ``<<SEP>>`` that of the
+    tokenizer's own separator. Without such a token, they get the mean of all embeddings.
     """
     mean = model.get_input_embeddings().weight.mean(dim=0)
     needed = max(model.config.class_token_index, model.config.text_token_index) + 1
@@ -256,22 +256,22 @@ def _token_indices(estimator, tokenizer) -> dict[str, int]:
     for name, index in indices.items():
         if getattr(estimator, name) not in (-1, index):
             raise ValueError(
-                f"{name}={getattr(estimator, name)} is not the id that the tokenizer gives to its token, {index}; "
-                "leave -1."
+                f"{name}={getattr(estimator, name)} is not the id of this token in the tokenizer, {index}; "
+                f"set {name}=-1."
             )
     return indices
 
 
 def _check_options_are_read(estimator, config) -> None:
-    """An option that this model has no use for raises, if it was set to something else than the documented default."""
+    """Raise for an option without effect on this model whose value is not the documented default."""
     documented = inspect.signature(GLiClassModelConfig.__init__).parameters
     for name, value in set_by_user(estimator).items():
         is_read, where = OPTION_READERS.get(name, (None, None))
         if is_read is not None and not is_read(config) and not _equal(value, documented[name].default):
             raise ValueError(
-                f"{name}={value!r} has no effect here: it is read where {where}, and this model has "
+                f"{name}={value!r} has no effect here: it is used if {where}, and this model has "
                 f"architecture_type={config.architecture_type!r}, scorer_type={config.scorer_type!r}, "
-                f"problem_type={config.problem_type!r}. Leave {name} at its default."
+                f"problem_type={config.problem_type!r}. Set {name} to its default."
             )
 
 
@@ -279,15 +279,15 @@ def _check_options_are_read(estimator, config) -> None:
 
 
 def _from_checkpoint(estimator, problem_type: str):
-    """The model in ``pretrained``: its configuration holds, but for what the user set and the weights allow."""
+    """Load the model in ``pretrained``; hyperparameters override its configuration where the weights allow it."""
     folder = find_checkpoint(estimator.pretrained, estimator.cache_dir)
     config = GLiClassModelConfig.from_pretrained(folder)
     chosen = set_by_user(estimator)
     for name in WEIGHT_PARAMETERS:
         if name in chosen and chosen[name] != getattr(config, name, None):
             raise ValueError(
-                f"{name}={chosen[name]!r} does not fit the weights of pretrained={estimator.pretrained!r}, which have "
-                f"{name}={getattr(config, name, None)!r}; leave it at its default, or start from an encoder with "
+                f"{name}={chosen[name]!r} does not match the weights of pretrained={estimator.pretrained!r}, which "
+                f"have {name}={getattr(config, name, None)!r}; set it to its default, or start from an encoder with "
                 "encoder_model instead."
             )
     for name in MODEL_PARAMETERS:
@@ -299,6 +299,6 @@ def _from_checkpoint(estimator, problem_type: str):
     model = load_model(folder, config)
     tokenizer, label_tokenizer = load_tokenizers(folder, config)
     if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
-        # Checkpoints of the reference name the label encoder, and leave its tokenizer there.
+        # Checkpoints of gliclass hold the name of the label encoder, but not its tokenizer.
         label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
     return model, tokenizer, label_tokenizer

@@ -1,4 +1,4 @@
-"""The text of a table's cell."""
+"""Conversion of table cells to text."""
 
 import decimal
 import math
@@ -11,16 +11,16 @@ _LARGEST_WHOLE = 1e15  # whole numbers up to here are written without an exponen
 
 
 def cell_text(value, row: int, name: str) -> str:
-    """Write a cell that is not missing; whole numbers without a decimal point, others with six digits.
+    """Convert a non-missing cell to text: whole numbers without a decimal point, others with six digits.
 
     Parameters
     ----------
     value : str, number, bool, date or duration
         The cell.
     row : int
-        Its row, for messages.
+        Its row, for error messages.
     name : str
-        Its column, for messages.
+        Its column, for error messages.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def cell_text(value, row: int, name: str) -> str:
     if isinstance(value, (numbers.Real, decimal.Decimal)) and math.isinf(value):
         raise ValueError(
             f"Input X contains infinity, in the column {name!r} at row {row}; replace it by a number, or by None "
-            "for a missing cell."
+            "if the cell is missing."
         )
     if isinstance(value, numbers.Real):
         value = float(value)
@@ -45,6 +45,6 @@ def cell_text(value, row: int, name: str) -> str:
     if isinstance(value, _TEXT_TYPES) or hasattr(value, "isoformat"):
         return str(value)
     raise TypeError(
-        f"A cell of a table must be a string or a number (or a date or missing), got {type(value).__name__}: argument "
-        f"must be a string or a number, in the column {name!r} at row {row}. Turn such columns into text first."
+        f"A cell of a table must be a string, a number, a date or missing, got {type(value).__name__}: argument "
+        f"must be a string or a number, in the column {name!r} at row {row}. Convert such columns to strings first."
     )

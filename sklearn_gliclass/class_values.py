@@ -1,4 +1,4 @@
-"""Values that users give for each class (texts, weights, thresholds), in the order of the classes."""
+"""Per-class values of users (texts, weights, thresholds), aligned with the order of the classes."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from .containers import as_container, has_default_index, is_finite, to_values
 
 
 def class_keys(classes) -> list:
-    """Return the classes as plain Python values, which serve as keys of dictionaries."""
+    """Return the classes as Python values, for use as dictionary keys."""
     return to_values(classes)
 
 
@@ -19,21 +19,26 @@ def align_to_classes(values, classes, name: str, what: str) -> list:
     Parameters
     ----------
     values : mapping, Series or array-like of shape (n_classes,)
-        By class; a Series by its index, or where that is 0, 1, ... and no class, by position; anything else by
-        position.
+        The values. A mapping is read by class. A Series is read by its index, or by position if the index is 0, 1, ...
+        and these are not classes. Others are read by position.
     classes : array-like of shape (n_classes,)
-        Their order is that of the result.
+        Classes, in the order of the result.
     name : str
-        The parameter, for messages.
+        Name of the parameter, for error messages.
     what : str
-        What a value is, for messages.
+        Name of a value, for error messages.
+
+    Returns
+    -------
+    list of length n_classes
+        The values. Keys that are not classes are ignored.
 
     Raises
     ------
     ValueError
-        A class has no value, or their number differs. Other keys than the classes are ignored.
+        If a class has no value, or the number of values differs from that of the classes.
     TypeError
-        `values` has no order.
+        If `values` has no order.
 
     Examples
     --------
@@ -51,14 +56,14 @@ def align_to_classes(values, classes, name: str, what: str) -> list:
 
 
 def _by_class(values, keys: list, name: str) -> Mapping | None:
-    """The values as a mapping, or None where they are meant by position."""
+    """Return the values as a mapping, or None if they are given by position."""
     if isinstance(values, Mapping):
         return values
     if not isinstance(values, pd.Series):
         return None
     repeated = values.index[values.index.duplicated()].unique().to_list()
     if repeated:
-        raise ValueError(f"The index of {name} has {repeated!r} more than once; give each class one value.")
+        raise ValueError(f"The index of {name} has {repeated!r} more than once; give one value per class.")
     found = dict(zip(values.index.to_list(), values.to_list(), strict=True))
     return None if has_default_index(values) and set(found) != set(keys) else found
 
@@ -77,21 +82,21 @@ def _by_position(values, keys: list, name: str, what: str) -> list:
 
 
 def column_positions(names: list, wanted: list, what: str) -> np.ndarray:
-    """Return where each wanted column stands among the columns of y.
+    """Return the position of each wanted column among the columns of y.
 
     Parameters
     ----------
     names : list
         Columns of y.
     wanted : list
-        Their order in the result.
+        Columns, in the order of the result.
     what : str
-        What the wanted columns are, for messages.
+        Name of the wanted columns, for error messages.
 
     Raises
     ------
     ValueError
-        Columns are missing, unknown or repeated.
+        If columns are missing, unknown or repeated.
 
     Examples
     --------
@@ -108,7 +113,7 @@ def column_positions(names: list, wanted: list, what: str) -> np.ndarray:
 
 
 def positions(values: list, wanted: list) -> np.ndarray:
-    """Return where each of the wanted values stands among the values, which may be in any order."""
+    """Return the position of each wanted value among the values."""
     position = {value: index for index, value in enumerate(values)}
     return np.array([position[value] for value in wanted], dtype=np.int64)
 
@@ -119,8 +124,8 @@ def read_class_weight(class_weight, classes) -> np.ndarray:
     Parameters
     ----------
     class_weight : mapping, Series or array-like of shape (n_classes,)
-        See :func:`align_to_classes`. As in scikit-learn, a class that a mapping or Series lacks weighs 1, unless it
-        has other keys than the classes.
+        See :func:`align_to_classes`. As in scikit-learn, the weight of a class that is not in a mapping or Series is
+        1, unless that has keys that are not classes.
     classes : ndarray of shape (n_classes,)
         The classes.
 
@@ -137,10 +142,10 @@ def read_class_weight(class_weight, classes) -> np.ndarray:
     found = _by_class(class_weight, keys, "class_weight")
     if found is not None:
         unknown = [key for key in found if key not in keys]
-        lacking = [key for key in keys if key not in found]
-        if unknown and lacking:
+        absent = [key for key in keys if key not in found]
+        if unknown and absent:
             raise ValueError(
-                f"The classes, {lacking!r}, are not in class_weight, which has the unknown class(es) {unknown!r}; the "
+                f"The classes, {absent!r}, are not in class_weight, which has the unknown class(es) {unknown!r}; the "
                 f"classes are {keys!r}."
             )
         class_weight = {**dict.fromkeys(keys, 1.0), **found}
@@ -152,12 +157,12 @@ def read_class_weight(class_weight, classes) -> np.ndarray:
 
 
 def read_thresholds(threshold, classes) -> np.ndarray:
-    """Read the probability from which on each class is predicted.
+    """Read the decision threshold of each class.
 
     Parameters
     ----------
     threshold : float, mapping, Series or array-like of shape (n_classes,)
-        From 0 to 1; one for all, or see :func:`align_to_classes`.
+        Thresholds in [0, 1]: one for all classes, or one per class, see :func:`align_to_classes`.
     classes : ndarray of shape (n_classes,)
         The classes.
 

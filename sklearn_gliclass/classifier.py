@@ -1,4 +1,4 @@
-"""GLiClassClassifier."""
+"""The classifier."""
 
 from numbers import Real
 
@@ -10,9 +10,9 @@ from .base import BaseGLiClass
 from .building import build
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
-from .fitted import warn_of_unknown_labels
+from .fitted import warn_unknown_labels
 from .inputs import UNSEEN
-from .model.isolation import seeded
+from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
 from .samples import Samples
@@ -32,7 +32,7 @@ from .targets import (
     zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
-from .training.prototypes import LABEL_CENTROID_SHARE, has_movable_labels
+from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
 from .training.stages import Prototypes, Reinforcement, Supervised
 from .warn import warn
 
@@ -57,19 +57,19 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(projector_hidden_act)s
     %(vocab_size)s
     problem_type : {"single_label_classification", "multi_label_classification"} or None, default=None
-        Kind of y. If None, inferred from y: one class per sample and rows of probabilities are single-label, a table of
-        0 and 1 is multi-label. A y that does not fit raises.
+        Type of the classification problem. If None, it is inferred from y: one class per sample and rows of
+        probabilities are single-label, a matrix of 0 and 1 is multi-label. A y of another type raises a ValueError.
 
-        Set "multi_label_classification" for independent labels in zero-shot work, where there is no y, and
-        "single_label_classification" for one-hot rows.
+        Set "multi_label_classification" for multi-label zero-shot classification, where there is no y to infer it
+        from, and "single_label_classification" for one-hot rows.
     max_num_classes : int or None, default=None
         Maximum number of labels in a prompt. With more classes, a training prompt holds the labels of the sample and
-        random others, and prediction scores the labels in chunks. If None, that of the checkpoint `pretrained`; without
-        one 200 for single-label y with ``n_samples / n_classes >= 40``, ``architecture_type="bi-encoder"`` and
-        ``scorer_type="simple"``, otherwise 25.
+        random other ones, and prediction scores the labels in chunks. If None, the value of the checkpoint
+        `pretrained`. Without a checkpoint, 200 for single-label y with ``n_samples / n_classes >= 40``,
+        ``architecture_type="bi-encoder"`` and ``scorer_type="simple"``, and 25 otherwise.
 
-        A smaller number saves memory, a larger one shows more wrong labels in each step. The resolved value is
-        ``config_.max_num_classes``.
+        A smaller number saves memory; a larger one contrasts each text with more wrong labels per optimiser step. The
+        resolved value is ``config_.max_num_classes``.
     %(use_lstm)s
     %(initializer_range)s
     %(scorer_type)s
@@ -80,19 +80,20 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(class_token_pooling)s
     focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
         Parameters of the focal loss of multi-label y, ``-alpha_t * (1 - p_t) ** gamma * log(p_t)``. Positives have the
-        weight ``alpha`` and negatives ``1 - alpha``; a negative alpha switches the weighting off. A larger gamma
+        weight ``alpha`` and negatives ``1 - alpha``; a negative alpha disables the weighting. A larger gamma
         concentrates the loss on labels that are predicted badly.
 
-        Raise alpha where labels are rare and recall matters.
+        Raise alpha if labels are rare and recall matters.
     focal_loss_reduction : {"mean", "sum", "none"} or None, default=None
-        How the losses of the labels of multi-label y are reduced: "sum" adds them up, any other value averages them.
+        Reduction of the focal loss over the labels of multi-label y. "sum" adds the losses up; all other values average
+        them.
     %(logit_scale_init_value)s
     %(normalize_features)s
     %(extract_text_features)s
     %(contrastive_loss_coef)s
     text_contrastive_loss_coef : float, default=1.0
-        Weight of a supervised contrastive loss, which pulls the texts of one class together within a batch; it takes a
-        y with one class per sample. With 0 there is none.
+        Weight of a supervised contrastive loss, which pulls the texts of one class together within a batch. It needs
+        a y with one class per sample. With 0 there is no such loss.
     %(architecture_type)s
     %(prompt_first)s
     %(squeeze_layers)s
@@ -118,23 +119,24 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(text_template)s
     class_weight : {"balanced"}, dict or None, default=None
         Weights of the classes in the loss: ``{class: weight}``, or "balanced" for
-        ``n_samples / (n_classes * np.bincount(y))``, where a sample counts with its weight. If None, all are 1. With
-        multi-label y, the weights are those of the positives of each class; "balanced" gives positives and negatives of
-        a class the same total.
+        ``n_samples / (n_classes * np.bincount(y))``, where the counts are weighted by `sample_weight`. If None, all
+        weights are 1. With multi-label y, a weight applies to the positives of its class; "balanced" gives the
+        positives and the negatives of each class the same total weight.
 
-        Set it where rare classes matter.
+        Set it if rare classes matter.
     label_centroid_share : float or None, default=None
-        Interpolation weight between each label's embedding and its class prototype, the mean of its texts' embeddings,
-        after the training, in [0, 1]. If None, 0.5 for single-label y with ``architecture_type="bi-encoder"`` and
-        ``scorer_type="simple"``, otherwise 0; values above 0 raise there.
+        Interpolation weight between each label's embedding and its class prototype (centroid), in [0, 1]. The prototype
+        is the mean of the embeddings of the class's texts; after the training each label embedding is moved towards it.
+        If None, 0.5 for single-label y with ``architecture_type="bi-encoder"`` and ``scorer_type="simple"``, and 0
+        otherwise. Values above 0 raise a ValueError where None resolves to 0.
 
-        `partial_fit`, and warm starts with `ewc_lambda`, do not interpolate. Raise it where label names say little
-        about the classes; 0 keeps the labels as the loss has trained them.
+        `partial_fit`, and warm starts with `ewc_lambda`, do not interpolate. Raise it if the label names say little
+        about the classes; 0 keeps the label embeddings of the training.
     threshold : float or array-like of shape (n_classes,), default=0.5
-        Probability from which on `predict` assigns a label with multi-label y, in [0, 1]. A text may have no
-        label.
+        Decision threshold for multi-label y, in [0, 1]: `predict` assigns each label whose probability is at least
+        this value. A text may have no label. An array gives each class its own threshold, in the order of `classes_`.
 
-        Choose it with :class:`~sklearn_gliclass.plotting.ThresholdCurveDisplay`.
+        Choose it on held-out rows with :class:`~sklearn_gliclass.plotting.ThresholdCurveDisplay`.
     %(shuffle_labels)s
     %(freeze_encoder)s
     %(memory)s
@@ -148,34 +150,36 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(max_batch_tokens)s
     %(ewc_lambda)s
     rl : RLTrainerConfig or None, default=None
-        Hyperparameters of reinforcement learning, which follows the supervised epochs in `fit` for ``rl.max_epochs``
-        epochs and maximises `reward_components`. If None, there is none. `partial_fit` is always supervised.
+        Hyperparameters of reinforcement learning. In `fit`, it follows the supervised epochs for ``rl.max_epochs``
+        epochs and maximises `reward_components`. If None, there is no reinforcement learning. `partial_fit` is always
+        supervised.
 
-        Use it for goals that no loss expresses, such as precision before recall. ``max_epochs=0`` skips the supervised
-        epochs.
+        Use it for objectives that are not differentiable, such as precision at a high recall. ``max_epochs=0`` skips
+        the supervised epochs.
     reward_components : dict, list of (name, function) pairs or None, default=None
-        Reward functions of `rl`, whose sum is maximised. Each takes four tensors of shape (n, n_classes),
-        probabilities, actions, true labels and a mask of known labels, and returns rewards of shape (n, 1). If None,
-        the F1 score of each text. See :class:`RLTrainer` and ``sklearn_gliclass.training.rewards``.
+        Reward functions of `rl`, whose sum is maximised. Each takes four tensors of shape (n, n_classes) -- the
+        probabilities, the actions, the true labels and a mask of known labels -- and returns rewards of shape (n, 1).
+        If None, the F1 score of each text. See :class:`RLTrainer` and ``sklearn_gliclass.training.rewards``.
     value_model : torch.nn.Module, fitted regressor, callable or None, default=None
         Predictor of the expected reward of a text in `rl`, which is subtracted from its reward; see :class:`RLTrainer`.
         If None, the mean reward of the batch.
 
-        Set it where rewards differ much from text to text.
+        Set it if rewards differ much from text to text.
     reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer), callable or None, default=None
-        Model to whose probabilities `rl` keeps the trained model close, by a Kullback-Leibler penalty with the factor
-        ``rl.kl_beta``; see :class:`RLTrainer`. If None, there is no penalty.
+        Reference policy of `rl`: a Kullback-Leibler penalty with the factor ``rl.kl_beta`` keeps the trained model
+        close to its probabilities; see :class:`RLTrainer`. If None, there is no penalty.
 
-        Set it to keep a good model from drifting where there are few texts.
+        Set it to keep a good model from drifting if there are few texts.
     %(verbose)s
     %(random_state)s
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels in sorted order; with multi-label and soft y, the names or numbers of its columns.
+        Class labels in sorted order. With multi-label and soft y, the names or numbers of its columns; after a
+        zero-shot fit, the labels in their order.
     label_names_ : list of str
-        Text that the model reads for each class: `label_names`, else ``str(class)``.
+        Text that the model reads for each class: its entry of `label_names`, or ``str(class)`` without one.
     %(model_)s
     %(config_)s
     %(tokenizer_)s
@@ -191,14 +195,16 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Resolved value of `label_centroid_share`.
     %(max_length_)s
     logit_offset_ : float
-        Offset (bias) that is subtracted from each logit. It is not 0 in multi-label zero-shot work with the default
-        encoder, whose probabilities it calibrates to the threshold 0.5.
+        Logit offset (bias), which is subtracted from each logit. It is not 0 in multi-label zero-shot classification
+        with the default encoder, whose probabilities it calibrates to the threshold 0.5.
     %(n_features_in_)s
     %(feature_names_in_)s
 
     See Also
     --------
-    GLiClassRegressor : The same for numbers.
+    GLiClassRegressor : Regressor with the same model.
+    sklearn_gliclass.plotting.ThresholdCurveDisplay : Choose the thresholds of multi-label problems.
+    sklearn_gliclass.plotting.LabelSimilarityDisplay : Show which labels are similar to the model.
 
     References
     ----------
@@ -208,7 +214,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     Examples
     --------
     >>> from sklearn_gliclass import GLiClassClassifier
-    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder from scratch; leave out for MiniLM
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder, trained from scratch
     >>> texts = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"]
     >>> clf = GLiClassClassifier(**TINY, random_state=0)
     >>> clf.fit(texts, ["sports", "politics", "sports", "politics"]).predict(["a late goal"])
@@ -216,7 +222,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     >>> clf.predict_proba(["a late goal"]).shape
     (1, 2)
 
-    Without examples, on the weights that the extra ``minilm`` installs:
+    Zero-shot, with the weights that the extra ``minilm`` installs:
 
     >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
     >>> clf.predict(["parliament votes on the budget today"])
@@ -389,7 +395,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.random_state = random_state
 
     def __sklearn_clone__(self):
-        # Models that give advice are used as they are: a clone of a fitted one would not be fitted.
+        # The reference and value models are shared with the clone: a clone of a fitted model would be unfitted.
         return (
             super().__sklearn_clone__().set_params(value_model=self.value_model, reference_model=self.reference_model)
         )
@@ -397,34 +403,36 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
-        # scikit-learn measures accuracy on clouds of numbers, which are no texts.
+        # scikit-learn's checks measure the accuracy on random numeric features, which are not texts.
         tags.classifier_tags.poor_score = True
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
-        """Train on texts and their classes.
+        """Fit the classifier to texts and their classes, or prepare it for zero-shot classification.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples,) or (n_samples, n_features)
-            Texts, or a table whose rows become texts.
+        X : array-like of shape (n_samples,) or (n_samples, n_features), or None
+            Texts, or a table whose rows become texts (see `text_template`). If None, nothing is trained: `y` lists the
+            classes, and the model classifies zero-shot, by the names of the classes.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            One class per sample; or 0 and 1 for each class (multi-label); or rows of probabilities. With
-            ``X=None`` the classes themselves: nothing is trained, the model judges by their names
-            (zero-shot). ``problem_type="multi_label_classification"`` makes these independent of each other.
+            One class per sample (single-label), a matrix of 0 and 1 (multi-label), or rows of probabilities (soft
+            labels). With ``X=None``, the classes, of shape (n_classes,); they are mutually exclusive unless
+            ``problem_type="multi_label_classification"``.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the samples; 0 leaves a row out.
+            Weights of the samples. A sample of weight 0 counts as absent.
 
         Returns
         -------
-        self
+        GLiClassClassifier
+            This classifier, fitted.
 
         Raises
         ------
         ValueError
-            Missing texts, fewer than two classes, two classes with one label text, a continuous y, or
-            hyperparameters that exclude each other.
+            If texts are missing, y has fewer than two classes or is continuous, two classes have the same label text,
+            or hyperparameters exclude each other.
         """
         if X is None:
             if sample_weight is not None:
@@ -434,18 +442,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train for one more epoch; weights and optimiser are kept.
+        """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
 
         Parameters
         ----------
-        X, y, sample_weight
-            As in :meth:`fit`.
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Classes, as in :meth:`fit`.
         classes : array-like of shape (n_classes,), optional
-            All classes, in the first call; default: those of `y`.
+            All classes that will ever occur in `y`, for the first call. If None, the classes of the first `y`.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples. A sample of weight 0 counts as absent.
 
         Returns
         -------
-        self
+        GLiClassClassifier
+            This classifier, fitted.
         """
         return self._fit(X, y, sample_weight, epochs=1, classes=classes)
 
@@ -472,57 +485,57 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_thresholds(targets.problem_type, targets.classes)
         names = label_texts(self.label_names, targets.classes)
         if not goes_on:
-            self._warn_of_numbers(targets.classes)
+            self._warn_numeric_classes(targets.classes)
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
 
     @staticmethod
     def _label_keys(attributes: dict):
-        """What `label_names` is given for."""
+        """Return the keys of `label_names`."""
         return attributes["classes_"]
 
     def _check_thresholds(self, problem_type, classes) -> None:
-        """Raise before the training rather than at the first prediction."""
+        """Raise for invalid thresholds before the training."""
         if problem_type == PROBLEM_TYPES[MULTI]:
             read_thresholds(self.threshold, classes)
 
-    def _warn_of_numbers(self, classes) -> None:
-        """Numbers say nothing to a model that reads names, unless it was trained on them."""
+    def _warn_numeric_classes(self, classes) -> None:
+        """Warn of numeric classes, which have no meaning to an untrained model that reads label names."""
         is_trained_already = self.pretrained is not None and self.max_epochs == 0
         message = None if is_trained_already else integer_classes_warning(classes, self.label_names)
         if message is not None:
             warn(message, LabelNamesWarning)
 
     def _check_rl(self):
-        """What only reinforcement learning reads raises without it."""
+        """Raise if options of reinforcement learning are set and `rl` is None."""
         if self.rl is not None:
             self.rl.validate()
             return
         for name in ("reward_components", "value_model", "reference_model"):
             if getattr(self, name) is not None:
                 raise ValueError(
-                    f"{name} is read by reinforcement learning alone, and rl is None; set rl=RLTrainerConfig(), or "
-                    f"leave {name}=None."
+                    f"{name} has no effect with rl=None: only reinforcement learning uses it. Set "
+                    f"rl=RLTrainerConfig(), or leave {name}=None."
                 )
 
     def _stages(self, config, *, goes_on, epochs):
-        """Supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
+        """Build the stages: supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]
         stages = [Supervised(0 if self.max_epochs == 0 else None)]
-        if not (self.ewc_lambda and goes_on):  # else earlier data hold the labels
+        if not (self.ewc_lambda and goes_on):  # elastic weight consolidation protects the labels of earlier data
             stages.append(Prototypes(share))
         if self.rl is not None:
             stages.append(Reinforcement(self._build_rl_net))
         return stages
 
     def _resolve_centroid_share(self, config) -> float:
-        """The value of ``label_centroid_share=None``; another one raises where labels can't be moved."""
-        share, movable = self.label_centroid_share, has_movable_labels(config)
+        """Return the resolved `label_centroid_share`; a positive one raises where labels cannot be interpolated."""
+        share, movable = self.label_centroid_share, supports_prototypes(config)
         if share and not movable:
             raise ValueError(
-                f"label_centroid_share={share!r} has no effect here: labels can be moved where y is single-label, "
+                f"label_centroid_share={share!r} has no effect here: class prototypes need single-label y, "
                 'architecture_type="bi-encoder" and scorer_type="simple", and this model has '
                 f"problem_type={config.problem_type!r}, architecture_type={config.architecture_type!r}, "
                 f"scorer_type={config.scorer_type!r}. Leave label_centroid_share=None."
@@ -554,15 +567,15 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         names = label_texts(self.label_names, classes)
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
         self._check_thresholds(problem_type, classes)
-        with seeded(0):
+        with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
-        warn_of_unknown_labels(fitted.layout())
-        self._warn_of_numbers(classes)
+        warn_unknown_labels(fitted.layout())
+        self._warn_numeric_classes(classes)
         self._commit(fitted, {"classes_": classes, "_text_reader": UNSEEN})
         return self
 
     def _check_knows_labels(self):
-        """Random heads judge at random: zero-shot needs weights, or the start that compares text and label."""
+        """Raise if the untrained heads are random: zero-shot needs a checkpoint, or heads that compare embeddings."""
         similarity = (
             self.encoder_config is None
             and self.label_model_config is None
@@ -574,7 +587,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         )
         if self.pretrained is None and not similarity:
             raise ValueError(
-                "fit(None, labels) trains nothing, and these hyperparameters start from random weights; set "
+                "fit(None, labels) trains nothing, and with these hyperparameters the heads have random weights; set "
                 "pretrained to a GLiClass checkpoint, or leave encoder_config, label_model_config, architecture_type, "
                 "projector_init, use_lstm and squeeze_layers at their defaults and choose scorer_type from "
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
@@ -582,11 +595,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     @property
     def _kind(self) -> str:
-        """Whether each class is decided for itself."""
+        """Return "multi-label" where each class is a decision of its own, else "single-label"."""
         return MULTI if self.config_.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
 
     def decision_function(self, X):
-        """Logits.
+        """Compute the logits.
 
         Parameters
         ----------
@@ -595,13 +608,14 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the second's logit minus the first's; above 0 means ``classes_[1]``.
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two single-label classes
+            Logits of the classes. For two single-label classes, the logit of ``classes_[1]`` minus that of
+            ``classes_[0]``: values above 0 mean ``classes_[1]``.
         """
         return decision_values(self._logits(X), self._kind)
 
     def predict_proba(self, X):
-        """Probabilities.
+        """Compute the probabilities of the classes.
 
         Parameters
         ----------
@@ -611,12 +625,13 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Columns in the order of `classes_`. Rows sum to 1; multi-label: each class for itself.
+            Probabilities, with columns in the order of `classes_`: the softmax over the logits, whose rows sum to 1, or
+            for multi-label y the sigmoid of each logit.
         """
         return logits_to_probabilities(self._logits(X), self._kind)
 
     def predict_log_proba(self, X):
-        """Logarithms of the probabilities, of shape (n_samples, n_classes).
+        """Compute the logarithm of the probabilities of the classes.
 
         Parameters
         ----------
@@ -626,11 +641,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
+            Log-probabilities, with columns in the order of `classes_`.
         """
         return logits_to_log_probabilities(self._logits(X), self._kind)
 
     def predict(self, X):
-        """The classes.
+        """Predict the classes.
 
         Parameters
         ----------
@@ -639,9 +655,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            The likeliest class; multi-label: an indicator matrix (n_samples, n_classes) of the classes whose
-            probability reaches `threshold`.
+        ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label y
+            The most probable class of each text. For multi-label y, an indicator matrix of the classes whose
+            probability is at least `threshold`.
         """
         logits = self._logits(X)
         if self._kind == MULTI:

@@ -1,4 +1,4 @@
-"""From GLiClass's configuration objects to hyperparameters."""
+"""Conversion of GLiClass's configuration objects to hyperparameters."""
 
 import inspect
 
@@ -7,31 +7,36 @@ from .model.config import BI_ENCODERS
 from .parameters import MODEL_PARAMETERS
 from .training import RLTrainerConfig, TrainingArguments
 
-_WORKED_OUT_AGAIN = ("class_token_index", "text_token_index", "vocab_size")  # by `fit`, from the tokenizer
-_INFERRED_PROBLEM_TYPE = "single_label_classification"  # the configuration's default, also where nobody chose it
+_DERIVED_FIELDS = ("class_token_index", "text_token_index", "vocab_size")  # derived by `fit` from the tokenizer
+_INFERRED_PROBLEM_TYPE = "single_label_classification"  # the default: it may not be an explicit choice
 
 
-def hyperparameters_of(estimator: type, config: GLiClassModelConfig, training_args=None) -> dict:
-    """Return the hyperparameters of an estimator that a configuration and training arguments stand for.
+def read_hyperparameters(estimator: type, config: GLiClassModelConfig, training_args=None) -> dict:
+    """Convert a configuration and training arguments to hyperparameters of an estimator.
 
-    What the configuration has worked out by itself (ids of tokens, sizes, a label encoder like the text encoder) is
-    left to `fit`, which works it out again.
+    Values that the configuration has derived (token ids, sizes, a label encoder like the text encoder) are left to
+    `fit`, which derives them again.
 
     Parameters
     ----------
     estimator : type
         GLiClassClassifier or GLiClassRegressor.
     config : GLiClassModelConfig
-        The model.
+        Configuration of the model.
     training_args : TrainingArguments or transformers.TrainingArguments, optional
-        The training loop.
+        Hyperparameters of the training loop.
+
+    Returns
+    -------
+    dict
+        Hyperparameters by name.
 
     Raises
     ------
     TypeError
-        Objects of another kind.
+        If an argument is an object of another type.
     ValueError
-        Fields of classification that are set, where the estimator is a regressor.
+        If fields for classification are set and the estimator is a regressor.
     """
     if not isinstance(config, GLiClassModelConfig):
         raise TypeError(f"config must be a GLiClassModelConfig, got {type(config).__name__}.")
@@ -43,9 +48,9 @@ def hyperparameters_of(estimator: type, config: GLiClassModelConfig, training_ar
 
 
 def _check_fields_are_read(estimator: type, config: GLiClassModelConfig, unread: list[str]) -> None:
-    """Raise for fields that are set and that the estimator does not read.
+    """Raise for fields that are set and have no hyperparameter of the estimator.
 
-    In the configuration of a regression they have no effect anyway.
+    In the configuration of a regression they have no effect, and are ignored.
     """
     if config.problem_type == "regression":
         return
@@ -54,13 +59,13 @@ def _check_fields_are_read(estimator: type, config: GLiClassModelConfig, unread:
     chosen = [f"{name}={value!r}" for name, value in values.items() if value not in (None, documented[name].default)]
     if chosen:
         raise ValueError(
-            f"{estimator.__name__} does not read {', '.join(chosen)} of the configuration: regression has no classes. "
-            "Use GLiClassClassifier, or leave these fields at their defaults."
+            f"{estimator.__name__} has no hyperparameters for {', '.join(chosen)} of the configuration, which apply to "
+            "classification. Use GLiClassClassifier, or set these fields to their defaults."
         )
 
 
 def _model_hyperparameters(config: GLiClassModelConfig) -> dict:
-    found = {name: getattr(config, name) for name in MODEL_PARAMETERS if name not in _WORKED_OUT_AGAIN}
+    found = {name: getattr(config, name) for name in MODEL_PARAMETERS if name not in _DERIVED_FIELDS}
     width = config.encoder_config.get_text_config().hidden_size
     if config.hidden_size == width * (2 if config.projector_init == "identity" else 1):
         found["hidden_size"] = None
@@ -68,25 +73,25 @@ def _model_hyperparameters(config: GLiClassModelConfig) -> dict:
         del found["tie_encoders"]
     if config.problem_type not in (None, _INFERRED_PROBLEM_TYPE):
         found["problem_type"] = config.problem_type
-    return {**found, **_encoders(config)}
+    return {**found, **_encoder_hyperparameters(config)}
 
 
-def _encoders(config: GLiClassModelConfig) -> dict:
-    """Names where there are names, else configurations."""
+def _encoder_hyperparameters(config: GLiClassModelConfig) -> dict:
+    """Return the names of the encoders, or their configurations if they have no names."""
     found = {}
     if config.encoder_model_name:
         found["encoder_model"] = config.encoder_model_name
     else:
-        found["encoder_config"] = _plain(config.encoder_config)
+        found["encoder_config"] = _to_dict(config.encoder_config)
     if config.architecture_type in BI_ENCODERS:
         if config.label_model_name not in (None, config.encoder_model_name):
             found["label_model_name"] = config.label_model_name
-        elif _plain(config.label_model_config) != _plain(config.encoder_config):
-            found["label_model_config"] = _plain(config.label_model_config)
+        elif _to_dict(config.label_model_config) != _to_dict(config.encoder_config):
+            found["label_model_config"] = _to_dict(config.label_model_config)
     return found
 
 
-def _plain(encoder_config) -> dict:
+def _to_dict(encoder_config) -> dict:
     fields = encoder_config.to_diff_dict()
     fields.pop("transformers_version", None)
     return {**fields, "model_type": encoder_config.model_type}
@@ -96,7 +101,9 @@ def _training_hyperparameters(training_args) -> dict:
     if training_args is None:
         return {}
     if isinstance(training_args, RLTrainerConfig):
-        raise TypeError("training_args is an RLTrainerConfig; pass it as rl=, after the supervised training_args.")
+        raise TypeError(
+            "training_args is an RLTrainerConfig; pass it as rl=..., and the supervised arguments as training_args."
+        )
     if not isinstance(training_args, TrainingArguments):
         training_args = TrainingArguments.from_transformers(training_args)
     return training_args.get_params(deep=False)

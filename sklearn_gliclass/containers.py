@@ -1,4 +1,4 @@
-"""Containers of X, y and labels: those that the readers know, conversions of others, and errors for the rest."""
+"""Containers of X, y and labels: conversion to supported types, and errors for unsupported ones."""
 
 import math
 import numbers
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 import pandas as pd
 
-ROWS_SHOWN = 5  # of the rows that an error names
+ROWS_SHOWN = 5  # number of rows that an error message lists
 _MISSING_TYPES = ("NAType", "NaTType", "MaskedConstant")
 
 
@@ -20,25 +20,25 @@ def as_container(data, name: str, expected: str):
     Parameters
     ----------
     data : object
-        What the caller was given.
+        The container.
     name : str
-        What messages call it.
+        Name of the parameter, for error messages.
     expected : str
-        What is allowed, for messages: "a sequence of texts or a table".
+        What is allowed, for error messages, such as "a sequence of texts or a table".
 
     Raises
     ------
     TypeError
-        `data` is no container, has no order (set), is ambiguous (dict) or is not in memory (lazy frames, dask,
-        Spark). The message says which call converts it, where there is one.
+        If `data` is not a container, has no order (set), is ambiguous (dict) or is not in memory (lazy frames, dask,
+        Spark). The message names the call that converts it, if there is one.
     """
     if hasattr(data, "toarray"):  # sparse
         return data
     conversion = _conversion_needed(data, name)
     if conversion is not None:
-        advice = f"; pass {conversion}." if conversion else "."
-        raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{advice}")
-    # polars is read as it is: its own conversion needs pyarrow.
+        hint = f"; pass {conversion}." if conversion else "."
+        raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{hint}")
+    # polars is not converted: its conversion to pandas needs pyarrow.
     if hasattr(data, "to_pandas") and type(data).__module__.partition(".")[0] != "polars":
         return data.to_pandas()
     if isinstance(data, np.ma.MaskedArray):
@@ -53,7 +53,7 @@ def as_container(data, name: str, expected: str):
 
 
 def _conversion_needed(data, name: str) -> str | None:
-    """The call that converts `data`, "" where there is none, None where `data` can be read."""
+    """Return the call that converts `data`, "" if there is none, and None if no conversion is needed."""
     if isinstance(data, Mapping):
         return f"list({name}) or pandas.DataFrame({name})"
     if isinstance(data, Set):
@@ -82,12 +82,12 @@ def to_values(data) -> list:
 
 
 def plain(value):
-    """Return a NumPy scalar, such as searches give, as the Python value that JSON and torch take."""
+    """Convert a NumPy scalar, such as those of searches, to a Python value for JSON and torch."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def is_missing(value) -> bool:
-    """Tell whether a value is None, NaN, NaT, pandas' NA or masked."""
+    """Return whether a value is None, NaN, NaT, pandas' NA or masked."""
     if value is None:
         return True
     if isinstance(value, str):
@@ -103,7 +103,7 @@ def missing_rows(values: Sequence) -> list[int]:
 
 
 def show_rows(rows: Sequence[int]) -> str:
-    """Name the first rows of a list in a message.
+    """Format the first rows of a list for a message.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def show_rows(rows: Sequence[int]) -> str:
 
 
 def column_names(data) -> list | None:
-    """Return the names of a table's columns; None where there is no table, or where they are 0, 1, ... by default."""
+    """Return the column names of a table; None for other containers and for the default names 0, 1, ..."""
     if not hasattr(data, "columns"):
         return None
     names = list(data.columns)
@@ -123,12 +123,12 @@ def column_names(data) -> list | None:
 
 
 def has_default_index(series) -> bool:
-    """Tell whether the index of a pandas Series is 0, 1, ..."""
+    """Return whether the index of a pandas Series is 0, 1, ..."""
     return series.index.equals(pd.RangeIndex(len(series)))
 
 
 def check_encodable(texts: Sequence[str], name: str, unit: str = "row") -> None:
-    """Raise where a text holds a lone surrogate, half of a character, which no tokenizer reads."""
+    """Raise if a text has a lone surrogate (half of a character), which tokenizers cannot encode."""
     for position, text in enumerate(texts):
         if text.isascii():  # constant time
             continue
@@ -144,7 +144,7 @@ def check_encodable(texts: Sequence[str], name: str, unit: str = "row") -> None:
 
 
 def is_finite(value) -> bool:
-    """Tell whether a value is a real number other than NaN and infinity; truth values are none."""
+    """Return whether a value is a finite real number; bools are not."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         return False
     return math.isfinite(value)

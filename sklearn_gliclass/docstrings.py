@@ -36,8 +36,8 @@ class_token_index, text_token_index : int, default=-1
     The two exist for the configurations of checkpoints and need not be set.
 
     Where a pretrained encoder does not know the two tokens, their embeddings are initialised: ``<<LABEL>>`` with
-    the word "label", ``<<SEP>>`` with the tokenizer's own separator, or with the mean of all embeddings where the
-    tokenizer lacks these.
+    the word "label", ``<<SEP>>`` with the tokenizer's own separator, or with the mean of all embeddings if the
+    tokenizer does not have these.
 hidden_size : int or None, default=None
     Width of the projectors' hidden layer. If None, ``2 * encoder_hidden_size`` with ``projector_init="identity"``,
     else ``encoder_hidden_size``.
@@ -106,7 +106,7 @@ architecture_type : str, default="bi-encoder"
     With the default, labels are encoded once for all texts. With "uni-encoder", the default of published GLiClass
     checkpoints, labels attend to the text; it needs GLiClass pretraining to learn from few examples.
 prompt_first : bool, default=False
-    Whether the labels stand before the text where both share a sequence ("uni-encoder", "bi-encoder-fused").
+    Whether the labels precede the text where both share a sequence ("uni-encoder", "bi-encoder-fused").
 squeeze_layers : bool, default=False
     Whether the heads read a learnt weighted sum over all layers of the encoder (squeeze-and-excitation) instead of
     its last layer. It excludes `layer_wise` and `encoder_layer_id`.
@@ -196,7 +196,7 @@ text_template : str, callable or None, default=None
     function of a dict of the row's cells. If None, ``"column: value"`` for each cell, without missing values; a
     single column of strings is taken as it is.
 shuffle_labels : bool, default=True
-    Whether the labels of each training prompt stand in random order. Prediction has them in their own order.
+    Whether the labels of each training prompt are in random order. Prediction keeps their order.
 
     Choose False where the order of labels carries meaning.
 freeze_encoder : bool, "embeddings" or int, default=False
@@ -226,10 +226,10 @@ n_iter_no_change : int, default=3
 warm_start : bool, default=False
     Whether `fit` continues from the weights of the previous `fit`, with a new optimiser. If False, it starts anew.
 callbacks : list or None, default=None
-    skorch callbacks of the training. Scoring callbacks see class indices (classifiers) or standardised values
+    Callbacks of skorch for the training. Scoring callbacks see class indices (classifiers) or standardised values
     (regressors). An ``LRScheduler`` replaces `lr_scheduler_type`.
 device : str, default="auto"
-    torch device of the model. If "auto", "cuda" if it is available, else "mps" if it is, else "cpu".
+    Device of the model, by its name in torch. If "auto", "cuda" if available, else "mps" if available, else "cpu".
 dtype : {"float32", "bfloat16", "float64"}, default="float32"
     Floating point type of training and prediction. "bfloat16" is mixed precision with float32 weights: faster on
     GPUs and CPUs that support it.

@@ -1,7 +1,7 @@
-"""``estimator.json``: what a checkpoint folder knows of its estimator, beside the model.
+"""``estimator.json``: hyperparameters and fitted attributes of the estimator in a checkpoint folder.
 
-Only names that are known here are written and read, and each value is checked: a file from elsewhere can set no
-other attribute, and nothing that acts on this machine, such as a path or a device.
+Only known names are written and read, and each value is validated: an untrusted file cannot set other attributes, nor
+hyperparameters that act on the machine, such as paths and devices.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .warn import warn
 ESTIMATOR_FILE = "estimator.json"
 FORMAT = 1
 
-# Hyperparameters of this machine or session. They are neither written nor read, and get their defaults.
-OF_THE_PLACE = ("pretrained", "memory", "cache_dir", "device", "callbacks")
-# The weights stand for what they were built from.
-_NOT_STORED = {*OF_THE_PLACE, *MODEL_ORIGIN}
-# Without their value predictions would differ: from_pretrained asks for it again. All others serve training.
+# Hyperparameters that are specific to a machine or session. They are not saved, and have their defaults after loading.
+LOCAL_HYPERPARAMETERS = ("pretrained", "memory", "cache_dir", "device", "callbacks")
+# The origin of the model is replaced by its saved weights.
+_NOT_STORED = {*LOCAL_HYPERPARAMETERS, *MODEL_ORIGIN}
+# Predictions depend on these: if they cannot be saved, from_pretrained needs them. All others affect training only.
 _NEEDED_TO_PREDICT = ("text_template", "threshold", "max_num_classes", "max_length", "max_batch_tokens", "dtype")
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 _KEYS = {"format", "estimator", "hyperparameters", "fitted", "missing", "versions"}
@@ -45,14 +45,14 @@ def write_estimator(estimator, folder: Path) -> None:
     Raises
     ------
     ValueError
-        A fitted attribute has a value that cannot be stored.
+        If a fitted attribute has a value that cannot be saved.
     """
     text = json.dumps(describe_estimator(estimator), indent=2, allow_nan=False)
     (folder / ESTIMATOR_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def describe_estimator(estimator) -> dict:
-    """Return the content of ``estimator.json``, and warn of the hyperparameters that it cannot hold."""
+    """Return the content of ``estimator.json``, and warn of hyperparameters that cannot be saved."""
     hyperparameters, left_out = {}, []
     for name, value in estimator.get_params(deep=False).items():
         if name == "callbacks" and value:
@@ -64,7 +64,7 @@ def describe_estimator(estimator) -> dict:
         except TypeError:
             left_out.append(name)
     missing = [name for name in left_out if name in _NEEDED_TO_PREDICT]
-    _warn_of_left_out([name for name in left_out if name not in missing], missing)
+    _warn_unsaved([name for name in left_out if name not in missing], missing)
     return {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
@@ -75,23 +75,23 @@ def describe_estimator(estimator) -> dict:
     }
 
 
-def _warn_of_left_out(of_training: list[str], missing: list[str]) -> None:
+def _warn_unsaved(of_training: list[str], missing: list[str]) -> None:
     if of_training:
         warn(
-            f"The hyperparameter(s) {of_training} are no plain values and were not saved. Predictions do not depend on "
-            "them; to train the loaded estimator in the same way, give them again to from_pretrained."
+            f"The hyperparameter(s) {of_training} cannot be stored as JSON and were not saved. Predictions do not "
+            "depend on them; to train the loaded estimator in the same way, pass them to from_pretrained."
         )
     if missing:
         again = ", ".join(f"{name}=..." for name in missing)
         warn(
-            f"The hyperparameter(s) {missing} are no plain values and were not saved, and predictions depend on them: "
-            f"load the estimator with from_pretrained(folder, {again})."
+            f"The hyperparameter(s) {missing} cannot be stored as JSON and were not saved, and predictions depend on "
+            f"them: load the estimator with from_pretrained(folder, {again})."
         )
 
 
 def _encode_hyperparameter(name: str, value):
     if name == "rl" and isinstance(value, RLTrainerConfig):
-        value = {key: item for key, item in value.get_params(deep=False).items() if key not in OF_THE_PLACE}
+        value = {key: item for key, item in value.get_params(deep=False).items() if key not in LOCAL_HYPERPARAMETERS}
     return json_values.encode(value)
 
 
@@ -120,7 +120,7 @@ def _versions() -> dict[str, str]:
     for name in _RECORDED_VERSIONS:
         try:
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # the package itself, used from a source tree
+        except importlib.metadata.PackageNotFoundError:  # the package itself, if it is not installed
             versions[name] = "unknown"
     return versions
 
@@ -136,20 +136,20 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
     folder : Path
         A checkpoint folder.
     estimator_class : type, optional
-        The class that is loaded: the file must have been written by one of the same name, and its hyperparameters
-        are checked against those of the class.
+        Class to load. The file must have been written by a class of this name, and its hyperparameters are validated
+        against those of the class.
 
     Returns
     -------
     dict or None
-        "estimator": name of the class; "hyperparameters" and "fitted": values by name; "missing": names of the
-        hyperparameters that predictions depend on and that must be given again. None for a checkpoint of another
-        program.
+        "estimator" is the name of the class, "hyperparameters" and "fitted" are values by name, and "missing" is the
+        names of hyperparameters that predictions depend on and that could not be saved. None for a checkpoint of
+        another library.
 
     Raises
     ------
     ValueError
-        The file is damaged, belongs to another class, or holds a name or value that is not allowed.
+        If the file is damaged, was written by another class, or holds a name or value that is not allowed.
     """
     path = Path(folder) / ESTIMATOR_FILE
     if not os.path.lexists(path):
@@ -178,20 +178,20 @@ def read_estimator(folder: Path, estimator_class: type | None = None) -> dict | 
 
 
 def check_given_again(record: dict, given) -> None:
-    """Raise for a hyperparameter that could not be saved, that predictions depend on, and that is not given.
+    """Raise if a hyperparameter that could not be saved, and that predictions depend on, is not given.
 
     Parameters
     ----------
     record : dict
-        What :func:`read_estimator` returned.
+        Result of :func:`read_estimator`.
     given : collection of str
-        Names of the hyperparameters that are given to ``from_pretrained``.
+        Names of the hyperparameters that are passed to ``from_pretrained``.
     """
     missing = [name for name in record["missing"] if name not in given]
     if missing:
         raise ValueError(
             f"The estimator was fitted with a value of {', '.join(missing)} that could not be saved, and predictions "
-            f"depend on it: give it again, from_pretrained(folder, {', '.join(f'{name}=...' for name in missing)})."
+            f"depend on it: pass it again, from_pretrained(folder, {', '.join(f'{name}=...' for name in missing)})."
         )
 
 
@@ -201,10 +201,10 @@ def _read_record(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{str(path)!r} is damaged ({error}); restore it, or save the estimator again. Without the file the folder "
-            "loads as a checkpoint that knows no classes."
+            "loads as a checkpoint without classes."
         ) from error
     if not isinstance(record, dict) or set(record) - _KEYS or not isinstance(record.get("estimator"), str):
-        raise ValueError(f"{str(path)!r} is not a file that save_pretrained writes: its keys must be {sorted(_KEYS)}.")
+        raise ValueError(f"{str(path)!r} was not written by save_pretrained: its keys must be {sorted(_KEYS)}.")
     record = {"format": None, "hyperparameters": {}, "fitted": {}, "missing": [], **record}
     if record["format"] != FORMAT:
         raise ValueError(
@@ -313,7 +313,7 @@ _SHARED = {
     "feature_names_in_": (_is_names, "a 1-D array of strings"),
     "_text_reader": (_is_text_reader, "an object with n_columns, columns, is_plain and had_texts"),
 }
-# Name -> (check of the value, what it must be).
+# Name -> (validation function, description of valid values).
 _FITTED = {
     "classifier": {
         **_SHARED,
@@ -349,9 +349,9 @@ def _check_fitted(fitted: dict, kind: str, source: str) -> None:
     unknown = sorted(set(fitted).difference(checks))
     if unknown:
         raise ValueError(f"{source}: a {kind} has no fitted attributes {_shown(unknown)}.")
-    lacking = [name for name in _REQUIRED[kind] if name not in fitted]
-    if lacking:
-        raise ValueError(f"{source}: the fitted attributes {_shown(lacking)} are missing.")
+    absent = [name for name in _REQUIRED[kind] if name not in fitted]
+    if absent:
+        raise ValueError(f"{source}: the fitted attributes {_shown(absent)} are missing.")
     for name, value in fitted.items():
         is_valid, expected = checks[name]
         if not is_valid(value):

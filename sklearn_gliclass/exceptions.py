@@ -1,9 +1,23 @@
-"""Categories of the warnings that users may want to filter."""
+"""Warning categories of the package."""
 
 
 class TruncationWarning(UserWarning):
-    """Texts are longer than `max_length` and were truncated."""
+    """Warning for texts that are longer than `max_length` and were truncated.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_gliclass.exceptions import TruncationWarning
+    >>> warnings.simplefilter("ignore", TruncationWarning)
+    """
 
 
 class LabelNamesWarning(UserWarning):
-    """The model cannot read much from the label names: they are numbers, or tokens that its tokenizer does not know."""
+    """Warning for label names without meaning to the model: numbers, or words that its tokenizer does not know.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn_gliclass.exceptions import LabelNamesWarning
+    >>> warnings.simplefilter("error", LabelNamesWarning)
+    """

@@ -1,4 +1,4 @@
-"""What a trained model can tell about itself: where its labels lie, and which tokens of a text moved a logit."""
+"""Explanations of a trained model: label embeddings, and attribution of logits to tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from .data.batching import label_chunks, tensors, to_device
 from .data.prompt import Layout
-from .model.packed import without_packing
+from .model.packed import disable_packing
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -21,25 +21,25 @@ TEXTS_AT_ONCE = 16
 TOKENS_AT_ONCE = 2048
 
 
-def label_embeddings(model: GLiClassModel, layout: Layout, texts: Sequence[str] = ("",), max_num_classes=None):
-    """The labels as the scorer sees them.
+def compute_label_embeddings(model: GLiClassModel, layout: Layout, texts: Sequence[str] = ("",), max_num_classes=None):
+    """Compute the label embeddings that the scorer takes.
 
     Parameters
     ----------
     model : GLiClassModel
-        On its device.
+        The model, on its device.
     layout : Layout
-        Builds the sequences; its labels are embedded.
+        Layout of the sequences, with the labels.
     texts : sequence of str, default=("",)
-        Texts beside which the labels are read; in the bi-encoder, which reads labels alone, they make no
-        difference.
+        Texts with which the labels are encoded. They have no effect in the bi-encoder, which encodes labels
+        separately.
     max_num_classes : int, optional
-        Most labels in a prompt. Default: all.
+        Maximum number of labels in a prompt. If None, all.
 
     Returns
     -------
-    ndarray of shape (n_labels, hidden size of the encoder)
-        The projected label states, mean over the texts.
+    ndarray of shape (n_labels, encoder_hidden_size)
+        Projected label embeddings, averaged over the texts.
     """
     tokens = layout.tokenize(list(texts))
     means = []
@@ -57,18 +57,18 @@ def label_embeddings(model: GLiClassModel, layout: Layout, texts: Sequence[str] 
 
 @dataclass
 class Attribution:
-    """What the tokens of a text add to one logit.
+    """Attribution of one logit to the tokens of a text.
 
     Attributes
     ----------
     spans : list of (int, int)
-        The characters ``text[start:end]`` of each token.
+        Characters ``text[start:end]`` of each token.
     values : ndarray of shape (n_tokens,)
-        What each token adds; they sum to ``logit - baseline``, up to the error of the integral.
+        Attribution of each token; they sum to ``logit - baseline``, up to the error of the numerical integration.
     logit : float
-        The logit of the text.
+        Logit of the text.
     baseline : float
-        The logit where each token of the text is the mean token of the vocabulary.
+        Logit of the baseline, where each token of the text is the mean token of the vocabulary.
     """
 
     spans: list
@@ -77,48 +77,47 @@ class Attribution:
     baseline: float
 
 
-def token_attributions(
+def compute_token_attributions(
     model: GLiClassModel, layout: Layout, text: str, label: int, max_num_classes=None, n_steps: int = 16
 ) -> Attribution:
-    """Gradient times input of a label's logit, for the tokens of a text.
+    """Compute integrated gradients of a label's logit with respect to the tokens of a text.
 
-    The gradient is averaged over `n_steps` points between the mean token of the vocabulary and the token itself:
-    integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, equation 3), by the midpoint rule. The
-    gradient at the text alone says little about transformers: they normalise their states, and at a text that
-    they are sure of they are flat.
+    The gradient is averaged over `n_steps` points between the baseline, the mean token embedding of the vocabulary, and
+    the token embedding (Sundararajan et al. 2017, arXiv:1703.01365, equation 3), by the midpoint rule. The gradient at
+    the text only is less informative: layer normalisation and saturated logits make it small.
 
     Parameters
     ----------
     model : GLiClassModel
-        On its device.
+        The model, on its device.
     layout : Layout
-        Builds the sequences.
+        Layout of the sequences, with the labels.
     text : str
         One text.
     label : int
-        Which of the layout's labels.
+        Index of the label.
     max_num_classes : int, optional
-        Most labels in a prompt. Default: all.
+        Maximum number of labels in a prompt. If None, all.
     n_steps : int, default=16
-        Points of the integral.
+        Number of points of the numerical integration.
 
     Returns
     -------
     Attribution
-        Tokens that were cut off have no value.
+        The attribution. Truncated tokens are not part of it.
     """
     chunk = next(chunk for chunk in label_chunks(len(layout.label_texts), max_num_classes) if label in chunk)
     where, spans = layout.locate(text, chunk)
     tokens, column = layout.tokenize([text])[0], int(np.flatnonzero(chunk == label)[0])
 
     def run(steps):
-        """Logits at points on the way, and the embeddings there."""
+        """Compute the logits at some points of the path, and the embeddings there."""
         inputs = layout.batch([tokens] * len(steps), [chunk] * len(steps))
-        with _on_the_way(model, inputs["input_ids"], where, steps) as way:
+        with _interpolate_embeddings(model, inputs["input_ids"], where, steps) as way:
             return _run(model, inputs).logits[:, column], way
 
-    # cuDNN's LSTM has no backward pass outside of training; packed tokens can't be told from those of the labels.
-    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad(), without_packing():
+    # cuDNN's LSTM has no backward pass in evaluation mode; packed tokens of texts and labels cannot be distinguished.
+    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad(), disable_packing():
         steps = (torch.arange(n_steps) + 0.5) / n_steps
         values = torch.zeros(len(spans), dtype=torch.float64)
         for part in steps.split(max(1, TOKENS_AT_ONCE // max(1, where.stop))):
@@ -130,17 +129,17 @@ def token_attributions(
 
 
 @contextmanager
-def _on_the_way(model: GLiClassModel, input_ids: np.ndarray, where: slice, steps: torch.Tensor):
-    """Row i of the batch has its text's embeddings ``steps[i]`` of the way from the mean token to the token.
+def _interpolate_embeddings(model: GLiClassModel, input_ids: np.ndarray, where: slice, steps: torch.Tensor):
+    """Interpolate the text's embeddings: row i of the batch is at ``steps[i]`` between baseline and tokens.
 
-    Yields a dict that holds these embeddings as `point` and the whole way as `whole`, once the model ran.
+    Yields a dict that holds these embeddings as `point`, and tokens minus baseline as `whole`, once the model ran.
     """
     way = {}
 
     def move(module, arguments, output):
         ids = arguments[0]
         if ids.shape != input_ids.shape or not np.array_equal(ids.cpu().numpy(), input_ids):
-            return output  # labels in a shared encoder, or in a decoder that shares the embeddings
+            return output  # the labels' pass through a tied encoder, or through a decoder with the same embeddings
         mean = module.weight.mean(dim=0) * getattr(module, "embed_scale", 1.0)
         whole = torch.zeros_like(output)
         whole[:, where] = output.detach()[:, where] - mean.detach()

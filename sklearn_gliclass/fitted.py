@@ -1,4 +1,4 @@
-"""FittedModel: everything that prediction runs, in one object."""
+"""Model, tokenizers and labels of a fitted estimator, in one object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .cache.engine import StateEngine
 from .cache.labels import LabelCache
 from .cache.store import find_location
 from .containers import plain
-from .data.prompt import LAYOUTS, Layout, labels_of_unknown_tokens
+from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
 from .inference import InferenceEngine
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class FittedModel:
-    """A model with its tokenizers, the texts of its labels and the length of its sequences.
+    """Model with its tokenizers, label texts and maximum sequence length.
 
     Attributes
     ----------
     model : GLiClassModel
         The torch model, on its device.
     tokenizer : PreTrainedTokenizerFast
-        The text's tokenizer.
+        Tokenizer of the texts.
     label_tokenizer : PreTrainedTokenizerFast or None
-        The label encoder's tokenizer; None where there is no label encoder.
+        Tokenizer of the label encoder; None without a label encoder.
     label_names : list of str or None
-        What the model reads for each label; None for a checkpoint whose labels are not known yet.
+        Label texts; None for a checkpoint whose labels are not known yet.
     max_length : int
-        Most tokens of a sequence.
+        Maximum number of tokens of a sequence.
     label_cache : LabelCache
-        Hidden states of the labels, kept between predictions.
+        Cached label embeddings for further predictions.
     """
 
     model: GLiClassModel
@@ -51,7 +51,7 @@ class FittedModel:
     label_names: list[str] | None
     max_length: int
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
-    _kept_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
+    _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -65,20 +65,20 @@ class FittedModel:
         return pieces, pieces if same else PieceTokenizer(self.label_tokenizer)
 
     def layout(self, label_names: Sequence[str] | None = None) -> Layout:
-        """Build the sequences of some labels.
+        """Build the layout of the sequences of some labels.
 
         Parameters
         ----------
         label_names : sequence of str, optional
-            Label texts. Default: those of the fitted model, whose layout is kept for further calls.
+            Label texts. If None, those of the fitted model, whose layout is cached for further calls.
         """
         if label_names is not None:
             return self._build_layout(label_names)
-        made_of = (self.config, tuple(self.label_names), self.max_length)
-        known, layout = self._kept_layout
-        if known is None or known[0] is not made_of[0] or known[1:] != made_of[1:]:
+        source = (self.config, tuple(self.label_names), self.max_length)
+        known, layout = self._cached_layout
+        if known is None or known[0] is not source[0] or known[1:] != source[1:]:
             layout = self._build_layout(self.label_names)
-            self._kept_layout = (made_of, layout)
+            self._cached_layout = (source, layout)
         return layout
 
     def _build_layout(self, label_names: Sequence[str]) -> Layout:
@@ -87,35 +87,35 @@ class FittedModel:
         return layout(self.config, pieces, label_names, self.max_length, label_pieces)
 
     def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
-        """Return the largest number of labels in a prompt, None for all of them.
+        """Return the maximum number of labels in a prompt, or None for all of them.
 
         Parameters
         ----------
         max_num_classes : int, optional
-            Hyperparameter of the estimators. Default: the model's own. Regression reads all of its outputs at once.
+            Hyperparameter of the estimators. If None, that of the model. Regression has all outputs in one prompt.
         """
         if self.config.problem_type == "regression":
             return None
         return self.config.max_num_classes if max_num_classes is None else plain(max_num_classes)
 
     def engine(
-        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, apart=False
+        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False
     ) -> InferenceEngine:
-        """Build the engine that runs the model over texts.
+        """Build the inference engine.
 
         Parameters
         ----------
         max_num_classes : int, optional
-            Most labels in a prompt. Default: the model's own. Regression reads all of its outputs at once.
+            Maximum number of labels in a prompt, as in :meth:`labels_per_prompt`.
         dtype : str, optional
-            Precision. Default: that of the weights.
+            Floating point type. If None, that of the weights.
         max_batch_tokens, memory, verbose
             Hyperparameters of the estimators.
-        apart : bool, default=False
-            Run encoders and heads apart, also without `memory`.
+        separate_passes : bool, default=False
+            Whether encoders and heads run in separate passes, also without `memory`.
         """
         location = find_location(memory)
-        kind = functools.partial(StateEngine, location=location) if apart or location else InferenceEngine
+        kind = functools.partial(StateEngine, location=location) if separate_passes or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
         return kind(
@@ -123,7 +123,7 @@ class FittedModel:
         )
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
-        """The same model and tokenizers with other labels, and optionally another length."""
+        """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
         other = copy.copy(self)  # shares the prepared tokenizers
         other.label_cache = LabelCache()
         other.label_names = list(label_names)
@@ -135,18 +135,18 @@ ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "ver
 
 
 def engine_options(estimator) -> dict:
-    """Hyperparameters of an estimator that :meth:`FittedModel.engine` takes, checked: they may be set after `fit`."""
+    """Return the hyperparameters of an estimator that :meth:`FittedModel.engine` takes, after their validation."""
     options = {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
     validate_parameter_constraints(estimator._parameter_constraints, options, caller_name=type(estimator).__name__)
     return options
 
 
-def warn_of_unknown_labels(layout: Layout) -> None:
-    """Warn of labels that the tokenizer knows no part of."""
-    unknown = labels_of_unknown_tokens(layout)
+def warn_unknown_labels(layout: Layout) -> None:
+    """Warn of labels that consist of unknown tokens only."""
+    unknown = find_unknown_labels(layout)
     if unknown:
         warn(
-            f"The tokenizer knows no part of the label(s) {unknown[:5]!r}: the model reads them as unknown tokens. "
-            "Give other texts with label_names, or an encoder_model that knows their language.",
+            f"The label(s) {unknown[:5]!r} consist of unknown tokens only, which have no meaning to the model. "
+            "Give other texts with label_names, or choose an encoder_model for their language.",
             LabelNamesWarning,
         )

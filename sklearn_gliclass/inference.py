@@ -1,4 +1,4 @@
-"""Logits and embeddings of many texts: canonical order, token-budget batches, labels encoded once."""
+"""Inference over many texts: canonical order, batches of a token budget, labels encoded once."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from .model.precision import autocast, weight_dtype
 if TYPE_CHECKING:
     from .model import GLiClassModel
 
-PROGRESS_FROM = 512  # texts; shorter calls show no bar
-TEXTS_AT_ONCE = 50_000  # token ids of so many are in memory
+PROGRESS_FROM = 512  # texts; shorter calls show no progress bar
+TEXTS_AT_ONCE = 50_000  # texts whose token ids are in memory at a time
 LABELS_AT_ONCE = 256
 
 
 class InferenceEngine:
-    """Runs a model over texts.
+    """Inference engine that runs a model over texts.
 
-    The distinct texts are computed in one canonical order, by blocks in the order of their content and in a block by
-    length: neither the order of the rows nor the number of their copies matters.
+    Distinct texts are computed once, in a canonical order: in blocks sorted by content, and within a block by length.
+    The results therefore do not depend on the order of the rows or on duplicates.
 
     Parameters
     ----------
     model : GLiClassModel
-        On its device.
+        The model, on its device.
     layout : Layout
-        Builds the sequences.
+        Layout of the sequences.
     max_num_classes : int or None
-        Most labels in a prompt, or scored together; more are scored in chunks. None: all at once.
+        Maximum number of labels in a prompt, or scored at a time; more labels are scored in chunks. If None, all.
     max_batch_tokens : int, default=2048
-        Most padded tokens in a batch.
+        Maximum number of tokens in a batch, padding included.
     dtype : str, default="float32"
-        "bfloat16" is mixed precision.
+        Floating point type; "bfloat16" is mixed precision.
     progress : bool, default=False
-        Show a bar on long calls.
+        Whether long calls show a progress bar.
     label_cache : LabelCache, optional
-        Keeps hidden states of the labels between calls, where the labels stand apart from the texts.
+        Cache of label embeddings for further calls, if labels are encoded separately from the texts.
 
     Attributes
     ----------
-    n_cut : int
-        How many texts of the last call were too long and were cut.
+    n_truncated : int
+        Number of texts of the last call that were truncated.
     """
 
     def __init__(self, model: GLiClassModel, layout: Layout, max_num_classes=None, max_batch_tokens=2048,
@@ -62,16 +62,16 @@ class InferenceEngine:
         self.dtype = dtype
         self.progress = progress
         self.label_cache = LabelCache() if label_cache is None else label_cache
-        self.n_cut = 0
-        self.products = autocast(model.device, dtype, inference=True)  # an engine lives for one call
+        self.n_truncated = 0
+        self.products = autocast(model.device, dtype, inference=True)  # an engine is used for one call
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Logits of shape (n_texts, n_labels)."""
+        """Compute the logits, of shape (n_texts, n_labels)."""
         score = functools.partial(self.model, labels_at_once=self.chunk_size)
         return self._run(texts, self.n_labels, lambda output: output.logits, score)
 
     def embeddings(self, texts: Sequence[str]) -> np.ndarray:
-        """Pooled text states of shape (n_texts, hidden size of the encoder)."""
+        """Compute the pooled text embeddings, of shape (n_texts, encoder_hidden_size)."""
         width = self.model.config.encoder_width
         return self._run(texts, width, lambda states: states, self.model.model.embed_text, one_chunk=True)
 
@@ -83,26 +83,26 @@ class InferenceEngine:
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
         shared = [{} if one_chunk and self.layout.shares_labels else self._shared_inputs(chunk) for chunk in chunks]
         hidden = not self.progress or len(unique) < PROGRESS_FROM
-        cut = np.zeros(len(unique), bool)
+        truncated = np.zeros(len(unique), bool)
         with tqdm(total=len(unique) * len(chunks), desc="predict", unit="text", leave=False, disable=hidden) as bar:
             for first in range(0, len(unique), TEXTS_AT_ONCE):
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])
                 for chunk, inputs in zip(chunks, shared, strict=True):
-                    cut[block] |= self.layout.is_cut(tokens.lengths, chunk)
+                    truncated[block] |= self.layout.is_truncated(tokens.lengths, chunk)
                     columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
                     for rows, output in self._batches(function, tokens, chunk, inputs):
                         result[first + rows, columns] = pick(output).to("cpu", result.dtype)
                         bar.update(len(rows))
-        self.n_cut = int(cut[inverse].sum())
+        self.n_truncated = int(truncated[inverse].sum())
         return result.numpy()[inverse]
 
     def _chunks(self) -> list[np.ndarray]:
-        """The labels that stand in one prompt; those of the plain bi-encoder stand in none."""
+        """Return the labels of each prompt; the plain bi-encoder has no prompts, and one chunk."""
         return label_chunks(self.n_labels, None if self.layout.shares_labels else self.chunk_size)
 
     def _shared_inputs(self, chunk: np.ndarray) -> dict:
-        """What all batches of a chunk have in common: the label states of the bi-encoders."""
+        """Return the inputs that all batches of a chunk share: the label embeddings of the bi-encoders."""
         if not hasattr(self.layout, "label_batch"):
             return {}
         modules = self.model.model.label_modules()
@@ -110,7 +110,7 @@ class InferenceEngine:
         return {"class_states": self.label_cache.get(modules, key, lambda: self._pool_labels(chunk))}
 
     def _pool_labels(self, labels: np.ndarray) -> torch.Tensor:
-        """States (labels, hidden) of some labels."""
+        """Compute the embeddings (labels, hidden) of some labels."""
         states = []
         for first in range(0, len(labels), LABELS_AT_ONCE):
             inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
@@ -119,7 +119,7 @@ class InferenceEngine:
         return torch.cat(states)
 
     def _plan(self, lengths: np.ndarray, chunk: np.ndarray) -> tuple[np.ndarray, list[slice]]:
-        """Texts by length and then in their order, and which stretches of them are batches."""
+        """Return the texts sorted by length, and the slices of them that are batches."""
         lengths = self.layout.sequence_lengths(lengths, chunk)
         order = np.argsort(lengths, kind="stable")
         return order, list(token_budget_batches(lengths[order], self.max_batch_tokens))
@@ -134,7 +134,7 @@ class InferenceEngine:
         return to_device(tensors(arrays), self.model.device, weight_dtype(self.dtype))
 
     def _forward(self, function, tokens, rows, chunk, shared):
-        """Yield (rows, output); where the device's memory is too small, in halves."""
+        """Yield (rows, output); a batch that exceeds the memory of the device is halved."""
         orders = [chunk] * len(rows)
         inputs = self._tensors(self.layout.text_batch([tokens[row] for row in rows], orders))
         try:
@@ -154,7 +154,7 @@ class InferenceEngine:
 
 
 def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts, sorted, and for each text where its copy is."""
+    """Return the distinct texts, sorted, and the index of each text among them."""
     unique = sorted(set(texts))
     position = {text: row for row, text in enumerate(unique)}
     return unique, np.fromiter(map(position.__getitem__, texts), np.int64, len(texts))

@@ -1,6 +1,6 @@
-"""X -> texts: the one place for the rule of one and two dimensions.
+"""Conversion of X to texts.
 
-One dimension of `str` is texts; two dimensions are a table, whose rows become ``"column: value"`` pieces.
+A 1-D X of strings holds texts; a 2-D X is a table, each row of which becomes a text of ``"column: value"`` pieces.
 """
 
 import functools
@@ -24,18 +24,18 @@ _EXPECTED = "a sequence of texts or a table"
 
 @dataclass(frozen=True)
 class TextReader:
-    """How the rows of X become texts, decided in `fit`.
+    """Conversion of rows to texts, as decided in `fit`.
 
     Attributes
     ----------
     n_columns : int or None
-        Number of columns. None: X was texts, or there was no X (zero-shot).
+        Number of columns of the X of `fit`; None for texts and without X (zero-shot).
     columns : tuple of str or None
-        Names of the columns; only where all are strings.
+        Names of the columns, if all are strings.
     is_plain : bool
-        X was a table of one column that held texts alone: each row reads as that text, not as "column: text".
+        Whether X was a table of one column of strings, whose cells are the texts, without "column: ".
     had_texts : bool
-        X was texts. If False and `n_columns` is None, `fit` has seen no X.
+        Whether X was 1-D texts. If False and `n_columns` is None, `fit` has seen no X.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class TextReader:
 
     @property
     def fitted_attributes(self) -> dict:
-        """`n_features_in_` and `feature_names_in_` as scikit-learn has them; nothing for texts."""
+        """`n_features_in_` and `feature_names_in_` as in scikit-learn; empty for texts."""
         if self.n_columns is None:
             return {}
         names = {} if self.columns is None else {"feature_names_in_": np.array(self.columns, dtype=object)}
@@ -67,14 +67,14 @@ class TextReader:
         return self.had_texts or self.n_columns is not None
 
     def read(self, X, estimator, text_template: str | Callable | None = None) -> list[str]:
-        """Turn the X of a prediction, or of further training, into texts.
+        """Convert the X of a prediction, or of further training, to texts.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts, or a table with the columns of `fit`.
         estimator : BaseEstimator
-            Its class is named in messages; it is not changed.
+            Its class is named in error messages; it is not changed.
         text_template : str or callable, optional
             See :func:`learn_texts`.
 
@@ -85,7 +85,7 @@ class TextReader:
         Raises
         ------
         ValueError, TypeError
-            X is not what `fit` has seen, with scikit-learn's wording where it has one.
+            If X does not match the X of `fit`, with scikit-learn's messages where it has them.
         """
         name = type(estimator).__name__
         X = _as_texts_or_table(X, self.columns)
@@ -96,7 +96,7 @@ class TextReader:
         is_known = self.n_columns is not None
         holder = _holder(name, self.fitted_attributes)
         names, cells = _read_table(X, holder, reset=not is_known)
-        if is_known:  # as in `fit`, also where X has other names or none, of which scikit-learn warns
+        if is_known:  # as in `fit`; scikit-learn warns of other names or none
             names = _numbered(self.n_columns) if self.columns is None else list(self.columns)
         elif self.had_texts and len(cells) != 1:
             raise ValueError(
@@ -114,24 +114,24 @@ class TextReader:
             )
         if self.n_columns == 1 and not self.is_plain:
             raise ValueError(
-                f"X is 1-D, but {name} was fitted on a table whose column does not hold texts alone; pass a table with "
-                "this column."
+                f"X is 1-D, but {name} was fitted on a table whose column holds other values than texts; pass a table "
+                "with this column."
             )
 
 
 UNSEEN = TextReader(None, None, False, False)
-"""What a zero-shot fit has learnt of X: nothing."""
+"""Reader of a zero-shot fit, which has seen no X."""
 
 
 def learn_texts(X, estimator, text_template: str | Callable | None = None) -> tuple[list[str], TextReader]:
-    """Turn the X of `fit` into texts, and decide how later ones are read.
+    """Convert the X of `fit` to texts, and decide how later ones are read.
 
     Parameters
     ----------
     X : array-like of shape (n_samples,) or (n_samples, n_features)
         Texts (list, tuple, ndarray, Series), or a table (lists of rows or of dicts, ndarray, DataFrame).
     estimator : BaseEstimator
-        Its class is named in messages; it is not changed.
+        Its class is named in error messages; it is not changed.
     text_template : str or callable, optional
         How a row of a table becomes a text: a format string with column names, or a function of a dict.
 
@@ -143,7 +143,7 @@ def learn_texts(X, estimator, text_template: str | Callable | None = None) -> tu
     Raises
     ------
     ValueError, TypeError
-        With scikit-learn's wording where it has one.
+        If X is not texts or a table, with scikit-learn's messages where it has them.
     """
     name = type(estimator).__name__
     X = _as_texts_or_table(X, None)
@@ -158,7 +158,7 @@ def learn_texts(X, estimator, text_template: str | Callable | None = None) -> tu
 
 
 def read_texts(X, estimator) -> list[str]:
-    """Return the texts that a fitted estimator reads in X."""
+    """Convert X to the texts that a fitted estimator reads."""
     return estimator._text_reader.read(X, estimator, estimator.text_template)
 
 
@@ -166,7 +166,7 @@ def read_texts(X, estimator) -> list[str]:
 
 
 def _as_texts_or_table(X, columns):
-    """X in a container that this module reads; `columns`: the names that `fit` has seen."""
+    """Return X in a supported container; `columns` are the column names of `fit`."""
     if isinstance(X, (str, bytes, bytearray, memoryview)):
         raise ValueError(
             f"Iterable over raw text documents expected, {'string' if isinstance(X, str) else type(X).__name__} object "
@@ -179,7 +179,7 @@ def _as_texts_or_table(X, columns):
 
 
 def _frame_of_records(records, columns) -> pd.DataFrame:
-    """Dicts with the same keys as rows of a table. Dtype object keeps the kind of each cell."""
+    """Convert dicts with the same keys to a DataFrame of dtype object, which keeps the type of each cell."""
     keys = list(records[0])
     for row, record in enumerate(records):
         if not isinstance(record, Mapping) or list(record) != keys:
@@ -189,7 +189,7 @@ def _frame_of_records(records, columns) -> pd.DataFrame:
                 f"{found}. Give a missing cell as None, or pass pandas.DataFrame(X)."
             )
     frame = pd.DataFrame([list(record.values()) for record in records], columns=keys, dtype=object)
-    # The order of keys means nothing: columns that `fit` knows are found by name.
+    # Known columns are matched by name: the order of keys has no meaning.
     return frame[list(columns)] if columns is not None and set(columns) == set(keys) else frame
 
 
@@ -198,7 +198,7 @@ def _is_table(X) -> bool:
         return True
     if hasattr(X, "ndim"):
         return X.ndim != 1
-    # A list: of rows, unless of texts.
+    # A list is a table if its items are rows.
     return len(X) > 0 and isinstance(X[0], (list, tuple, np.ndarray))
 
 
@@ -208,7 +208,7 @@ def _holder_class(name: str) -> type:
 
 
 def _holder(name: str, attributes: dict) -> BaseEstimator:
-    """An estimator of that name for scikit-learn's checks, which set attributes."""
+    """Create an estimator of that class name for scikit-learn's checks, which set attributes."""
     holder = _holder_class(name)()
     vars(holder).update(attributes)
     return holder
@@ -218,7 +218,7 @@ def _holder(name: str, attributes: dict) -> BaseEstimator:
 
 
 def _one_dimension(X, estimator_name: str) -> list:
-    """The values of 1-D input; numbers are scikit-learn's own error."""
+    """Return the values of a 1-D input; numbers raise scikit-learn's error."""
     values = to_values(X)
     if len(values) == 0:
         raise ValueError(
@@ -232,8 +232,8 @@ def _one_dimension(X, estimator_name: str) -> list:
 def _read_texts(values: list, text_template) -> list[str]:
     if text_template is not None:
         raise ValueError(
-            "text_template says how a table's row becomes a text, and X is no table but texts; leave "
-            "text_template=None, or pass a DataFrame."
+            "text_template converts the rows of a table, but X holds texts; set text_template=None, or pass a "
+            "DataFrame."
         )
     return _check_texts(values)
 
@@ -248,10 +248,10 @@ def _check_texts(values: list) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise TypeError(
-                f"X must hold texts (str), got {type(value).__name__} at row {row}; turn it into a str. A table must "
+                f"X must hold texts (str), got {type(value).__name__} at row {row}; convert it to str. A table must "
                 "be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
             )
-    texts = [str(value) for value in values]  # numpy's str subclasses become plain
+    texts = [str(value) for value in values]  # str subclasses of NumPy become str
     check_encodable(texts, "X")
     return texts
 
@@ -260,12 +260,12 @@ def _check_texts(values: list) -> list[str]:
 
 
 def _read_table(X, holder, reset: bool) -> tuple[list[str], list[list]]:
-    """Names and cells of the columns; `holder` takes or checks what scikit-learn knows of them."""
+    """Return names and cells of the columns; scikit-learn sets or checks the attributes of `holder`."""
     return _frame_columns(X, holder, reset) if hasattr(X, "columns") else _array_columns(X, holder, reset)
 
 
 def _table_texts(names, cells, text_template, is_plain: bool | None) -> list[str]:
-    """Texts of the rows; `is_plain` is None where no `fit` has decided it: then each cell does, by itself."""
+    """Convert rows to texts; with ``is_plain=None`` (zero-shot), each cell of a single column decides by its type."""
     rows = list(zip(*cells, strict=True))
     if text_template is not None:
         texts = fill_template(text_template, names, rows)
@@ -280,7 +280,7 @@ def _table_texts(names, cells, text_template, is_plain: bool | None) -> list[str
 
 
 def _own_text(value, row: int, name: str):
-    """The text of the only cell of a row; a missing one stays, for the check."""
+    """Convert the single cell of a row to text; missing ones are kept, for the check."""
     return value if isinstance(value, str) or is_missing(value) else _row_text((value,), row, [name])
 
 
@@ -290,8 +290,8 @@ def _row_text(values, row: int, names) -> str:
 
 
 def _frame_columns(frame, holder, reset: bool) -> tuple[list[str], list[list]]:
-    """Names and cells of a DataFrame; its cells are read as they are, whatever their kind."""
-    # The header alone, as pandas' own: scikit-learn's reading of polars' changes from version to version.
+    """Return names and cells of a DataFrame, with the cells unchanged."""
+    # Only the header, in pandas: how scikit-learn reads that of polars depends on its version.
     header = list(frame.columns)
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
@@ -305,20 +305,20 @@ def _frame_columns(frame, holder, reset: bool) -> tuple[list[str], list[list]]:
             )
     columns = [frame[name] for name in header]
     if not all(hasattr(column, "to_list") for column in columns):
-        raise TypeError(f"X must be {_EXPECTED}, got {type(frame).__name__}; turn it into a pandas.DataFrame.")
+        raise TypeError(f"X must be {_EXPECTED}, got {type(frame).__name__}; convert it to a pandas.DataFrame.")
     named = all(isinstance(name, str) for name in header)
     return header if named else _numbered(len(columns)), [column.to_list() for column in columns]
 
 
 def _numbered(n_columns: int) -> list[str]:
-    """The names that scikit-learn gives to columns that have none."""
+    """Return scikit-learn's names for unnamed columns."""
     return [f"x{i}" for i in range(n_columns)]
 
 
 def _array_columns(X, holder, reset: bool) -> tuple[list[str], list[list]]:
-    """Names x0, x1, ... and cells of an array or a list of rows, after scikit-learn's checks.
+    """Return names x0, x1, ... and cells of an array or a list of rows, after scikit-learn's checks.
 
-    Numbers must be finite; in a mixed table a missing cell is left out of its text.
+    Numbers must be finite. In a table of dtype object, missing cells are left out of the text.
     """
     cells, X = (_rows_as_objects(X), _rows_as_array(X)) if isinstance(X, (list, tuple)) else (None, X)
     finite = getattr(getattr(X, "dtype", None), "kind", None) != "O"
@@ -327,7 +327,7 @@ def _array_columns(X, holder, reset: bool) -> tuple[list[str], list[list]]:
 
 
 def _rows_as_objects(rows) -> np.ndarray:
-    """Rows as an array that keeps the kind of each cell: numpy would write numbers among strings as strings."""
+    """Convert rows to an object array; NumPy would convert numbers among strings to strings."""
     for row, values in enumerate(rows):
         if not isinstance(values, (list, tuple, np.ndarray)):
             raise ValueError(
@@ -338,12 +338,12 @@ def _rows_as_objects(rows) -> np.ndarray:
         raise ValueError(f"The rows of X have different lengths, {lengths}; a table's rows must be equally long.")
     cells = np.empty((len(rows), lengths[0]), dtype=object)
     for row, values in enumerate(rows):
-        for column, value in enumerate(to_values(values)):  # one by one: NumPy would look into a list in a cell
+        for column, value in enumerate(to_values(values)):  # one by one: NumPy would unpack a list in a cell
             cells[row, column] = value
     return cells
 
 
 def _rows_as_array(rows) -> np.ndarray:
-    """The same for scikit-learn's checks: numbers as numbers."""
+    """Convert rows to an array for scikit-learn's checks, numeric if all cells are numbers."""
     only_numbers = all(isinstance(value, numbers.Number) for row in rows for value in row)
     return np.asarray(rows) if only_numbers else _rows_as_objects(rows)

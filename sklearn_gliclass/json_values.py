@@ -1,7 +1,7 @@
-"""Python and NumPy values as JSON and back, without loss and without ambiguity.
+"""Lossless conversion of Python and NumPy values to JSON and back.
 
-Values that JSON has no type for become an object with the key :data:`TAG`. A dict of the user that has this key, or a
-key that is not a string, is itself stored in a tagged form, so that no dict can be mistaken for another value.
+A value whose type JSON does not have becomes an object with the key :data:`TAG`. A dict that has this key, or a key
+that is not a string, is stored in such a tagged form too, so that the conversion is unambiguous.
 """
 
 import base64
@@ -10,22 +10,22 @@ import math
 import numpy as np
 
 TAG = "__type__"
-_MAX_ITEM_BYTES = 2**20  # of one array element: a file must not make NumPy allocate more than it holds
+_MAX_ITEM_BYTES = 2**20  # per array element: a file must not make NumPy allocate more than its own size
 
 
 def encode(value):
-    """Return a value in the types that JSON has.
+    """Convert a value to types of JSON.
 
     Parameters
     ----------
     value : object
-        None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, NumPy arrays and scalars, nested as
-        deep as one likes.
+        None, bool, int, float, str, bytes, list, tuple, set, frozenset, dict, NumPy arrays and scalars, nested to
+        any depth.
 
     Raises
     ------
     TypeError
-        A value of another type is somewhere in it.
+        If it contains a value of another type.
 
     Examples
     --------
@@ -41,12 +41,12 @@ def encode(value):
 
 
 def decode(value):
-    """Return what :func:`encode` encoded.
+    """Convert a value back that :func:`encode` converted.
 
     Raises
     ------
     ValueError
-        The value is not one that :func:`encode` writes.
+        If :func:`encode` does not write such values.
     """
     try:
         return _decode(value)
@@ -59,7 +59,7 @@ def _encode(value):
         return _encode_array(value)
     if isinstance(value, np.generic):
         return {**_encode_array(np.asarray(value)), TAG: "scalar"}
-    # Exact types: an enum or a subclass would come back as something else.
+    # Exact types only: enums and subclasses would be restored as their base type.
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
@@ -83,7 +83,7 @@ def _encode_array(array: np.ndarray) -> dict:
     if isinstance(array, np.ma.MaskedArray) or not (plain or dtype.kind in "Mm"):
         raise TypeError(f"an array of dtype {dtype} has no JSON form")
     flat = np.asarray(array).ravel()
-    values = flat.tolist() if plain else flat.astype(np.int64).tolist()  # dates as the integers that they are
+    values = flat.tolist() if plain else flat.astype(np.int64).tolist()  # dates as integers
     return {TAG: "array", "dtype": dtype.str, "shape": list(array.shape), "values": [_encode(v) for v in values]}
 
 

@@ -1,4 +1,4 @@
-"""What both estimators can be made from and turned into: configuration objects, checkpoint folders, pickles."""
+"""Mixins of both estimators: construction from configuration objects, checkpoint folders and pickling."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ from skorch.history import History
 
 from . import persistence
 from .building import build
-from .configuration import hyperparameters_of
+from .configuration import read_hyperparameters
 from .inputs import UNSEEN, TextReader
-from .model.isolation import seeded
+from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
 from .targets import label_texts
 from .training.run import build_net
 
 
 class ConfigurationMixin:
-    """Construction from GLiClass's configuration objects."""
+    """Construction of estimators from GLiClass's configuration objects."""
 
     @classmethod
     def from_config(cls, config, training_args=None, rl=None, **hyperparameters):
@@ -25,24 +25,28 @@ class ConfigurationMixin:
         Parameters
         ----------
         config : GLiClassModelConfig
-            The model. What it says holds, also where the estimators' own defaults differ; what it has worked out
-            by itself (ids of tokens, sizes) is worked out again by `fit`, and the problem is inferred from y where
-            it has its default.
+            Configuration of the model. Its fields take precedence over the defaults of the estimator. Token ids and
+            sizes that the configuration has derived are derived again by `fit`, and a `problem_type` at its default
+            is inferred from y.
         training_args : TrainingArguments or transformers.TrainingArguments, optional
-            The training loop; see :meth:`TrainingArguments.from_transformers`. Default: the estimators' defaults.
+            Hyperparameters of the training loop; see :meth:`TrainingArguments.from_transformers`. If None, the
+            defaults of the estimator.
         rl : RLTrainerConfig, optional
-            Reinforcement learning; classifiers only.
+            Hyperparameters of reinforcement learning, for classifiers.
         **hyperparameters
-            Further hyperparameters; they win.
+            Further hyperparameters, which override those of the objects.
 
         Returns
         -------
-        estimator
+        estimator : GLiClassClassifier or GLiClassRegressor
+            An unfitted estimator of this class.
 
         Raises
         ------
-        TypeError, ValueError
-            Objects of another kind, or fields that have no counterpart.
+        TypeError
+            If an argument is an object of another type.
+        ValueError
+            If a field that is set has no counterpart among the hyperparameters.
 
         Examples
         --------
@@ -54,57 +58,64 @@ class ConfigurationMixin:
         """
         if rl is not None:
             hyperparameters["rl"] = rl
-        return cls(**{**hyperparameters_of(cls, config, training_args), **hyperparameters})
+        return cls(**{**read_hyperparameters(cls, config, training_args), **hyperparameters})
 
 
 class PersistenceMixin:
-    """Checkpoint folders, and the plain state that pickle, joblib, deepcopy and skops store."""
+    """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
     def save_pretrained(self, folder) -> None:
-        """Write the fitted estimator as a checkpoint folder, which GLiClass models load from too.
+        """Save the fitted estimator to a checkpoint folder, from which GLiClass models can be loaded too.
 
-        The folder is written beside its place and swapped in: after a crash there is the old checkpoint or the new
-        one.
+        The folder holds ``config.json``, ``model.safetensors``, the tokenizer, ``label_tokenizer/`` for the
+        bi-encoders, and ``estimator.json`` with the hyperparameters and fitted attributes. Nothing is pickled. The save
+        is atomic: after a crash, the folder is either the old checkpoint or the new one.
 
         Parameters
         ----------
         folder : str or Path
-            It is made where it does not exist. Written are ``config.json``, ``model.safetensors``, the
-            tokenizer, ``label_tokenizer/`` for the bi-encoders, and ``estimator.json`` with hyperparameters,
-            classes and units; nothing is pickled.
+            Folder to write; it is created if it does not exist.
+
+        See Also
+        --------
+        from_pretrained : Load the estimator again.
         """
         check_is_fitted(self)
         persistence.save_estimator(self, folder)
 
     @classmethod
     def from_pretrained(cls, source, **hyperparameters):
-        """Load a checkpoint, ready to predict.
+        """Load a fitted estimator from a checkpoint.
 
         Parameters
         ----------
         source : str or Path
-            A folder of :meth:`save_pretrained` or of another GLiClass program, or a name on the hub.
+            Folder of :meth:`save_pretrained` or of another GLiClass library, or a name on the Hugging Face hub.
         **hyperparameters
-            Hyperparameters to set; they win over the stored ones where the weights allow it.
+            Hyperparameters that override the stored ones, where the weights allow it.
 
         Returns
         -------
-        estimator
-            With ``pretrained=source``: a further `fit` starts from the loaded weights. A checkpoint of another
-            program knows no classes: give them with ``fit(None, labels)``.
+        estimator : GLiClassClassifier or GLiClassRegressor
+            The estimator, with ``pretrained=source``: a further `fit` starts from the loaded weights. A checkpoint
+            of another library has no classes; set them with ``fit(None, labels)``.
 
         Raises
         ------
         OSError
-            There is no such checkpoint.
+            If there is no such checkpoint.
         ValueError
-            It was saved by another kind of estimator, a hyperparameter does not fit its weights, or one that
-            predictions need could not be saved and is not given.
+            If another type of estimator saved it, a hyperparameter does not match its weights, or a hyperparameter
+            that predictions depend on could not be saved and is not given.
+
+        See Also
+        --------
+        save_pretrained : Save a fitted estimator.
         """
         if "pretrained" in hyperparameters:
             raise TypeError(
-                f"from_pretrained({str(source)!r}, pretrained=...) names two checkpoints; the first argument is the "
-                "one that is loaded."
+                f"from_pretrained({str(source)!r}, pretrained=...) names two checkpoints; pass only the "
+                "first argument, which is the one to load."
             )
         folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
         return persistence.read_unchanged(folder, lambda: cls._load(folder, source, hyperparameters))
@@ -120,21 +131,21 @@ class PersistenceMixin:
         names = attributes.pop("label_names_", None)
         if "label_names" in hyperparameters and names is not None:
             names = label_texts(estimator.label_names, estimator._label_keys(attributes))
-        with seeded(0):
+        with seed_torch(0):
             fitted = build(estimator, names, persistence.problem_type(folder))
         if names is not None:
-            fitted.layout()  # raises where the labels do not fit
+            fitted.layout()  # raises if the labels do not fit the model
         estimator._commit(fitted, attributes)
         return estimator
 
     @staticmethod
     def _check_problem_type(folder, record, given) -> None:
-        """A checkpoint with classes was trained for one kind of y; others learn it from ``fit(None, labels)``."""
+        """Raise if `problem_type` differs from that of a checkpoint with classes."""
         fitted = persistence.problem_type(folder)
         if record["fitted"] and given not in (None, fitted):
             raise ValueError(
-                f"problem_type={given!r} does not fit {str(folder)!r}, which was fitted with problem_type={fitted!r}; "
-                "leave it out, and call fit for another kind of y."
+                f"problem_type={given!r} does not match {str(folder)!r}, which was fitted with "
+                f"problem_type={fitted!r}; do not set it, and call fit for another type of y."
             )
 
     def __getstate__(self):
@@ -142,7 +153,7 @@ class PersistenceMixin:
         if "fitted_" in state:
             state["fitted_"] = persistence.pack_fitted(state["fitted_"])
             state["_text_reader"] = dataclasses.asdict(state["_text_reader"])
-            # Nets hold optimisers and open handles; they are made anew.
+            # Nets hold optimisers and open handles, which cannot be pickled.
             state.pop("net_", None)
             state.pop("rl_net_", None)
             if "history_" in state:

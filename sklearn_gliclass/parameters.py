@@ -1,4 +1,4 @@
-"""Hyperparameters: which are the model's, which are shared, their constraints, and which models read them."""
+"""Hyperparameters: those of the model, those of both estimators, their constraints, and where they have an effect."""
 
 from numbers import Integral, Real
 from os import PathLike
@@ -17,7 +17,7 @@ _fraction = Interval(Real, 0, 1, closed="left")
 _positive = Interval(Integral, 1, None, closed="left")
 _token_index = Interval(Integral, -1, None, closed="left")
 
-# Fields of the model's configuration, under their own names.
+# Hyperparameters that are fields of the model's configuration.
 MODEL_CONSTRAINTS = {
     "class_token_index": [_token_index],
     "text_token_index": [_token_index],
@@ -46,7 +46,7 @@ MODEL_CONSTRAINTS = {
     "tie_encoders": ["boolean", None],
     "projector_init": [StrOptions(set(PROJECTOR_INITS))],
 }
-# Fields that regression does not read.
+# Fields without effect on regression.
 CLASSIFICATION_MODEL_CONSTRAINTS = {
     "ignore_index": [Integral],
     "max_num_classes": [Interval(Integral, 2, None, closed="left"), None],
@@ -86,13 +86,13 @@ CONSTRAINTS = {
     "random_state": ["random_state"],
 }
 
-# Hyperparameters that classifiers have besides, but for those of `GLiClassClassifier` alone.
+# Additional hyperparameters of classifiers, without those that `GLiClassClassifier` defines itself.
 CLASSIFICATION_CONSTRAINTS = {
     "problem_type": [StrOptions(set(PROBLEM_TYPES)), None],
     **CLASSIFICATION_MODEL_CONSTRAINTS,
 }
 
-# Set beside `pretrained`, these must agree with its weights.
+# Hyperparameters that must match the weights of `pretrained`.
 WEIGHT_PARAMETERS = (
     "encoder_model", "encoder_config", "label_model_name", "label_model_config", "class_token_index",
     "text_token_index", "hidden_size", "projector_hidden_act", "vocab_size", "use_lstm", "initializer_range",
@@ -100,14 +100,14 @@ WEIGHT_PARAMETERS = (
     "squeeze_layers", "tie_encoders", "projector_init",
 )  # fmt: skip
 
-# Where a model came from: a saved one stands for itself.
+# Origin of a model, which is replaced by the checkpoint once it is saved.
 MODEL_ORIGIN = ("pretrained", "encoder_model", "encoder_config", "label_model_name", "label_model_config")
 
 
 def model_parameters(estimator) -> dict:
     """Return the hyperparameters of an estimator that are fields of the model's configuration.
 
-    Regressors lack those of `CLASSIFICATION_PARAMETERS`, for which the configuration's defaults serve.
+    Regressors do not have those of `CLASSIFICATION_PARAMETERS`; the configuration then has its defaults.
 
     Examples
     --------
@@ -149,12 +149,12 @@ def _is_multi_label(config) -> bool:
     return config.problem_type == "multi_label_classification"
 
 
-# Options that only some models read, with the condition: set for another model, they raise.
+# Options that affect some models only, with the condition. Set for another model, they raise an error.
 OPTION_READERS = {
     "prompt_first": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
     "extract_text_features": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
-    "class_token_pooling": (_has_label_prompt, "label texts stand in a prompt (uni-encoder, encoder-decoder)"),
-    "embed_class_token": (_has_label_prompt, "label texts stand in a prompt (uni-encoder, encoder-decoder)"),
+    "class_token_pooling": (_has_label_prompt, "label texts are in a prompt (uni-encoder, encoder-decoder)"),
+    "embed_class_token": (_has_label_prompt, "label texts are in a prompt (uni-encoder, encoder-decoder)"),
     "label_model_name": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "label_model_config": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "tie_encoders": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),

@@ -1,4 +1,4 @@
-"""Saving and loading: the checkpoint folder, and the plain form that pickle, joblib, deepcopy and skops store."""
+"""Saving and loading: checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 LABEL_TOKENIZER_FOLDER = "label_tokenizer"
 
-# What programs write into a checkpoint folder. A save replaces these files, and keeps all others.
+# Files of a checkpoint. A save replaces them, and keeps all other files of the folder.
 _CHECKPOINT_FILES = {
     ESTIMATOR_FILE, LABEL_TOKENIZER_FOLDER, "config.json", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
@@ -47,24 +47,24 @@ _TEXT_FILES = (".json", ".txt", ".jinja")
 
 
 def save_estimator(estimator, folder) -> None:
-    """Write model, tokenizers and ``estimator.json``; no pickle.
+    """Write model, tokenizers and ``estimator.json`` to a folder, without pickle.
 
-    The files are written to a temporary folder, which then takes the place of `folder` in one step: whatever happens,
-    there is the old checkpoint or the new one. Other files in the folder are kept.
+    The save is atomic: the files are written to a temporary folder, which then replaces `folder` in one step. Other
+    files in the folder are kept.
 
     Parameters
     ----------
     estimator : BaseGLiClass
         A fitted estimator.
     folder : str or Path
-        ``~`` is expanded.
+        Folder to write; ``~`` is expanded.
 
     Raises
     ------
     ValueError
-        The estimator holds something that could not be loaded again.
+        If the estimator holds values that cannot be saved.
     OSError
-        The folder cannot be written.
+        If the folder cannot be written.
     """
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
@@ -82,7 +82,7 @@ def _is_checkpoint_file(name: str) -> bool:
 
 def _write_checkpoint(estimator, folder: Path) -> None:
     fitted = estimator.fitted_
-    write_estimator(estimator, folder)  # first: it finds what cannot be stored
+    write_estimator(estimator, folder)  # first, as it raises for values that cannot be saved
     unwrap(fitted.model).save_pretrained(folder)
     fitted.tokenizer.save_pretrained(folder)
     if fitted.label_tokenizer is not None:
@@ -95,13 +95,13 @@ def read_config(folder: Path) -> GLiClassModelConfig:
     Raises
     ------
     OSError
-        ``config.json`` is damaged.
+        If ``config.json`` is damaged.
     ValueError
-        It is not the configuration of a GLiClass model.
+        If it is not the configuration of a GLiClass model.
     """
     fields = read_json(Path(folder) / "config.json")
     if not isinstance(fields.get("model_type"), str):
-        raise ValueError(f"{str(folder)!r} is no GLiClass checkpoint: its config.json names no model_type.")
+        raise ValueError(f"{str(folder)!r} is not a GLiClass checkpoint: its config.json has no model_type.")
     try:
         return GLiClassModelConfig.from_dict(fields)
     except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
@@ -112,7 +112,7 @@ def read_config(folder: Path) -> GLiClassModelConfig:
 
 
 def problem_type(folder: Path) -> str | None:
-    """What kind of y the checkpoint was trained on."""
+    """Read the problem type of a checkpoint."""
     return read_config(folder).problem_type
 
 
@@ -124,48 +124,48 @@ def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiCl
     folder : Path
         The folder.
     config : GLiClassModelConfig, optional
-        In place of the folder's own.
+        Configuration that replaces that of the folder.
 
     Raises
     ------
     OSError
-        A file is missing or damaged.
+        If a file is missing or damaged.
     ValueError
-        The weights are not those that the configuration describes; the message names them.
+        If the weights do not match the configuration; the message names them.
     """
-    from .model import GLiClassModel  # late: takes transformers' models with it
+    from .model import GLiClassModel  # imports the models of transformers, which takes long
 
     config = read_config(folder) if config is None else config
     return GLiClassModel.from_weights(config, read_weights(Path(folder)), f"The checkpoint {str(folder)!r}")
 
 
 def load_tokenizers(folder: Path, config: GLiClassModelConfig):
-    """Load the text's tokenizer and, where the folder has one, the label encoder's."""
+    """Load the tokenizer of the texts and, if the folder has one, that of the label encoder."""
     label_folder = Path(folder) / LABEL_TOKENIZER_FOLDER
     of_labels = load_tokenizer(label_folder, config.label_model_config) if label_folder.is_dir() else None
     return load_tokenizer(folder, config.encoder_config), of_labels
 
 
-# -- plain state: strings, numbers, arrays, dicts and lists only ---------------------------------------------
+# -- state of basic types: strings, numbers, arrays, dicts and lists ---------------------------------------------
 
 
 def pack_fitted(fitted: FittedModel) -> dict:
-    """Return a fitted model as plain values, for pickle, joblib, deepcopy and skops.
+    """Convert a fitted model to basic types, for pickle, joblib, deepcopy and skops.
 
     Parameters
     ----------
     fitted : FittedModel
-        What is to be stored.
+        The fitted model.
 
     Returns
     -------
     dict
-        Strings, numbers, arrays, dicts and lists. Tied weights are in it once, a shared tokenizer once.
+        Strings, numbers, arrays, dicts and lists. Tied weights and shared tokenizers are stored once.
 
     Raises
     ------
     ValueError
-        The model holds modules that its configuration does not build.
+        If the model has modules that are not part of its configuration.
     """
     label_tokenizer = fitted.label_tokenizer
     if label_tokenizer is not None:
@@ -181,14 +181,14 @@ def pack_fitted(fitted: FittedModel) -> dict:
 
 
 def unpack_fitted(state: dict, device: str) -> FittedModel:
-    """Return the fitted model that :func:`pack_fitted` packed.
+    """Restore a fitted model from the state of :func:`pack_fitted`.
 
     Parameters
     ----------
     state : dict
-        Plain values.
+        The state.
     device : str
-        Hyperparameter of the estimator. Where this machine lacks the device, the model is put on the CPU, with a
+        Hyperparameter of the estimator. If this machine does not have the device, the model is put on the CPU, with a
         warning.
     """
     tokenizer, label_tokenizer = _unpack_tokenizer(state["tokenizer"]), state["label_tokenizer"]
@@ -207,7 +207,7 @@ def _available_device(device: str) -> str:
 
 
 def _pack_model(model) -> dict:
-    """Configuration and weights on the CPU; of tied weights one name."""
+    """Pack configuration and weights, on the CPU, with tied weights under one name."""
     weights, types, seen = {}, {}, set()
     for name, tensor in named_weights(model).items():
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
@@ -215,7 +215,7 @@ def _pack_model(model) -> dict:
             continue
         seen.add(place)
         tensor = tensor.detach().cpu()
-        if tensor.dtype in _BIT_TYPES:  # NumPy has no such type: its bits are stored
+        if tensor.dtype in _BIT_TYPES:  # NumPy has no such dtype: the bits are stored as integers
             types[name] = str(tensor.dtype).removeprefix("torch.")
             tensor = tensor.contiguous().view(_BIT_TYPES[tensor.dtype])
         weights[name] = tensor.numpy()
@@ -227,10 +227,10 @@ _BIT_TYPES = {torch.bfloat16: torch.int16}
 
 
 def _unpack_model(state: dict) -> GLiClassModel:
-    from .model import GLiClassModel  # late: takes transformers' models with it
+    from .model import GLiClassModel  # imports the models of transformers, which takes long
 
     config = GLiClassModelConfig(**json.loads(state["config"]))
-    # Copies: copy.copy hands over the arrays of the model that it copies, joblib read-only ones.
+    # Copied: copy.copy passes the arrays of the original model, and joblib read-only ones.
     weights = {name: torch.tensor(np.asarray(array)) for name, array in state["weights"].items()}
     types = {str(dtype).removeprefix("torch."): dtype for dtype in _BIT_TYPES}
     for name, dtype in state["types"].items():
@@ -239,7 +239,7 @@ def _unpack_model(state: dict) -> GLiClassModel:
 
 
 def _pack_tokenizer(tokenizer) -> dict[str, str]:
-    """A tokenizer's files by name: those of a fast tokenizer are texts."""
+    """Pack the files of a fast tokenizer, which are texts, by name."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in _TEXT_FILES]
@@ -250,6 +250,6 @@ def _unpack_tokenizer(files: dict[str, str]):
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             if name != Path(name).name or Path(name).suffix not in _TEXT_FILES:
-                raise ValueError(f"{name!r} is not the name of a tokenizer's file; the stored estimator is damaged.")
+                raise ValueError(f"{name!r} is not the name of a tokenizer file; the stored estimator is damaged.")
             Path(folder, name).write_text(text, encoding="utf-8")
         return read_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""GLiClassRegressor."""
+"""The regressor."""
 
 from dataclasses import replace
 from numbers import Real
@@ -15,16 +15,16 @@ from .samples import Samples
 from .targets import label_texts, read_regression_targets
 from .training.stages import Supervised
 
-# With fewer rows their halves say nothing of the shrinkage, and more are not needed to find it.
+# With fewer rows, cross-validation does not estimate the shrinkage; with more, it is no more accurate.
 MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
-MIN_SHRINKAGE = 0.1  # keeps the order of the predictions, where none at all would be nearer to y
+MIN_SHRINKAGE = 0.1  # positive, so that the ranking of the predictions is kept
 
 
 @fill_docstring(batch_size="int or None, default=16")
 class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     """Text regressor that reads the names of the outputs together with the text.
 
-    Each output is a label, and its logit is the standardised value.
+    Each output is a label of the model, and the logit of a label is the standardised value of its output.
 
     Parameters
     ----------
@@ -84,24 +84,24 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(max_batch_tokens)s
     %(ewc_lambda)s
     shrinkage : float or "auto", default="auto"
-        Factor of the predictions' distance from the mean of y, in (0, 1]; 1 does not shrink. A model that overfits
-        noisy values spreads its predictions too wide. If "auto", the slope of y on cross-validated predictions, for
-        each output, clipped to [0.1, 1].
+        Factor by which predictions are shrunk towards the mean of y, in (0, 1]; 1 does not shrink them. A model that
+        overfits noisy values predicts too large a spread. If "auto", the slope of y on cross-validated predictions,
+        for each output, clipped to [0.1, 1].
 
         With "auto", two models are trained first, each on one half of at most 256 rows, and predict the other half.
-        That takes about as long as a fit on these rows. With fewer than 20 rows, with ``max_epochs=0`` and in
-        a first `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the value. Choose
-        1 to halve the time of a fit on few rows.
+        That takes about as long as a fit on these rows. With fewer than 20 rows, with ``max_epochs=0`` and in the first
+        `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the value. Choose 1 to
+        halve the time of a fit on few rows.
     %(verbose)s
     %(random_state)s
 
     Attributes
     ----------
     label_names_ : list of str
-        Text that the model reads for each output: `label_names`, else the columns of a DataFrame or the name of a
-        Series, else "target", or "target 0", "target 1" and so on for several outputs.
+        Text that the model reads for each output: its entry of `label_names`; without one, the column of a DataFrame
+        or the name of a Series; without these, "target", or "target 0", "target 1" and so on for several outputs.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
-        Mean and standard deviation of y. The model is trained on standardised values.
+        Mean and standard deviation of y, by which it is standardised for the training.
     shrinkage_ : ndarray of shape (n_outputs,)
         Resolved value of `shrinkage` for each output.
     %(model_)s
@@ -119,12 +119,12 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     See Also
     --------
-    GLiClassClassifier : The same for classes.
+    GLiClassClassifier : Classifier with the same model.
 
     Examples
     --------
     >>> from sklearn_gliclass import GLiClassRegressor
-    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder from scratch; leave out for MiniLM
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder, trained from scratch
     >>> reg = GLiClassRegressor(**TINY, random_state=0).fit(["good", "bad", "so so"], [1.0, -1.0, 0.0])
     >>> reg.predict(["good", "bad"]).shape
     (2,)
@@ -264,46 +264,54 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # scikit-learn measures the score on clouds of numbers, which are no texts.
+        # scikit-learn's checks measure the score on random numeric features, which are not texts.
         tags.regressor_tags.poor_score = True
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
-        """Train on texts and their values.
+        """Fit the regressor to texts and their values.
 
         Parameters
         ----------
         X : array-like of shape (n_samples,) or (n_samples, n_features)
-            Texts, or a table whose rows become texts.
+            Texts, or a table whose rows become texts (see `text_template`).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Values, in any unit.
+            Finite numbers in any unit; they are standardised for the training.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the samples; 0 leaves a row out.
+            Weights of the samples. A sample of weight 0 counts as absent.
 
         Returns
         -------
-        self
+        GLiClassRegressor
+            This regressor, fitted.
 
         Raises
         ------
         ValueError
-            Missing texts or values, or hyperparameters that exclude each other.
+            If texts or values are missing, or hyperparameters exclude each other.
         """
         return self._fit(X, y, sample_weight)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Train for one more epoch; weights, optimiser and the units of y are kept.
+        """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
+
+        The mean and standard deviation of the first `y` standardise those of later calls.
 
         Parameters
         ----------
-        X, y, sample_weight
-            As in :meth:`fit`.
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Finite numbers, as in :meth:`fit`.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples. A sample of weight 0 counts as absent.
 
         Returns
         -------
-        self
+        GLiClassRegressor
+            This regressor, fitted.
         """
         return self._fit(X, y, sample_weight, epochs=1)
 
@@ -329,7 +337,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     @staticmethod
     def _label_keys(attributes: dict):
-        """What `label_names` is given for."""
+        """Return the keys of `label_names`."""
         return attributes["target_names_"]
 
     def _stages(self, config, *, goes_on, epochs):
@@ -349,7 +357,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return self._measure_shrinkage(distinct, seed)
 
     def _measure_shrinkage(self, samples, seed) -> np.ndarray:
-        """Slope of each output on the predictions of models that were trained without the row."""
+        """Return the slope of each output on its cross-validated predictions."""
         samples = samples.take(np.random.RandomState(seed).permutation(len(samples))[:MAX_SHRINKAGE_ROWS])
         predicted = np.empty(samples.targets.shape)
         for train, test in KFold(2).split(predicted):
@@ -361,7 +369,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return np.clip(np.nan_to_num(slopes, nan=1.0), MIN_SHRINKAGE, 1.0)
 
     def predict(self, X):
-        """The values.
+        """Predict the values.
 
         Parameters
         ----------
@@ -371,7 +379,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         Returns
         -------
         ndarray of shape (n_samples,), or (n_samples, n_outputs) where y was 2-D
-            In the units of y.
+            Predicted values, in the units of y.
         """
         values = self._logits(X).astype(np.float64)  # standardised
         values = values * self.shrinkage_ * self.target_scale_ + self.target_mean_
@@ -379,9 +387,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
 
 def _merge_repeated(samples: Samples) -> Samples:
-    """Each pair of text and values once, in the order of their content, with the sum of its weights.
+    """Merge rows with equal text and values into one, with the sum of their weights, in the order of their content.
 
-    A row of weight 2 and a row that stands twice then give the same halves.
+    A row of weight 2 and a duplicated row then give the same halves.
     """
     keys = [(text, *values) for text, values in zip(samples.texts, samples.targets.tolist(), strict=True)]
     distinct = sorted(set(keys))

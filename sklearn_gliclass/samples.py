@@ -1,4 +1,4 @@
-"""What a fit trains on, read and checked."""
+"""Samples of a training, after reading and validation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Samples:
     sample_weight : ndarray of shape (n,) or (n, n_labels)
         Weights of the samples, or of each of their labels.
     label_names : list of str
-        What the model reads for each label.
+        Label texts.
     problem_type : str
-        The model's name of the problem.
+        Problem type of the model's configuration.
     """
 
     texts: list[str]
@@ -36,10 +36,10 @@ class Samples:
 
     @property
     def class_index(self) -> np.ndarray | None:
-        """Class index of each sample (n,), where each has one class."""
+        """Class index of each sample (n,), or None for other targets."""
         return self.targets if self.targets.ndim == 1 else None
 
     def take(self, rows: np.ndarray) -> Samples:
-        """The samples in some rows."""
+        """Select samples by their rows."""
         texts = [self.texts[row] for row in rows]
         return replace(self, texts=texts, targets=self.targets[rows], sample_weight=self.sample_weight[rows])

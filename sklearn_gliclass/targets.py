@@ -1,4 +1,4 @@
-"""y -> labels, target tensor, weights; and logits back to y's form."""
+"""Conversion of y to targets, label texts and weights, and of logits to predictions."""
 
 import math
 import numbers
@@ -40,7 +40,7 @@ PROBLEM_TYPES = {
 
 @dataclass
 class ClassTargets:
-    """A classifier's y.
+    """Targets of a classifier.
 
     Attributes
     ----------
@@ -56,14 +56,14 @@ class ClassTargets:
 
     @property
     def problem_type(self) -> str:
-        """The model's name of the problem."""
+        """Problem type of the model's configuration."""
         return PROBLEM_TYPES[self.kind]
 
     def __len__(self) -> int:
         return len(self.array)
 
     def take(self, rows, keep_classes: bool) -> "ClassTargets":
-        """The same for some rows; single-label classes that none of them has go, unless `keep_classes`."""
+        """Select rows; single-label classes without a row are dropped, unless `keep_classes`."""
         array, classes = self.array[rows], self.classes
         if self.kind == SINGLE and not keep_classes:
             present, array = np.unique(array, return_inverse=True)
@@ -71,18 +71,18 @@ class ClassTargets:
         return ClassTargets(self.kind, classes, array)
 
     def reorder(self, classes: np.ndarray) -> "ClassTargets":
-        """The same in another order of the classes."""
+        """Return the targets with another order of the classes."""
         own, wanted = class_keys(self.classes), class_keys(classes)
         if self.kind == SINGLE:
             return ClassTargets(SINGLE, classes, positions(wanted, own)[self.array])
         return ClassTargets(self.kind, classes, self.array[:, positions(own, wanted)])
 
     def sort_classes(self) -> "ClassTargets":
-        """The same with sorted classes where y is single-label, as `fit` has them; columns keep their order."""
+        """Return the targets with sorted classes if y is single-label; columns keep their order."""
         return self.reorder(np.sort(self.classes)) if self.kind == SINGLE else self
 
     def check_classes(self) -> "ClassTargets":
-        """Raise unless there are two classes at least."""
+        """Raise if there are fewer than two classes."""
         if len(self.classes) < 2:
             raise ValueError(
                 "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
@@ -100,19 +100,19 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
         1-D: single-label. 2-D of 0 and 1 (ndarray, sparse, DataFrame): multi-label, where `ignore_index` marks
         an unknown label. 2-D rows of probabilities: soft labels.
     problem_type : str, optional
-        The kind of problem that y must be. **If None**: inferred from y.
+        Required type of the problem. If None, it is inferred from y.
     ignore_index : int, default=-100
         See `y`.
     classes : ndarray of shape (n_classes,), optional
-        Classes of an earlier fit, or of `partial_fit`, in any order, which is kept: y must hold no others. Columns
-        with names are found by name, others are taken in this order.
+        Classes of an earlier fit, or of `partial_fit`, whose order is kept. y must hold no other classes. Named columns
+        are matched by name, others must be in this order.
     is_fitted : bool, default=False
-        `problem_type` is that of a fitted model, which is trained on.
+        Whether `problem_type` is that of a fitted model, whose training continues.
 
     Raises
     ------
     ValueError
-        A continuous or mixed y, missing values, a y that does not fit `problem_type` or `classes`, or fewer than
+        If y is continuous or mixed, has missing values, does not match `problem_type` or `classes`, or has fewer than
         two classes.
     """
     if y is None:
@@ -128,14 +128,14 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
 
 
 _EXPECTED = {
-    "single_label_classification": "give a 1-D y with one class per sample or rows of probabilities, or leave "
+    "single_label_classification": "give a 1-D y with one class per sample or rows of probabilities, or set "
     "problem_type=None.",
-    "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or leave problem_type=None.",
+    "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or set problem_type=None.",
 }
 
 
 def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassTargets:
-    """The targets as `problem_type` says, where they leave a choice."""
+    """Convert the targets to `problem_type` where they are ambiguous."""
     if problem_type is None or PROBLEM_TYPES[targets.kind] == problem_type:
         return targets
     if problem_type == PROBLEM_TYPES[MULTI] and targets.kind == SOFT:
@@ -145,17 +145,17 @@ def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassT
     if is_fitted:
         kind = MULTI if problem_type == PROBLEM_TYPES[MULTI] else SINGLE
         raise ValueError(
-            f"The fitted model is for {kind} y, and this y is {targets.kind}: training can't go on. Give a {kind} y, "
-            "or set warm_start=False and call fit, which starts anew."
+            f"The fitted model is for {kind} y, and this y is {targets.kind}: training cannot continue. Give a {kind} "
+            "y, or set warm_start=False and call fit, which builds a new model."
         )
     raise ValueError(
-        f"problem_type={problem_type!r} does not fit y, which is {targets.kind}; "
+        f"problem_type={problem_type!r} does not match y, which is {targets.kind}; "
         + _EXPECTED.get(problem_type, "use GLiClassRegressor for regression.")
     )
 
 
 def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bool) -> ClassTargets:
-    """The targets in terms of the classes of an earlier fit; `is_named`: the columns of y have names."""
+    """Align the targets with the classes of an earlier fit; `is_named` says whether the columns of y have names."""
     found, known = class_keys(targets.classes), class_keys(classes)
     if targets.kind == SINGLE:
         known_values = set(known)
@@ -173,11 +173,11 @@ def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bo
     return ClassTargets(targets.kind, classes, targets.array)
 
 
-_LISTS_OF_LABELS = "turn lists of labels into an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
+_LISTS_OF_LABELS = "convert lists of labels to an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
 
 
 def _two_dimensional(y) -> np.ndarray | None:
-    """The y as a dense 2-D array, or None where it is 1-D (a single column counts as 1-D)."""
+    """Return y as a dense 2-D array, or None if it is 1-D (a single column counts as 1-D)."""
     if sp.issparse(y):
         array = y.toarray()
     elif hasattr(y, "columns"):
@@ -228,13 +228,13 @@ def _single_label(y) -> ClassTargets:
 
 
 def _check_values(y) -> np.ndarray:
-    """The y as an array; missing classes, and texts among others, raise before NumPy turns them into texts."""
+    """Convert y to an array; missing and mixed classes raise before NumPy would convert them to strings."""
     if sp.issparse(y):
         return y.toarray()
     if hasattr(y, "columns"):
         y = y.to_numpy()
     given = y if isinstance(y, np.ndarray) else None
-    if given is not None and given.dtype.kind == "T":  # NumPy's strings of variable width, which no format stores
+    if given is not None and given.dtype.kind == "T":  # NumPy's variable-width strings, which cannot be stored
         given = np.asarray(given.tolist())
     if given is not None and given.dtype.kind not in "OmM":
         return given
@@ -257,7 +257,7 @@ def _check_values(y) -> np.ndarray:
 def _check_kinds(values: list, name: str) -> None:
     if len({isinstance(value, str) for value in values}) > 1:
         kinds = sorted({type(value).__name__ for value in values})
-        raise ValueError(f"{name} must hold classes of one kind, got {kinds}; make all of them str.")
+        raise ValueError(f"{name} must hold classes of one type, got {kinds}; convert all of them to str.")
 
 
 def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> ClassTargets:
@@ -267,7 +267,7 @@ def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> Cl
         return ClassTargets(MULTI, classes, values.astype(np.float32))
     if (values >= 0).all() and _sums_to_one(values):
         return ClassTargets(SOFT, classes, values)
-    check_classification_targets(values)  # names the kind of y, where scikit-learn does not take it either
+    check_classification_targets(values)  # scikit-learn's error for y that it does not support either
     raise ValueError(
         f"Unknown label type: {type_of_target(values)}. A 2-D y must be an indicator matrix of 0 and 1, or rows of "
         "probabilities that sum to 1."
@@ -275,11 +275,11 @@ def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> Cl
 
 
 def _numbers_of_table(table: np.ndarray, ignore_index: int) -> np.ndarray:
-    """A 2-D y as float64; texts raise, also those of numbers, and missing values."""
+    """Convert a 2-D y to float64; strings, also numeric ones, and missing values raise."""
     kinds = {type(value) for value in table.flat} if table.dtype.kind == "O" else {table.dtype.type}
     if any(issubclass(kind, (str, bytes, np.datetime64, np.timedelta64)) for kind in kinds):
         raise ValueError(
-            "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are no numbers; "
+            "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are not numbers; "
             + _LISTS_OF_LABELS
         )
     if table.dtype.kind == "O":
@@ -301,7 +301,7 @@ def _numbers_of_table(table: np.ndarray, ignore_index: int) -> np.ndarray:
 
 
 def _check_columns(names: list) -> np.ndarray:
-    """Column names as classes."""
+    """Check the column names, and return them as classes."""
     if missing_rows(names):
         raise ValueError(f"The columns of y must be named by their classes, got {names!r}; name all of them.")
     repeated = _repeated(names)
@@ -316,7 +316,7 @@ def _repeated(values: list) -> list:
 
 
 def _class_array(values: list) -> np.ndarray:
-    """Classes as an array of their natural type; NumPy would write numbers among strings as strings."""
+    """Convert classes to an array of their type; NumPy would convert numbers among strings to strings."""
     for kind in (str, (bool, np.bool_), (int, np.integer), (float, np.floating)):
         if all(isinstance(value, kind) for value in values):
             return np.asarray(values)
@@ -330,23 +330,23 @@ def _sums_to_one(values: np.ndarray) -> bool:
 
 
 def known_classes(classes, fitted_classes=None) -> np.ndarray:
-    """Check the `classes` of `partial_fit`; their order is kept.
+    """Check the `classes` of `partial_fit`, and keep their order.
 
-    The columns of a multi-label y without names are in this order. Single-label classes are sorted, as in `fit`, by
-    :meth:`ClassTargets.sort_classes` once y is read.
+    Unnamed columns of a multi-label y are in this order. Single-label classes are sorted afterwards, as in `fit`, by
+    :meth:`ClassTargets.sort_classes`.
 
     Parameters
     ----------
     classes : array-like of shape (n_classes,)
         All classes.
     fitted_classes : ndarray of shape (n_classes,), optional
-        Those of an earlier call, which must be the same ones; :meth:`ClassTargets.reorder` brings the targets into
-        their order.
+        Classes of an earlier call, which must be the same; :meth:`ClassTargets.reorder` brings the targets into their
+        order.
 
     Raises
     ------
     ValueError, TypeError
-        Not 1-D, fewer than two, repeated, missing, or of several kinds.
+        If they are not 1-D, fewer than two, repeated, missing, or of several types.
     """
     values = _check_class_list(classes, "classes", "classes takes a list of at least 2 classes, each of them once")
     if fitted_classes is not None and set(values) != set(class_keys(fitted_classes)):
@@ -357,19 +357,19 @@ def known_classes(classes, fitted_classes=None) -> np.ndarray:
 
 
 def zero_shot_classes(labels, estimator_name: str) -> np.ndarray:
-    """Check the labels of ``fit(None, labels)``; their order is kept.
+    """Check the labels of ``fit(None, labels)``, and keep their order.
 
     Parameters
     ----------
     labels : array-like of shape (n_classes,)
         The classes, each of them once.
     estimator_name : str
-        The estimator's class, for messages.
+        Class of the estimator, for error messages.
 
     Raises
     ------
     ValueError, TypeError
-        Not 1-D, fewer than two, repeated, missing, empty, or of several kinds.
+        If they are not 1-D, fewer than two, repeated, missing, empty, or of several types.
 
     Examples
     --------
@@ -406,14 +406,14 @@ def _check_class_list(classes, name: str, rule: str) -> list:
 
 
 def integer_classes_warning(classes, label_names=None) -> str | None:
-    """Return the warning for classes that say nothing to the model: numbers and truth values, also as strings.
+    """Return the warning for classes without meaning to the model: numbers and bools, also as strings.
 
     Parameters
     ----------
     classes : array-like of shape (n_classes,)
         The classes.
     label_names : dict, list, Series or None, default=None
-        The estimator's parameter; where it is given the model reads these.
+        Hyperparameter of the estimator. If given, there is no warning.
 
     Returns
     -------
@@ -432,8 +432,8 @@ def integer_classes_warning(classes, label_names=None) -> str | None:
         return None
     shown = ", ".join(map(repr, texts[:ROWS_SHOWN])) + (", ..." if len(texts) > ROWS_SHOWN else "")
     return (
-        f"The classes are numbers or truth values, and the model reads {shown} as their names; say what they mean with "
-        'label_names, for example label_names={0: "spam", 1: "no spam"}.'
+        f"The classes are numbers or truth values, and the model reads {shown} as their names; give meaningful names "
+        'with label_names, for example label_names={0: "spam", 1: "no spam"}.'
     )
 
 
@@ -441,13 +441,13 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?|true|false", re.IGNORECASE)
 
 
 def label_texts(label_names, classes: Sequence) -> list[str]:
-    """Return what the model reads for each class.
+    """Return the label text of each class.
 
     Parameters
     ----------
     label_names : dict, Series, list or None
-        {class: text}; or texts in the order of `classes`. A Series is read by its index, or by position where its
-        index is 0, 1, ... and no class. **If None**: ``str(class)``.
+        {class: text}, or texts in the order of `classes`. A Series is read by its index, or by position if its index
+        is 0, 1, ... and these are not classes. If None, ``str(class)``.
     classes : sequence
         The classes.
 
@@ -469,7 +469,7 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
     repeated = sorted(_repeated(texts))
     if repeated:
         raise ValueError(
-            f"Two classes have the same label text: {repeated!r}; the model tells labels apart by their texts. Give "
+            f"Two classes have the same label text: {repeated!r}; the model distinguishes labels by their texts. Give "
             "different ones with label_names."
         )
     return [str(text) for text in texts]
@@ -481,11 +481,11 @@ def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.n
     Parameters
     ----------
     targets : ClassTargets
-        An unknown label weighs nothing.
+        The targets. Unknown labels have weight 0.
     class_weight : None, "balanced", mapping, Series or array-like of shape (n_classes,)
-        See :func:`read_class_weight`. "balanced" gives all classes the same total, where a row counts with its
-        weight. Multi-label: a weight is that of the class's positives; "balanced" gives the positives and the
-        negatives of each class the same total.
+        See :func:`read_class_weight`. "balanced" gives all classes the same total weight. For multi-label targets, a
+        weight applies to the positives of its class, and "balanced" gives the positives and the negatives of each class
+        the same total weight.
     sample_weight : ndarray of shape (n,)
         Weights of the samples.
     """
@@ -505,12 +505,12 @@ def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.n
             weights = _balance(np.bincount(targets.array, sample_weight, len(targets.classes)))
         product = sample_weight * weights[targets.array]
     if not product.any():
-        raise ValueError(f"class_weight={class_weight!r} leaves no sample a positive weight: there is nothing to fit.")
+        raise ValueError(f"class_weight={class_weight!r} leaves no sample with a positive weight to fit.")
     return product
 
 
 def _label_weights(targets: ClassTargets, weights: np.ndarray | None, sample_weight: np.ndarray) -> np.ndarray:
-    """Weights of the labels of each sample, (n, n_classes); `weights` is None for "balanced"."""
+    """Compute the weight of each label of each sample, (n, n_classes); `weights` is None for "balanced"."""
     is_positive = targets.array == 1
     of_positive, of_negative = weights, 1.0
     if weights is None:
@@ -521,23 +521,23 @@ def _label_weights(targets: ClassTargets, weights: np.ndarray | None, sample_wei
 
 
 def _balance(totals: np.ndarray) -> np.ndarray:
-    """Weights that give each class (first axis) the same total, and all of them together what they had."""
+    """Compute weights that give each class (first axis) the same total, without changing the overall total."""
     present = totals > 0
     return np.where(present, totals.sum(axis=0) / (present.sum(axis=0) * np.where(present, totals, 1.0)), 0.0)
 
 
 def logits_to_probabilities(logits: np.ndarray, kind: str) -> np.ndarray:
-    """Softmax over the classes, or for multi-label a sigmoid of each."""
+    """Compute the softmax over the classes, or for multi-label targets the sigmoid of each logit."""
     return expit(logits) if kind == MULTI else softmax(logits, axis=1)
 
 
 def logits_to_log_probabilities(logits: np.ndarray, kind: str) -> np.ndarray:
-    """The logarithm of the probabilities, computed from the logits."""
+    """Compute the log-probabilities from the logits."""
     return -np.logaddexp(0, -logits) if kind == MULTI else log_softmax(logits, axis=1)
 
 
 def decision_values(logits: np.ndarray, kind: str) -> np.ndarray:
-    """Logits (n, n_classes); for two classes of which one holds, the difference (n,)."""
+    """Return the logits (n, n_classes), or for two single-label classes their difference (n,)."""
     if kind != MULTI and logits.shape[1] == 2:
         return logits[:, 1] - logits[:, 0]
     return logits
@@ -545,18 +545,18 @@ def decision_values(logits: np.ndarray, kind: str) -> np.ndarray:
 
 @dataclass
 class RegressionTargets:
-    """A regressor's y, standardised.
+    """Standardised targets of a regressor.
 
     Attributes
     ----------
     array : ndarray of shape (n, n_outputs)
         Standardised values.
     mean, scale : ndarray of shape (n_outputs,)
-        What turns them back.
+        Mean and standard deviation of y.
     names : list of str
-        Default texts of the outputs.
+        Default label texts of the outputs.
     one_dimensional : bool
-        y was 1-D, and predictions are too.
+        Whether y was 1-D, as predictions then are.
     """
 
     array: np.ndarray
@@ -571,12 +571,12 @@ class RegressionTargets:
     problem_type = "regression"
 
     def rescale(self, mean: np.ndarray, scale: np.ndarray) -> "RegressionTargets":
-        """The same values in other units."""
+        """Return the same values, standardised with another mean and scale."""
         array = (self.array * self.scale + self.mean - mean) / scale
         return RegressionTargets(array, mean, scale, self.names, self.one_dimensional)
 
     def take(self, rows) -> "RegressionTargets":
-        """The same for some rows."""
+        """Select rows."""
         return RegressionTargets(self.array[rows], self.mean, self.scale, self.names, self.one_dimensional)
 
 
@@ -588,17 +588,17 @@ def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=N
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Finite numbers.
     sample_weight : ndarray of shape (n_samples,), optional
-        Mean and scale are weighted.
+        Weights of the samples in mean and scale.
     names : list of str, optional
-        `RegressionTargets.names` of an earlier fit: columns of y that have names are brought into this order, others
-        are taken in it.
+        `RegressionTargets.names` of an earlier fit. Named columns of y are brought into this order, others must be in
+        it.
     one_dimensional : bool, optional
-        That of the earlier fit, which is kept.
+        `RegressionTargets.one_dimensional` of the earlier fit.
 
     Raises
     ------
     ValueError
-        Missing or infinite values, values that are no numbers, or other outputs than in the earlier fit.
+        If values are missing, infinite or not numbers, or the outputs differ from those of the earlier fit.
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
@@ -616,27 +616,27 @@ def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=N
 
 
 def _read_numbers(y) -> np.ndarray:
-    """The y as float64, (n,) or (n, n_outputs)."""
+    """Convert y to float64, (n,) or (n, n_outputs)."""
     if hasattr(y, "columns"):
         given = y.to_numpy()
     elif sp.issparse(y):
         given = y.toarray()
     else:
         given = np.asarray(y.to_list() if hasattr(y, "to_list") else y)
-    advice = "give numbers, or take GLiClassClassifier for classes."
+    hint = "give numbers, or use GLiClassClassifier for classes."
     if given.dtype.kind in "mM":
-        raise ValueError(f"A regressor needs numbers in y, got dates or durations ({given.dtype}); {advice}")
+        raise ValueError(f"A regressor needs numbers in y, got dates or durations ({given.dtype}); {hint}")
     if given.dtype.kind in "USTV" and given.size:
-        raise ValueError(f"A regressor needs numbers in y, got text such as {str(given.flat[0])!r}; {advice}")
+        raise ValueError(f"A regressor needs numbers in y, got text such as {str(given.flat[0])!r}; {hint}")
     if given.dtype.kind == "O":
-        given = _numbers_of_objects(given, advice)
+        given = _numbers_of_objects(given, hint)
     values = check_array(given, ensure_2d=False, dtype="numeric", input_name="y").astype(np.float64)
     if values.ndim > 2:
         raise ValueError(f"y must be 1-D or 2-D, got {values.ndim} dimensions.")
     return values
 
 
-def _numbers_of_objects(given: np.ndarray, advice: str) -> np.ndarray:
+def _numbers_of_objects(given: np.ndarray, hint: str) -> np.ndarray:
     missing = missing_rows(given.ravel().tolist())
     if missing:
         row = missing[0] // max(1, given[0].size if given.ndim > 1 else 1)
@@ -646,7 +646,7 @@ def _numbers_of_objects(given: np.ndarray, advice: str) -> np.ndarray:
             raise ValueError(f"Complex data not supported: {value!r}.")
         if not isinstance(value, numbers.Number) or isinstance(value, (bool, np.bool_)):
             what = "text such as" if isinstance(value, str) else f"{type(value).__name__} such as"
-            raise ValueError(f"A regressor needs numbers in y, got {what} {reprlib.repr(value)}; {advice}")
+            raise ValueError(f"A regressor needs numbers in y, got {what} {reprlib.repr(value)}; {hint}")
     try:
         return given.astype(np.float64)
     except OverflowError:
@@ -657,12 +657,12 @@ _DEFAULT_NAME = "target"  # of an output whose y has no name
 
 
 def _output_names(n_outputs: int, columns: list | None, name) -> list[str]:
-    """Default texts of the outputs."""
+    """Return the default label texts of the outputs."""
     if columns is not None:
         texts = [str(column) for column in columns]
         repeated = _repeated(texts)
         if missing_rows(columns) or repeated:
-            raise ValueError(f"Each column of y must have a name of its own, got {columns!r}; rename them.")
+            raise ValueError(f"The columns of y must have distinct names, got {columns!r}; rename them.")
         return texts
     if n_outputs == 1:
         return [name if isinstance(name, str) and name else _DEFAULT_NAME]
@@ -670,11 +670,11 @@ def _output_names(n_outputs: int, columns: list | None, name) -> list[str]:
 
 
 def _as_outputs(values, columns, own: list[str], names: list[str], is_1d: bool) -> np.ndarray:
-    """The values in the order of the outputs of an earlier fit."""
+    """Bring the values into the order of the outputs of an earlier fit."""
     if values.shape[1] != len(names):
         shape = "is 1-D" if is_1d else f"has {values.shape[1]} columns"
         raise ValueError(f"y {shape}, but the earlier fit had the {len(names)} output(s) {names!r}; give these.")
-    # A single output without a name has nothing that a name could be compared with.
+    # A single unnamed output has no name to match.
     if columns is None or names == [_DEFAULT_NAME]:
         return values
     return values[:, column_positions(own, names, "the outputs of the earlier fit")]
@@ -685,7 +685,7 @@ def _mean_and_scale(values: np.ndarray, sample_weight) -> tuple[np.ndarray, np.n
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.average(values, axis=0, weights=weight)
         deviations = values - mean
-        # In powers of two, which change no digit: squares of large or small values would leave the range of floats.
+        # Scaled by a power of two, which is exact: squares of very large or small values would overflow or underflow.
         exponent = np.frexp(np.abs(deviations).max(axis=0))[1]
         variance = np.average(np.ldexp(deviations, -exponent) ** 2, axis=0, weights=weight)
         scale = np.ldexp(np.sqrt(variance), exponent)
@@ -693,6 +693,6 @@ def _mean_and_scale(values: np.ndarray, sample_weight) -> tuple[np.ndarray, np.n
         raise ValueError(
             f"y is too large to be standardised (up to {np.abs(values).max():.3g}); give it in other units."
         )
-    # A constant output. The bound is relative: small units must make no difference.
+    # A constant output. The bound is relative, so that the units of y do not matter.
     scale[scale <= 10 * np.finfo(float).eps * np.abs(mean)] = 1.0
     return mean, scale

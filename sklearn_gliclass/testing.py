@@ -1,4 +1,4 @@
-"""A tiny encoder that tests, doctests and documents share: no download, milliseconds to train.
+"""Tiny encoders for tests, doctests and documentation, which need no download and train in milliseconds.
 
 Examples
 --------
@@ -17,10 +17,10 @@ TINY_BERT = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-"""``encoder_config`` of a BERT with 2 layers, 32 wide, without dropout."""
+"""``encoder_config`` of a BERT with 2 layers of width 32, without dropout."""
 
 TINY = {"encoder_config": TINY_BERT, "max_epochs": 5, "lr": 2e-3, "others_lr": 2e-3, "dropout": 0.0, "device": "cpu"}
-"""Hyperparameters of an estimator on it."""
+"""Hyperparameters of an estimator on :data:`TINY_BERT`."""
 
 TINY_ENCODERS = {
     "bert": TINY_BERT,
@@ -73,4 +73,4 @@ TINY_ENCODERS = {
         "forced_eos_token_id": 3,
     },
 }
-"""``encoder_config`` of tiny encoders of several families; "t5" and "bart" have a decoder too."""
+"""``encoder_config`` of tiny encoders of several families; "t5" and "bart" are encoder-decoders."""

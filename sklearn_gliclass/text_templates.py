@@ -1,7 +1,7 @@
-"""Templates of texts: format strings with the columns of a table, or functions of a row.
+"""Text templates: format strings with column names, or functions of a row.
 
-A format string may hold columns, the conversions ``!r`` and ``!s``, and format specifications. Attributes, items and
-nested fields are not supported: templates are stored in checkpoint folders, and must not run code.
+A format string may hold column names, the conversions ``!r`` and ``!s``, and format specifications. Attributes, items
+and nested fields are not supported: templates are stored in checkpoint folders, and must not execute code.
 """
 
 import re
@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from .cells import cell_text
 from .containers import is_missing
 
-MAX_WIDTH, MAX_PRECISION = 1_000, 100_000  # precision truncates strings: a text of that length is allowed
+MAX_WIDTH, MAX_PRECISION = 1_000, 100_000  # the precision truncates strings, so that long ones are allowed
 _CONVERSIONS = {None: None, "r": repr, "s": str}
 _SPECIFICATION = re.compile(
     r"(?:.?[<>=^])?[-+ ]?z?#?0?(?P<width>\d*)[,_]?(?:\.(?P<precision>\d+))?[bcdeEfFgGnosxX%]?", re.DOTALL
 )
-_DATE_SPECIFICATION = re.compile(r"(?:[^%]|%[-_0^#EO]?[A-Za-z%])+", re.DOTALL)  # glibc's "%1000000Y" is not in it
+_DATE_SPECIFICATION = re.compile(
+    r"(?:[^%]|%[-_0^#EO]?[A-Za-z%])+", re.DOTALL
+)  # excludes widths such as glibc's "%1000000Y"
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Literal text of a template and the field that follows it; `column` is None after the last one."""
+    """Literal text of a template and the field that follows it; `column` is None in the last piece."""
 
     literal: str
     column: int | None = None
@@ -33,7 +35,7 @@ class _Piece:
 
 
 def fill_template(template: str | Callable, names: Sequence[str], rows: Sequence[tuple]) -> list[str]:
-    """Turn the rows of a table into texts.
+    """Convert the rows of a table to texts.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ def fill_template(template: str | Callable, names: Sequence[str], rows: Sequence
     names : sequence of str
         Names of the columns.
     rows : sequence of tuple
-        Cells; missing ones become nothing in a format string.
+        Cells; missing ones are empty in a format string.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def _parse_template(template: str, names: Sequence[str]) -> list[_Piece]:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(
-            f"text_template={template!r} is not a valid format string: {error}. A literal brace is written twice."
+            f"text_template={template!r} is not a valid format string: {error}. Write literal braces twice."
         ) from error
     fields = [field for _, field, _, _ in parsed if field is not None]
     if not fields:

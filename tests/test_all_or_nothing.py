@@ -1,4 +1,4 @@
-"""A call that raises leaves a fitted estimator as it was: attributes, weights, optimiser, predictions."""
+"""Calls that raise do not change a fitted estimator: attributes, weights, optimiser, predictions."""
 
 import copy
 from decimal import Decimal
@@ -54,7 +54,7 @@ class FailAt(Callback):
 
 
 def failing(event, error=None, calls=1):
-    """A callback that fails at an event; nothing of it is shared between two cases."""
+    """Build a callback that fails at an event."""
     return [("fails", FailAt(event, error or RuntimeError("stop"), calls))]
 
 
@@ -76,7 +76,7 @@ def regressor(**options):
 
 
 def continued(**options):
-    """Fitted, then one more epoch: the optimiser has a state."""
+    """Fit and train for one more epoch, so that the optimiser has a state."""
     return classifier(**options).partial_fit(X, FOOD)
 
 
@@ -85,7 +85,7 @@ def zero_shot(**options):
 
 
 def set_and(method, *args, **parameters):
-    """Call a method after `set_params`; the parameters are put back afterwards."""
+    """Return a call of a method after `set_params`, which restores the parameters afterwards."""
 
     def call(estimator):
         before = {name: getattr(estimator, name) for name in parameters}
@@ -128,7 +128,7 @@ CASES = {
     "infinite cell": (on_table, fit(FRAME.assign(size=np.inf), FOOD), "infinity"),
     "infinite decimal": (on_table, fit(FRAME.assign(size=[Decimal("-inf")] * 8), FOOD), "infinity, in the column"),
     "template names no column": (on_table, fit(FRAME, FOOD, text_template="{nothing}"), "nothing"),
-    "template on texts": (classifier, fit(X, FOOD, text_template="{title}"), "no table but texts"),
+    "template on texts": (classifier, fit(X, FOOD, text_template="{title}"), "but X holds texts"),
     "template raises": (on_table, fit(FRAME, FOOD, text_template=lambda row: 1 / 0), "division"),
     "template returns no text": (on_table, fit(FRAME, FOOD, text_template=lambda row: 3), "must return a str"),
     "lengths differ": (classifier, fit(X, FOOD[1:]), "inconsistent numbers of samples"),
@@ -139,7 +139,7 @@ CASES = {
     "y of another problem": (classifier, fit(X, MULTI, problem_type="single_label_classification"), "multi-label"),
     "negative weight": (classifier, fit(X, FOOD, [-1.0] * 8), "[Nn]egative"),
     "missing weight": (classifier, fit(X, FOOD, NAN_WEIGHT), "NaN"),
-    "no weight": (classifier, fit(X, FOOD, [0.0] * 8), "nothing to fit|non-zero"),
+    "no weight": (classifier, fit(X, FOOD, [0.0] * 8), "no sample to fit|non-zero"),
     "weights too short": (classifier, fit(X, FOOD, [1.0]), "sample_weight"),
     "class weight of no class": (classifier, fit(X, FOOD, class_weight={"animal": 2.0}), "class_weight"),
     "class weight not finite": (classifier, fit(X, FOOD, class_weight={"food": np.nan, "sea": 1.0}), "nan"),
@@ -188,7 +188,7 @@ CASES = {
     "divergence": (classifier, fit(X, FOOD, scorer_type="hopfield", lr=1e8, others_lr=1e8), "[Dd]iverged"),
     "Ctrl-C in the first epoch": (classifier, fit(X, FOOD, callbacks=failing("on_batch_end", KeyboardInterrupt())), ""),
     "no memory": (classifier, fit(X, FOOD, callbacks=failing("on_batch_begin", MemoryError("full"))), "full"),
-    "rewards without rl": (classifier, fit(X, FOOD, reward_components=reward(lambda a: a[:, :1])), "rl is None"),
+    "rewards without rl": (classifier, fit(X, FOOD, reward_components=reward(lambda a: a[:, :1])), "rl=None"),
     "reward raises": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: 1 / 0)), "division"),
     "reward of a wrong shape": (classifier, fit(X, FOOD, rl=RL, reward_components=reward(lambda a: a)), "shape"),
     "reward not finite": (
@@ -210,12 +210,12 @@ CASES = {
         multi_label, partial_fit(X, pd.DataFrame(MULTI, columns=["sea", "animal"])), "animal"),
     "partial_fit: another option": (continued, partial_fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp'"),
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
-    "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "nothing to fit|non-zero"),
+    "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "no sample to fit|non-zero"),
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "partial_fit: constraint": (continued, partial_fit(X, FOOD, validation_fraction=-1.0), "'validation_fraction'"),
     "partial_fit: no configuration": (continued, partial_fit(X, FOOD, rl="fast"), "'rl' parameter"),
-    "partial_fit: another rate": (continued, partial_fit(X, FOOD, lr=0.1), r"lr=0\.1 can't take.*warm_start=True"),
-    "partial_fit: another batch size": (continued, partial_fit(X, FOOD, batch_size=2), "batch_size=2 can't take"),
+    "partial_fit: another rate": (continued, partial_fit(X, FOOD, lr=0.1), r"lr=0\.1 cannot take.*warm_start=True"),
+    "partial_fit: another batch size": (continued, partial_fit(X, FOOD, batch_size=2), "batch_size=2 cannot take"),
     "partial_fit: threshold of no class": (
         multi_label, partial_fit(X, MULTI, threshold={"animal": 0.5}), r"threshold has no number for the class.*'sea'"),
     "regression: partial_fit with a constraint": (regressor, partial_fit(X, TARGETS, max_batch_tokens=0), "tokens"),
@@ -271,7 +271,7 @@ CASES = {
 
 
 def state(estimator):
-    """All that a later call can read, copied."""
+    """Copy the state that later calls depend on."""
     found = {name: value for name, value in vars(estimator).items() if name not in ("fitted_", "net_", "rl_net_")}
     found |= {"ids": [id(vars(estimator).get(name)) for name in ("fitted_", "net_", "rl_net_")]}
     found["history_"] = [dict(row) for row in getattr(estimator, "history_", [])]
@@ -327,7 +327,7 @@ def test_failing_call_changes_nothing(fitted, call, message):
     ],
 )
 def test_failing_partial_fit_can_be_repeated(event, error):
-    """After the failure the next call gives what it gives without one: weights and optimiser are as they were."""
+    """After a failure, the next call has the same result as without it: weights and optimiser are restored."""
     expected = continued().partial_fit(X[::-1], FOOD)
     clf = continued()
     before = state(clf)

@@ -1,4 +1,4 @@
-"""A save leaves the old checkpoint or the new one, whole, whatever happens meanwhile."""
+"""Atomic saves: the folder is always the complete old or the complete new checkpoint."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 
 
 def marked(clf, mark: float):
-    """The estimator with a value that weights, configuration and estimator.json share."""
+    """Set a mark in weights, configuration and hyperparameters of the estimator."""
     with torch.no_grad():
         clf.model_.model.logit_scale.fill_(mark)
     clf.model_.config.initializer_range = mark
@@ -31,7 +31,7 @@ def marked(clf, mark: float):
 
 
 def mark_of(folder) -> float:
-    """The mark of a checkpoint; files that do not belong together fail."""
+    """Return the mark of a checkpoint, whose files must have the same one."""
     clf = GLiClassClassifier.from_pretrained(folder)
     marks = (
         clf.model_.model.logit_scale.item(), clf.config_.initializer_range, float(clf.n_iter_no_change)
@@ -65,7 +65,7 @@ def siblings(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL, and children that start at once")
-def test_a_killed_save_leaves_one_whole_checkpoint(folder, clf):
+def test_killed_save_leaves_one_whole_checkpoint(folder, clf):
     (folder / "notes.md").write_text("mine")
     began = time.monotonic()
     clf.save_pretrained(folder)
@@ -100,8 +100,8 @@ def test_a_killed_save_leaves_one_whole_checkpoint(folder, clf):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL")
 @pytest.mark.parametrize("has_exchange", [True, False], ids=["exchange", "two renames"])
 @pytest.mark.parametrize("call", ["mkdir", "fsync", "rename", "link", "rmtree"])
-def test_a_kill_at_each_step(folder, clf, call, has_exchange, monkeypatch):
-    """Every call of a kind is once the last of its process."""
+def test_kill_at_each_step(folder, clf, call, has_exchange, monkeypatch):
+    """The process is killed at each of the system calls."""
     (folder / "notes.md").write_text("mine")
     if not has_exchange:
         monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
@@ -136,8 +136,8 @@ def test_a_kill_at_each_step(folder, clf, call, has_exchange, monkeypatch):
     assert killed >= (call != "rename" or not has_exchange)
 
 
-def test_a_folder_that_was_renamed_away_is_found_again(folder, clf):
-    """Where names cannot be exchanged, a process may end between the two renames."""
+def test_folder_that_was_renamed_away_is_found_again(folder, clf):
+    """Without an atomic exchange, a process may end between the two renames."""
     folder.rename(folder.with_name(".model.replaced-0123456789abcdef"))
     assert mark_of(folder) == 1.0
     folder.rename(folder.with_name(".model.replaced-0123456789abcdef"))
@@ -146,7 +146,7 @@ def test_a_folder_that_was_renamed_away_is_found_again(folder, clf):
     assert siblings(folder) == []
 
 
-def test_the_temporary_folder_of_a_living_save_is_left_alone(folder, clf):
+def test_temporary_folder_of_a_living_save_is_left_alone(folder, clf):
     living, dead = folder.with_name(".model.saving-" + "a" * 16), folder.with_name(".model.saving-" + "b" * 16)
     foreign = [folder.with_name(".other.saving-" + "a" * 16), folder.with_name(".model.saving-notes")]
     for path in (living, dead, *foreign):
@@ -212,7 +212,7 @@ def test_saves_of_several_processes(tmp_path, folder, clf, exists, has_exchange,
 
 
 @pytest.mark.parametrize("what", ["fsync", "link", "weights", "tokenizer", "estimator"])
-def test_a_full_disk_leaves_the_old_checkpoint(folder, clf, what, monkeypatch):
+def test_full_disk_leaves_the_old_checkpoint(folder, clf, what, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -237,8 +237,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(folder, clf, what, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process")
-def test_a_file_that_cannot_grow(folder, clf):
-    """The system's own error, from the library that writes the weights."""
+def test_file_that_cannot_grow(folder, clf):
+    """The error of the system, from the library that writes the weights."""
     import resource
 
     child = os.fork()
@@ -257,7 +257,7 @@ def test_a_file_that_cannot_grow(folder, clf):
     assert siblings(folder) == []
 
 
-def test_an_interrupt_leaves_the_old_checkpoint(folder, clf, monkeypatch):
+def test_interrupt_leaves_the_old_checkpoint(folder, clf, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -269,18 +269,18 @@ def test_an_interrupt_leaves_the_old_checkpoint(folder, clf, monkeypatch):
     assert siblings(folder) == []
 
 
-def test_a_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypatch):
+def test_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="is a file; give the name of a folder"):
         clf.save_pretrained(tmp_path / "file")
     with pytest.raises(OSError, match=r"Cannot write beside .*Choose a folder whose parent can be written to"):
         clf.save_pretrained(tmp_path / "file" / "model")
-    with pytest.raises(ValueError, match="name a folder below it"):
+    with pytest.raises(ValueError, match="choose a folder below it"):
         clf.save_pretrained(Path(folder.anchor))
     (folder / "sub").mkdir()
     for place in (folder, folder / "sub"):
         monkeypatch.chdir(place)
-        with pytest.raises(ValueError, match="is the working directory or holds it"):
+        with pytest.raises(ValueError, match="is the working directory or contains it"):
             clf.save_pretrained(folder)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
@@ -288,7 +288,7 @@ def test_a_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypa
         clf.save_pretrained(folder)
 
 
-def test_a_parent_that_cannot_be_written_to_raises(folder, clf, monkeypatch):
+def test_parent_that_cannot_be_written_to_raises(folder, clf, monkeypatch):
     def forbidden(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -314,7 +314,7 @@ def test_files_of_the_user_stay_and_files_of_the_old_checkpoint_go(folder, clf):
     marked(clf, 2.0).save_pretrained(folder)
     assert mark_of(folder) == 2.0
     assert (folder / "README.md").read_text() == (folder / "link").read_text() == "my notes"
-    assert (folder / "README.md").stat().st_ino == inode  # who has it open goes on writing to it
+    assert (folder / "README.md").stat().st_ino == inode  # the same file, for processes that have it open
     assert (folder / "link").is_symlink()
     assert (folder / ".git" / "objects" / "a").read_text() == "object"
     assert not [name for name in stale if (folder / name).exists()]
@@ -333,14 +333,14 @@ def test_files_are_copied_where_links_are_impossible(folder, clf, monkeypatch):
     assert (folder / "notes" / "a.md").read_text() == "mine"
 
 
-def test_a_link_to_a_folder_stays_a_link(tmp_path, folder, clf):
+def test_link_to_a_folder_stays_a_link(tmp_path, folder, clf):
     (tmp_path / "latest").symlink_to(folder)
     marked(clf, 2.0).save_pretrained(tmp_path / "latest")
     assert (tmp_path / "latest").is_symlink()
     assert mark_of(folder) == 2.0
 
 
-def test_the_home_folder_is_expanded(tmp_path, clf, monkeypatch):
+def test_home_folder_is_expanded(tmp_path, clf, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     clf.save_pretrained("~/deep/model")
@@ -355,7 +355,7 @@ def test_the_home_folder_is_expanded(tmp_path, clf, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
-def test_the_new_folder_holds_the_checkpoint_alone(folder):
+def test_new_folder_holds_the_checkpoint_alone(folder):
     assert {path.name for path in folder.iterdir()} >= TOKENIZER_FILES
     assert json.loads((folder / "estimator.json").read_text())["missing"] == []
     np.testing.assert_array_equal(sorted(siblings(folder)), [])

@@ -1,4 +1,4 @@
-"""Where `fit` starts: what control tokens begin with."""
+"""Initialisation of control tokens."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ FAMILIES = {"uni-encoder": "bert", "bi-encoder": "bert", "bi-encoder-fused": "be
 
 
 def save_encoder(folder, words=WORDS, sep_token="[SEP]", spare_rows=0, family="bert") -> str:
-    """An encoder and a tokenizer that know `words` and no control tokens; the embeddings have rows to spare."""
+    """Save an encoder and a tokenizer of `words` without control tokens, and with spare rows of embeddings."""
     backend = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -36,7 +36,7 @@ def embeddings_in(folder) -> torch.Tensor:
 
 
 def start_from(folder, architecture="uni-encoder"):
-    """Embeddings of all tokens, of ``<<LABEL>>`` and of ``<<SEP>>`` where `fit` starts."""
+    """Return the initial embeddings of all tokens, of ``<<LABEL>>`` and of ``<<SEP>>``."""
     estimator = tiny(encoder_config=None, encoder_model=folder, architecture_type=architecture)
     start = build(estimator, TEXTS, "single_label_classification")
     rows = start.model.get_input_embeddings().weight.detach()
@@ -45,7 +45,7 @@ def start_from(folder, architecture="uni-encoder"):
 
 @pytest.mark.parametrize("spare_rows", [0, 1, 5])
 @pytest.mark.parametrize("architecture", sorted(set(FAMILIES) - {"bi-encoder"}))
-def test_control_tokens_begin_as_what_they_stand_for(tmp_path, architecture, spare_rows):
+def test_control_tokens_are_initialised_with_similar_tokens(tmp_path, architecture, spare_rows):
     folder = save_encoder(tmp_path, spare_rows=spare_rows, family=FAMILIES[architecture])
     before = embeddings_in(folder)
     rows, label, sep = start_from(folder, architecture)
@@ -55,7 +55,7 @@ def test_control_tokens_begin_as_what_they_stand_for(tmp_path, architecture, spa
     assert torch.equal(sep, before[WORDS.index("[SEP]")])
 
 
-def test_a_word_in_pieces_is_their_mean(tmp_path):
+def test_word_in_pieces_is_their_mean(tmp_path):
     words = [word for word in WORDS if word != "label"]
     folder = save_encoder(tmp_path, words)
     before = embeddings_in(folder)
@@ -64,7 +64,7 @@ def test_a_word_in_pieces_is_their_mean(tmp_path):
 
 
 @pytest.mark.parametrize("spare_rows", [0, 5])
-def test_without_such_tokens_they_begin_as_the_mean_of_all(tmp_path, spare_rows):
+def test_control_tokens_without_similar_tokens_are_the_mean(tmp_path, spare_rows):
     folder = save_encoder(tmp_path, [*SPECIAL, "goal", "vote"], sep_token=None, spare_rows=spare_rows)
     _, label, sep = start_from(folder)
     mean = embeddings_in(folder).mean(dim=0)
@@ -73,24 +73,24 @@ def test_without_such_tokens_they_begin_as_the_mean_of_all(tmp_path, spare_rows)
 
 
 @pytest.mark.parametrize("known", [LABEL_TOKEN, SEP_TOKEN])
-def test_a_control_token_that_the_encoder_knows_stays(tmp_path, known):
+def test_control_token_that_the_encoder_knows_stays(tmp_path, known):
     words = [*WORDS, known]
     folder = save_encoder(tmp_path, words)
     before = embeddings_in(folder)
     _, label, sep = start_from(folder)
     assert torch.equal(label if known == LABEL_TOKEN else sep, before[words.index(known)])
-    alike = {LABEL_TOKEN: "[SEP]", SEP_TOKEN: "label"}[known]  # of the other one
+    alike = {LABEL_TOKEN: "[SEP]", SEP_TOKEN: "label"}[known]  # the token of the other one
     assert torch.equal(sep if known == LABEL_TOKEN else label, before[words.index(alike)])
 
 
-def test_the_plain_bi_encoder_has_none_in_its_sequences(tmp_path):
+def test_plain_bi_encoder_has_none_in_its_sequences(tmp_path):
     folder = save_encoder(tmp_path, spare_rows=5)
     before = embeddings_in(folder)
     rows, *_ = start_from(folder, "bi-encoder")
     assert torch.equal(rows, before)
 
 
-def test_trained_control_tokens_come_back_from_checkpoints_and_encoders(tmp_path):
+def test_trained_control_tokens_are_restored(tmp_path):
     labels = ["goal", "vote"] * (len(TEXTS) // 2)  # words that its tokenizer knows
     folder = save_encoder(tmp_path / "encoder")
     clf = tiny(encoder_config=None, encoder_model=folder, architecture_type="uni-encoder").fit(TEXTS, labels)

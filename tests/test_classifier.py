@@ -1,4 +1,4 @@
-"""GLiClassClassifier as a user meets it: fit, predict, search, and what wrong input gets."""
+"""GLiClassClassifier: fit, predict, search, and errors for invalid input."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ def tiny_of(architecture, **hyperparameters):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_learns_what_it_is_shown(architecture):
+def test_estimator_learns_its_training_texts(architecture):
     clf = tiny_of(architecture, max_epochs=40, shuffle_labels=False).fit(TEXTS, LABELS)
     assert clf.score(TEXTS, LABELS) == 1.0
     losses = clf.history_[:, "train_loss"]
@@ -49,21 +49,21 @@ def test_learns_what_it_is_shown(architecture):
     assert clf.n_iter_ == 40
 
 
-def test_every_weight_that_is_read_is_trained():
-    """Defect 2: the reference's default configuration trains nothing and says nothing."""
+def test_weights_are_all_trained():
+    """The default configuration of the reference trains nothing, without an error."""
     clf = tiny(pooling_strategy="avg", max_epochs=1, architecture_type="uni-encoder")
     untrained = clone(clf).set_params(max_epochs=0).fit(TEXTS, LABELS)
     trained = clf.fit(TEXTS, LABELS)
     before, after = untrained.model_.state_dict(), trained.model_.state_dict()
     same = {name for name in before if torch.equal(before[name], after[name])}
     unread = {name for name in before if "pooler" in name or "token_type" in name or name.endswith("position_ids")}
-    # The bias of the attention's keys adds the same to every logit of its softmax: no gradient.
+    # The key bias adds a constant to the logits of the attention, and has no gradient.
     keys = {name for name in before if name.endswith("self.key.bias")}
     assert same - unread - keys == set()
 
 
-def test_an_error_in_training_is_not_swallowed():
-    """Defect 2."""
+def test_error_in_training_is_not_swallowed():
+    """The reference swallows errors of training steps."""
 
     class Broken:
         def initialize(self):
@@ -110,7 +110,7 @@ def test_two_classes_have_one_decision_value():
     np.testing.assert_array_equal(clf.predict(TEXTS), clf.classes_[(decision > 0).astype(int)])
 
 
-def test_the_order_and_company_of_the_rows_make_no_difference():
+def test_order_and_company_of_the_rows_make_no_difference():
     clf = tiny(dtype="float32").fit(TEXTS, LABELS)
     rows = np.random.RandomState(0).permutation(8)
     proba = clf.predict_proba(TEXTS)
@@ -121,8 +121,8 @@ def test_the_order_and_company_of_the_rows_make_no_difference():
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_text_alone_and_beside_a_long_one(architecture, pooling):
-    """Defect 1: the reference's poolings see the padding."""
+def test_text_alone_and_beside_a_long_one(architecture, pooling):
+    """The poolings of the reference include padding."""
     options = {"pooling_strategy": pooling, "max_batch_tokens": 10_000, "dtype": "float64", "max_epochs": 0}
     clf = tiny_of(architecture, **options).fit(TEXTS, LABELS)
     alone = clf.decision_function(TEXTS[:1])
@@ -142,8 +142,8 @@ def test_same_seed_same_model_and_the_global_state_is_untouched():
     assert not np.allclose(tiny(dropout=0.5, random_state=1).fit(TEXTS, LABELS).predict_proba(TEXTS), first)
 
 
-def test_the_callers_data_are_untouched():
-    """Defect 13."""
+def test_data_of_the_caller_are_not_changed():
+    """The reference changes the data of the caller."""
     texts, labels, names = list(TEXTS), list(LABELS), {"sports": "sport", "politics": "power"}
     tiny(label_names=names).fit(texts, labels)
     assert (texts, labels, names) == (TEXTS, LABELS, {"sports": "sport", "politics": "power"})
@@ -174,7 +174,7 @@ def test_more_classes_than_a_prompt_holds():
 
 
 def test_chunks_of_labels_that_are_judged_apart_give_what_one_prompt_gives():
-    """In the bi-encoder with a dot product labels do not see each other."""
+    """In the bi-encoder with a dot product, labels do not affect each other."""
     labels = [f"topic {i}" for i in range(10)] * 2
     clf = tiny(max_epochs=2).fit(labels, labels)
     whole = clf.decision_function(TEXTS)
@@ -182,13 +182,13 @@ def test_chunks_of_labels_that_are_judged_apart_give_what_one_prompt_gives():
 
 
 def test_control_tokens_in_texts_and_labels_stay_text():
-    """Defect 8: a label token inside a text would add a label."""
+    """In the reference, a label token in a text adds a label."""
     clf = tiny(architecture_type="uni-encoder").fit(TEXTS, ["<<LABEL>>one", "two <<SEP>>[SEP]"] * 4)
     assert clf.predict_proba(["a <<LABEL>> goal <<SEP>> [CLS]"]).shape == (1, 2)
 
 
-def test_a_long_text_is_cut_and_the_labels_are_not():
-    """Defect 7."""
+def test_long_text_is_truncated_and_labels_are_not():
+    """The reference truncates the labels together with the text."""
     clf = tiny(architecture_type="uni-encoder").fit(TEXTS, LABELS)
     with pytest.warns(UserWarning, match=r"1 of 2 texts are too long for max_length=128") as caught:
         proba = clf.predict_proba([TEXTS[0], "goal " * 20_000])
@@ -229,7 +229,7 @@ def test_max_epochs_0_trains_nothing():
         ([*TEXTS[:7], None], LABELS, {}, r"1 missing text\(s\).*row\(s\) 7"),
         (TEXTS, LABELS, {"scorer_type": "dotty"}, "'scorer_type' parameter .* Got 'dotty' instead"),
         (TEXTS, LABELS, {"max_epochs": -1}, "'max_epochs' parameter .* Got -1 instead"),
-        (TEXTS, LABELS, {"scorer_type": "cross-attn"}, "takes no pooling"),
+        (TEXTS, LABELS, {"scorer_type": "cross-attn"}, "without pooling"),
         (TEXTS, LABELS, {"max_length": 1000}, "more than the 128 positions"),
         (TEXTS, LABELS, {"encoder_model": "some/name"}, "exclude each other"),
         (TEXTS, LABELS, {"label_names": {"sports": "x"}}, r"no text for the class\(es\) \['politics'\]"),
@@ -250,12 +250,12 @@ def test_max_epochs_0_trains_nothing():
         ),
     ],
 )
-def test_wrong_input_is_named(X, y, hyperparameters, message):
+def test_invalid_input_raises(X, y, hyperparameters, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         tiny(**hyperparameters).fit(X, y)
 
 
-def test_an_encoder_that_is_nowhere():
+def test_encoder_that_is_nowhere():
     with pytest.raises(OSError, match=r"Cannot find the model 'no-such/encoder'.*Ways to get it"):
         GLiClassClassifier(encoder_model="no-such/encoder").fit(TEXTS, LABELS)
 
@@ -266,8 +266,8 @@ def test_not_fitted(method, tmp_path):
         getattr(tiny(), method)(tmp_path if method == "save_pretrained" else TEXTS)
 
 
-def test_a_scorer_mlp_that_is_asked_for_is_built():
-    """Defect 5."""
+def test_scorer_mlp_that_is_asked_for_is_built():
+    """The reference ignores the configured width."""
     clf = tiny(scorer_type="mlp", scorer_mlp_hidden_size=10, max_epochs=0).fit(TEXTS, LABELS)
     assert clf.model_.model.scorer.mlp[0].out_features == 10
     assert tiny(scorer_type="mlp", max_epochs=0).fit(TEXTS, LABELS).model_.model.scorer.mlp[0].out_features == 256

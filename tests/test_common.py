@@ -57,8 +57,8 @@ ARCHITECTURES = {
     "bi-encoder-fused": SMALL_BERT,
     "encoder-decoder": SMALL_BART,
 }
-# Where a check compares a weight of 2 with a row that stands twice, sums must be exact: double precision, one
-# batch, nothing random.
+# Some checks compare a weight of 2 with a duplicated row, which needs exact sums: double precision, one batch, no
+# randomness.
 EXACT = {
     "dtype": "float64",
     "dropout": 0.0,
@@ -81,7 +81,7 @@ def name_of(estimator):
     return f"{type(estimator).__name__}-{estimator.architecture_type}{frozen}"
 
 
-# Most checks look at methods and their arguments, which all architectures share: three estimators stand for all.
+# Most checks test methods and their arguments, which all architectures share: three estimators are sufficient.
 SAMPLED = {"GLiClassClassifier-uni-encoder", "GLiClassRegressor-bi-encoder", "GLiClassClassifier-bi-encoder-frozen"}
 OTHERS = [estimator for estimator in ESTIMATORS if name_of(estimator) not in SAMPLED]
 
@@ -97,7 +97,7 @@ def test_scikit_learn_checks_of_the_other_estimators(estimator, check):
     check(estimator)
 
 
-# Whether results depend on the batch, the order of the rows and the form of the weights is up to the model.
+# Whether results depend on the batch, the order of the rows and sample weights depends on the model.
 CHECKS_OF_RESULTS = [
     "check_fit_idempotent",
     "check_methods_sample_order_invariance",
@@ -144,7 +144,7 @@ def checks_of(estimator):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
 def test_no_check_is_switched_off(estimator):
-    """The tags leave all checks on; of the accuracy demands on clouds of numbers alone they say no."""
+    """The tags enable all checks, except for those of the accuracy on random numbers."""
     tags = get_tags(estimator)
     assert tags.input_tags.two_d_array
     assert not tags.no_validation
@@ -155,7 +155,7 @@ def test_no_check_is_switched_off(estimator):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
 def test_checks_of_each_role_run(estimator):
-    """Transformer, sample weights, partial_fit, subsets of rows and several outputs are among what is checked."""
+    """Checks of transformers, sample weights, partial_fit, subsets of rows and several outputs are run."""
     of_the_role = {
         "classifier": {"check_classifiers_train", "check_classifiers_multilabel_output_format_predict_proba"},
         "regressor": {"check_regressors_train", "check_regressor_multioutput"},
@@ -171,8 +171,8 @@ def test_checks_of_each_role_run(estimator):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=name_of)
-def test_the_checks_train(estimator):
-    """The tested instances train by the Trainer, in one batch per epoch, and weights move."""
+def test_checks_train(estimator):
+    """The tested estimators train with the Trainer, in one batch per epoch, and their weights change."""
     texts, y = ["a good film", "a bad film", "good", "bad"], [1, 0, 1, 0]
     fitted = clone(estimator).set_params(random_state=0).fit(texts, y)
     untrained = clone(estimator).set_params(random_state=0, max_epochs=0).fit(texts, y)

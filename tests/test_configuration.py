@@ -14,13 +14,13 @@ from sklearn_gliclass import (
 from sklearn_gliclass.parameters import MODEL_PARAMETERS
 from sklearn_gliclass.testing import TINY_BERT, TINY_ENCODERS
 
-# The ids of tokens and the vocabulary come from the tokenizer.
+# Token ids and vocabulary size are derived from the tokenizer.
 FROM_THE_TOKENIZER = {"class_token_index", "text_token_index", "vocab_size"}
 TINY = {"max_epochs": 1, "device": "cpu", "random_state": 0}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_model_is_that_of_the_configuration(architecture):
+def test_model_is_that_of_the_configuration(architecture):
     config = GLiClassModelConfig(
         encoder_config=TINY_ENCODERS[ARCHITECTURES[architecture]],
         architecture_type=architecture,
@@ -39,7 +39,7 @@ def test_the_model_is_that_of_the_configuration(architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_fitted_configuration_builds_its_like(architecture):
+def test_fitted_configuration_builds_its_like(architecture):
     encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
     clf = GLiClassClassifier(architecture_type=architecture, encoder_config=encoder, **TINY).fit(TEXTS, LABELS)
     again = GLiClassClassifier.from_config(clf.config_, **TINY).fit(TEXTS, LABELS)
@@ -83,12 +83,12 @@ def test_training_arguments_of_both_kinds():
 
 
 @pytest.mark.parametrize("y", [LABELS, [[1, 0], [0, 1]] * 4])
-def test_a_configuration_serves_every_kind_of_y(y):
+def test_configuration_serves_every_kind_of_y(y):
     config = GLiClassModelConfig(encoder_config=TINY_BERT)
     assert GLiClassClassifier.from_config(config, **TINY).fit(TEXTS, y).n_iter_ == 1
 
 
-def test_the_problem_type_holds_unless_it_is_the_default():
+def test_problem_type_holds_unless_it_is_the_default():
     assert GLiClassClassifier.from_config(GLiClassModelConfig()).problem_type is None
     multi = GLiClassModelConfig(problem_type="multi_label_classification")
     assert GLiClassClassifier.from_config(multi).problem_type == "multi_label_classification"
@@ -116,14 +116,14 @@ def test_fitted_configuration_of_a_regression_builds_its_like(architecture):
 )
 def test_fields_of_classification_raise_for_a_regressor(fields):
     named = ", ".join(f"{name}={value!r}" for name, value in fields.items())
-    with pytest.raises(ValueError, match=f"GLiClassRegressor does not read {named} of the configuration"):
+    with pytest.raises(ValueError, match=f"GLiClassRegressor has no hyperparameters for {named} of the configuration"):
         GLiClassRegressor.from_config(GLiClassModelConfig(**fields))
     without_effect = GLiClassModelConfig(**{**fields, "problem_type": "regression"})
     assert GLiClassRegressor.from_config(without_effect).scorer_type == "simple"
 
 
 @pytest.mark.parametrize("problem_type", [None, "single_label_classification", "regression"])
-def test_a_configuration_without_such_fields_serves_a_regressor(problem_type):
+def test_configuration_without_such_fields_serves_a_regressor(problem_type):
     config = GLiClassModelConfig(encoder_config=TINY_BERT, problem_type=problem_type, dropout=0.3)
     reg = GLiClassRegressor.from_config(config, **TINY).fit(TEXTS, range(8))
     assert (reg.config_.problem_type, reg.config_.dropout) == ("regression", 0.3)

@@ -75,7 +75,7 @@ def test_python_code_runs_or_says_why_not(path):
         if ">>>" in code:
             assert code.endswith("\n\n"), f"a blank line must end the doctest:\n{code}"
         else:
-            assert MARK.match(above), f"'% recipe: LIBRARIES' or '% not run: REASON' must stand above:\n{code}"
+            assert MARK.match(above), f"'% recipe: LIBRARIES' or '% not run: REASON' must precede:\n{code}"
             ast.parse(code)
 
 

@@ -1,4 +1,4 @@
-"""Shared entries of docstrings: filled in, or an error at import."""
+"""Shared docstring entries, which are filled in or raise an error at import."""
 
 import inspect
 
@@ -42,7 +42,7 @@ def test_wrong_placeholders_raise_at_the_definition_of_the_class():
             """
 
 
-def test_a_class_may_state_another_type():
+def test_class_may_state_another_type():
     class Estimator:
         __doc__ = "\n".join(f"%({names})s" for names in ENTRIES)
 
@@ -53,7 +53,7 @@ def test_a_class_may_state_another_type():
         fill_docstring(learning_rate="float")
 
 
-def test_without_docstrings_nothing_is_filled_in():
+def test_missing_docstrings_are_not_filled():
     class Estimator:  # as with python -OO
         pass
 

@@ -1,4 +1,4 @@
-"""estimator.json: only known names with valid values are written and read."""
+"""estimator.json: only known names with valid values are saved and loaded."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
-from sklearn_gliclass.estimator_file import OF_THE_PLACE, read_estimator
+from sklearn_gliclass.estimator_file import LOCAL_HYPERPARAMETERS, read_estimator
 from sklearn_gliclass.json_values import encode
 from sklearn_gliclass.testing import TINY
 
@@ -30,7 +30,7 @@ def regressor_folder(tmp_path_factory):
 
 
 def edited(folder, tmp_path, **parts):
-    """A copy of the folder with other content in its estimator.json."""
+    """Copy the folder with another content of estimator.json."""
     copy = shutil.copytree(folder, tmp_path / "edited")
     record = json.loads((copy / "estimator.json").read_text())
     for part, values in parts.items():
@@ -50,7 +50,7 @@ def edited(folder, tmp_path, **parts):
     ],
     ids=str,
 )  # fmt: skip
-def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
+def test_dicts_that_look_like_tags_are_restored(hyperparameters, tmp_path):
     labels = np.repeat(sorted(hyperparameters["class_weight"]), 4)
     clf = tiny(max_epochs=1, **hyperparameters).fit(TEXTS, labels)
     clf.save_pretrained(tmp_path / "model")
@@ -66,10 +66,10 @@ def test_dicts_that_look_like_tags_come_back(hyperparameters, tmp_path):
     ],
     ids=repr,
 )  # fmt: skip
-def test_classes_come_back_with_their_type(classes, tmp_path):
+def test_classes_are_restored_with_their_type(classes, tmp_path):
     labels = np.repeat(np.asarray(classes), 4)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numbers as labels may warn
+        warnings.simplefilter("ignore")  # numeric labels may warn
         clf = tiny(max_epochs=1, problem_type="single_label_classification").fit(TEXTS, labels)
         clf.save_pretrained(tmp_path / "model")
         back = GLiClassClassifier.from_pretrained(tmp_path / "model")
@@ -77,7 +77,7 @@ def test_classes_come_back_with_their_type(classes, tmp_path):
     np.testing.assert_array_equal(back.classes_, clf.classes_)
 
 
-def test_the_file_is_json_for_any_reader(tmp_path):
+def test_file_is_json_for_any_reader(tmp_path):
     weights = {"sports": np.float32(2), "politics": float("inf"), "other": float("nan")}
     tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(class_weight=weights).save_pretrained(tmp_path / "model")
 
@@ -90,7 +90,7 @@ def test_the_file_is_json_for_any_reader(tmp_path):
     assert np.isnan(back["other"])
 
 
-def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
+def test_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS)
     clf.classes_ = np.array([object(), object()], object)
     with pytest.raises(ValueError, match=r"classes_ cannot be stored.*pickle or joblib"):
@@ -98,18 +98,18 @@ def test_a_class_that_cannot_be_stored_raises_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# -- what is of the place, and what must be given again ------------------------------------------------------
+# -- hyperparameters that are not saved ------------------------------------------------------
 
 
-def test_hyperparameters_of_the_place_are_neither_written_nor_read(classifier_folder, tmp_path):
+def test_local_hyperparameters_are_not_saved(classifier_folder, tmp_path):
     record = json.loads((classifier_folder / "estimator.json").read_text())
-    assert not {*OF_THE_PLACE, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
+    assert not {*LOCAL_HYPERPARAMETERS, "encoder_model", "encoder_config"} & set(record["hyperparameters"])
     elsewhere = {"memory": "/somewhere", "cache_dir": "/else", "pretrained": "x", "device": "cuda:7", "callbacks": [1]}
     loaded = GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, hyperparameters=elsewhere))
     assert (loaded.memory, loaded.cache_dir, loaded.device, loaded.callbacks) == (None, None, "auto", None)
 
 
-def test_what_predictions_depend_on_must_be_given_again(tmp_path):
+def test_unsaved_hyperparameters_of_predictions_are_required(tmp_path):
     import pandas as pd
 
     def template(row):
@@ -120,7 +120,7 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
     with pytest.warns(UserWarning, match=r"\['text_template'\].*predictions depend.*text_template=\.\.\."):
         clf.save_pretrained(tmp_path / "model")
     assert read_estimator(tmp_path / "model")["missing"] == ["text_template"]
-    with pytest.raises(ValueError, match=r"value of text_template.*give it again.*text_template=\.\.\."):
+    with pytest.raises(ValueError, match=r"value of text_template.*pass it again.*text_template=\.\.\."):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
     back = GLiClassClassifier.from_pretrained(tmp_path / "model", text_template=template)
     np.testing.assert_array_equal(back.predict_proba(table), clf.predict_proba(table))
@@ -131,15 +131,17 @@ def test_what_predictions_depend_on_must_be_given_again(tmp_path):
     [{"random_state": np.random.RandomState(0)}, {"callbacks": [object()]}],
     ids=lambda parameters: next(iter(parameters)),
 )
-def test_what_only_training_needs_is_named_at_save(hyperparameters, tmp_path):
+def test_unsaved_hyperparameters_of_training_are_in_the_warning(hyperparameters, tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(**hyperparameters)
-    with pytest.warns(UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] are no plain values.*do not depend"):
+    with pytest.warns(
+        UserWarning, match=rf"\['{next(iter(hyperparameters))}'\] cannot be stored as JSON.*do not depend"
+    ):
         clf.save_pretrained(tmp_path / "model")
     assert GLiClassClassifier.from_pretrained(tmp_path / "model").predict(TEXTS).shape == (8,)
 
 
 @pytest.mark.parametrize("threshold", [{"sea": 0.2, "food": 0.6}, [0.2, 0.6], (0.2, 0.6), np.array([0.2, 0.6]), 1])
-def test_thresholds_come_back(threshold, tmp_path):
+def test_thresholds_are_restored(threshold, tmp_path):
     y = pd.DataFrame([[1, 0], [0, 1], [1, 1]], columns=["sea", "food"])
     clf = GLiClassClassifier(**TINY, threshold=threshold).fit(["a", "b", "c"], y)
     clf.save_pretrained(tmp_path)
@@ -148,7 +150,7 @@ def test_thresholds_come_back(threshold, tmp_path):
     np.testing.assert_array_equal(loaded.predict(["a", "b"]), clf.predict(["a", "b"]))
 
 
-def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
+def test_rl_configuration_comes_back_without_its_paths(tmp_path):
     clf = tiny(max_epochs=1).fit(TEXTS, LABELS).set_params(rl=RLTrainerConfig(kl_beta=0.1, cache_dir="~/x"))
     clf.save_pretrained(tmp_path / "model")
     rl = GLiClassClassifier.from_pretrained(tmp_path / "model").rl
@@ -200,14 +202,14 @@ def test_the_rl_configuration_comes_back_without_its_paths(tmp_path):
             "_text_reader must be",
         ),
         ({"estimator": "GLiClassRegressor"}, r"GLiClassRegressor\.from_pretrained"),
-        ({"estimator": 3}, "not a file that save_pretrained writes"),
+        ({"estimator": 3}, "was not written by save_pretrained"),
         ({"format": 99}, "has format 99"),
         ({"missing": ["predict"]}, "missing must be a list"),
         ({"missing": "threshold"}, "missing must be a list"),
     ],
     ids=repr,
 )
-def test_an_edited_file_raises(classifier_folder, tmp_path, parts, message):
+def test_edited_file_raises(classifier_folder, tmp_path, parts, message):
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier.from_pretrained(edited(classifier_folder, tmp_path, **parts))
 
@@ -225,13 +227,13 @@ def test_an_edited_file_raises(classifier_folder, tmp_path, parts, message):
     ],
     ids=repr,
 )
-def test_an_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
+def test_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
     with pytest.raises(ValueError, match=message):
         GLiClassRegressor.from_pretrained(edited(regressor_folder, tmp_path, fitted=fitted))
 
 
 @pytest.mark.parametrize("name", ["classes_", "label_names_"])
-def test_a_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
+def test_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
     folder = shutil.copytree(classifier_folder, tmp_path / "copy")
     record = json.loads((folder / "estimator.json").read_text())
     del record["fitted"][name]
@@ -241,7 +243,7 @@ def test_a_missing_fitted_attribute_raises(classifier_folder, tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000, b'{"unknown": 1}'])
-def test_a_damaged_file_is_named(classifier_folder, tmp_path, content):
+def test_damaged_file_is_named(classifier_folder, tmp_path, content):
     folder = shutil.copytree(classifier_folder, tmp_path / "copy")
     (folder / "estimator.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"estimator\.json"):
@@ -249,7 +251,7 @@ def test_a_damaged_file_is_named(classifier_folder, tmp_path, content):
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop of links"])
-def test_an_entry_that_is_no_file_is_damaged(classifier_folder, tmp_path, kind):
+def test_entry_that_is_no_file_is_damaged(classifier_folder, tmp_path, kind):
     """It is not taken for a checkpoint without classes."""
     path = shutil.copytree(classifier_folder, tmp_path / "copy") / "estimator.json"
     path.unlink()
@@ -273,7 +275,7 @@ def test_an_entry_that_is_no_file_is_damaged(classifier_folder, tmp_path, kind):
     ],
     ids=str,
 )
-def test_an_edited_configuration_raises(classifier_folder, tmp_path, fields):
+def test_edited_configuration_raises(classifier_folder, tmp_path, fields):
     path = shutil.copytree(classifier_folder, tmp_path / "copy") / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
     with pytest.raises(ValueError, match=r"config\.json' is not a valid configuration"):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
-from sklearn_gliclass.explain import label_embeddings, token_attributions
+from sklearn_gliclass.explain import compute_label_embeddings, compute_token_attributions
 from sklearn_gliclass.testing import TINY_ENCODERS
 
-# Every family of encoders in every architecture that it goes with.
+# All encoder families in all architectures that support them.
 FAMILIES = [
     (architecture, family, prompt_first)
     for architecture in ARCHITECTURES
@@ -24,24 +24,24 @@ def fitted(architecture, family, **hyperparameters):
 
 
 def attribute(clf, text, label=1, **options):
-    return token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
+    return compute_token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
 
 
 @pytest.mark.parametrize(("architecture", "family", "prompt_first"), FAMILIES)
 def test_attributions_add_up(architecture, family, prompt_first):
-    """Sundararajan et al. 2017: they sum to the difference of the logits, here up to the error of the integral."""
+    """They sum to the difference of the logits (Sundararajan et al. 2017), up to the error of the integration."""
     clf = fitted(architecture, family, prompt_first=prompt_first)
     found = attribute(clf, TEXTS[1], n_steps=200)
     assert found.logit == pytest.approx(clf._logits([TEXTS[1]])[0, 1], abs=1e-6)
-    # T5 is far from smooth near the mean token, and norms in float32.
+    # T5 is not smooth near the mean token, and normalises in float32.
     tolerance = 0.3 if family == "t5" else 1e-2
     assert found.values.sum() == pytest.approx(found.logit - found.baseline, abs=tolerance)
     assert np.abs(found.values).max() > 1e-3
     assert [TEXTS[1][start:end].strip() for start, end in found.spans] == TEXTS[1].split()
 
 
-def test_one_step_is_a_finite_difference():
-    """The gradient in the middle of the way, along each token's own way."""
+def test_one_step_agrees_with_finite_differences():
+    """The gradient at the middle of the path, in the direction of each token."""
     clf = fitted("bi-encoder", "bert")
     model, layout = clf.model_, clf.fitted_.layout()
     found = attribute(clf, TEXTS[0], n_steps=1)
@@ -50,7 +50,7 @@ def test_one_step_is_a_finite_difference():
     table = model.get_input_embeddings().weight.detach()
     tokens = table[inputs["input_ids"][0]]
     way = tokens - table.mean(dim=0)
-    way[[0, -1]] = 0  # [CLS] and [SEP] stay
+    way[[0, -1]] = 0  # [CLS] and [SEP] are constant
 
     def logit(embeddings):
         with torch.no_grad():
@@ -69,7 +69,7 @@ def test_one_step_is_a_finite_difference():
     assert found.baseline == pytest.approx(logit(tokens - way))
 
 
-def test_attributions_leave_the_model_as_it_was():
+def test_attributions_do_not_change_the_model():
     clf = fitted("encoder-decoder", "bart")
     before = clf.decision_function(TEXTS)
     clf.model_.requires_grad_(False)
@@ -80,7 +80,7 @@ def test_attributions_leave_the_model_as_it_was():
     clf.model_.requires_grad_(True)
 
 
-def test_a_cut_text_and_labels_in_several_prompts():
+def test_attributions_of_truncated_texts_and_several_prompts():
     labels = [f"topic {i}" for i in range(8)]
     clf = tiny(architecture_type="uni-encoder", max_num_classes=3, max_length=40).fit(TEXTS, labels)
     text = "a goal and a match " * 30
@@ -112,15 +112,15 @@ def test_label_embeddings_are_the_mean_over_the_texts(architecture):
         with torch.no_grad():
             output = clf.model_(**{name: torch.from_numpy(array) for name, array in arrays.items()})
         single.append(output.class_embeddings[0].numpy())
-    embeddings = label_embeddings(clf.model_, layout, texts)
+    embeddings = compute_label_embeddings(clf.model_, layout, texts)
     np.testing.assert_allclose(embeddings, np.mean(single, axis=0), atol=1e-10)
     if architecture == "bi-encoder":
-        np.testing.assert_allclose(embeddings, label_embeddings(clf.model_, layout), atol=1e-10)
+        np.testing.assert_allclose(embeddings, compute_label_embeddings(clf.model_, layout), atol=1e-10)
 
 
 def test_label_embeddings_in_chunks():
     labels = [f"topic {i}" for i in range(8)]
     clf = tiny(dtype="float64", max_num_classes=3).fit(TEXTS, labels)
     layout = clf.fitted_.layout()
-    chunked = label_embeddings(clf.model_, layout, max_num_classes=3)
-    np.testing.assert_allclose(chunked, label_embeddings(clf.model_, layout), atol=1e-10)
+    chunked = compute_label_embeddings(clf.model_, layout, max_num_classes=3)
+    np.testing.assert_allclose(chunked, compute_label_embeddings(clf.model_, layout), atol=1e-10)

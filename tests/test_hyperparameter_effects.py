@@ -1,7 +1,7 @@
-"""What each hyperparameter does: its direction or size, on what it acts on.
+"""Effect of each hyperparameter: its direction or size.
 
-Where a parameter only chooses a formula, the formula is tested beside the code that it chooses (poolings, scorers,
-architectures: `tests/model`), and the test here asserts that the choice arrives in the model.
+The formulas of options (poolings, scorers, architectures) are tested in `tests/model`; the tests here assert that the
+option reaches the model.
 """
 
 import math
@@ -26,9 +26,9 @@ BASE = {**TINY, "random_state": 0, "max_epochs": 2}
 UNI = {"architecture_type": "uni-encoder"}
 CROSS = {**UNI, "scorer_type": "cross-attn", "pooling_strategy": "pass"}
 UNTRAINED = {"max_epochs": 0}
-# One epoch in which nothing is learnt: the loss in the history is that of the predictions.
+# One epoch with learning rates of 0: the loss in the history is that of the predictions.
 AT_REST = {"max_epochs": 1, "batch_size": 8, "lr": 0.0, "others_lr": 0.0, "label_centroid_share": 0}
-# Plain gradient descent at one rate, without decay: changes of the weights are changes of the gradients.
+# Plain gradient descent without decay: changes of the weights are proportional to the gradients.
 DESCENT = {
     "optim": "sgd", "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "weight_decay": 0.0, "batch_size": 8,
     "logit_scale_init_value": 1.0, "label_centroid_share": 0, "max_grad_norm": None,
@@ -49,7 +49,7 @@ def in_encoder(name):
 
 
 def distance(clf, other, chosen=lambda name: True):
-    """How far the weights of two estimators are apart."""
+    """Compute the distance between the weights of two estimators."""
     pairs = [(a, weights(other)[name]) for name, a in weights(clf).items() if chosen(name)]
     return math.sqrt(sum(float((a - b).square().sum()) for a, b in pairs))
 
@@ -92,9 +92,9 @@ def test_encoder_configs_give_the_encoders():
 
 
 def test_tie_encoders_shares_the_module():
-    tied, apart = (fit(**UNTRAINED, tie_encoders=tie).model_.model for tie in (True, False))
+    tied, separate = (fit(**UNTRAINED, tie_encoders=tie).model_.model for tie in (True, False))
     assert tied.label_encoder is tied.encoder_model
-    assert apart.label_encoder is not apart.encoder_model
+    assert separate.label_encoder is not separate.encoder_model
 
 
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name != "cross-attn"])
@@ -112,7 +112,7 @@ def test_scorer_mlp_hidden_size_is_the_width_of_the_mlp():
 
 
 def test_scorer_num_heads_splits_the_attention():
-    """Heads are parts of the same weights: their number shows in the predictions alone."""
+    """The number of heads does not change the shapes of the weights, only the predictions."""
     one, four = (fit(**UNTRAINED, **CROSS, scorer_num_heads=number) for number in (1, 4))
     assert distance(one, four) == 0
     assert not np.allclose(one.decision_function(TEXTS), four.decision_function(TEXTS), rtol=1e-4)
@@ -155,7 +155,7 @@ def test_squeeze_layers_adds_an_attention_over_the_layers():
 
 
 def test_layer_wise_adds_the_losses_of_all_layers():
-    """The states of the embedding layer and of both others give a loss each, which are alike before any training."""
+    """The embedding layer and both others have a loss each, which are similar before the training."""
     options = {**AT_REST, **UNI, "label_centroid_share": None, "text_contrastive_loss_coef": 0}
     plain, layer_wise = (fit(**options, layer_wise=value) for value in (False, True))
     assert layer_wise.history_[0, "train_loss"] == pytest.approx(3 * plain.history_[0, "train_loss"], rel=0.2)
@@ -219,7 +219,7 @@ def test_prompt_first_puts_the_labels_before_the_text():
 
 
 def test_extract_text_features_pools_the_text_alone():
-    """With the pooling "first": its first token, in place of [CLS], which the weights don't show."""
+    """With the pooling "first", the first token of the text is pooled instead of [CLS]."""
     options = {**UNTRAINED, **UNI, "pooling_strategy": "first", "prompt_first": True}
     whole, part = (fit(**options, extract_text_features=value) for value in (False, True))
     assert distance(whole, part) == 0
@@ -317,11 +317,11 @@ def test_others_lr_none_is_lr():
 )  # fmt: skip
 @pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
 def test_weight_decay_shrinks_matrices(optim, name, rates, chosen):
-    """By (1 - rate * decay) a step, where the gradients are clipped to nothing."""
+    """By (1 - rate * decay) per step, with gradients that are clipped to 0."""
     options = {**DESCENT, "optim": optim, "max_grad_norm": 1e-25, **rates, name: 0.5}
     before, after = weights(fit(**options, max_epochs=0)), weights(fit(**options, max_epochs=3))
     for parameter, weight in before.items():
-        if "pooler" in parameter:  # not read, so that it has no gradient and the optimizer passes it over
+        if "pooler" in parameter:  # without a gradient, so that the optimiser skips it
             continue
         factor = (1 - 0.1 * 0.5) ** 3 if chosen(parameter) and weight.dim() >= 2 else 1.0
         torch.testing.assert_close(after[parameter], factor * weight, rtol=1e-5, atol=1e-7)
@@ -347,7 +347,7 @@ def test_gradient_accumulation_steps_add_up_to_a_large_batch():
     options = {**DESCENT, "text_contrastive_loss_coef": 0, "lr": 0.05, "others_lr": 0.05, "max_epochs": 4}
     parts = fit(**{**options, "batch_size": 4}, gradient_accumulation_steps=2)
     assert_equal_predictions(parts, fit(**options), atol=1e-5)
-    # Without it, twice as many steps go elsewhere.
+    # Without accumulation, twice as many steps have another result.
     assert distance(parts, fit(**options)) < 1e-5 < distance(parts, fit(**{**options, "batch_size": 4}))
 
 
@@ -421,7 +421,7 @@ def test_freeze_encoder_keeps_weights_to_the_bit(freeze_encoder, is_frozen):
     assert any(".layer.1." in name for name in moved) == (freeze_encoder is not True)
 
 
-def test_early_stopping_and_validation_fraction_hold_rows_back():
+def test_validation_fraction_holds_rows_out():
     assert "valid_loss" not in fit().history_[0]
     for fraction, n_valid in ((0.25, 2), (0.5, 4)):
         clf = fit(early_stopping=True, validation_fraction=fraction)
@@ -431,7 +431,7 @@ def test_early_stopping_and_validation_fraction_hold_rows_back():
         assert np.isfinite(clf.history_[:, "valid_loss"]).all()
 
 
-def test_label_centroid_share_turns_labels_to_their_texts():
+def test_label_centroid_share_moves_labels_towards_their_texts():
     """The cosine between a label and the mean of its texts rises with the share."""
 
     def cosines(share):
@@ -451,7 +451,7 @@ def test_label_centroid_share_turns_labels_to_their_texts():
 
 
 def test_random_state_decides_the_start_and_the_order():
-    """Another seed only gives other weights: there is nothing to compare them with."""
+    """Another seed only gives other weights, without a reference to compare them with."""
     assert distance(fit(random_state=1), fit(random_state=1)) == 0
     assert distance(fit(random_state=1), fit(random_state=2)) > 0.1
 
@@ -480,7 +480,7 @@ def test_label_names_are_what_the_model_reads():
 
 # -- all of them ---------------------------------------------------------------------------------------------
 
-# Where the effect of the others is tested.
+# Files that test the effects of the other hyperparameters.
 ELSEWHERE = {
     "cache_dir": "training/test_arguments.py",
     "class_token_index": "test_classifier.py",

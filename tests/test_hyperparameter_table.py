@@ -16,7 +16,7 @@ def tool():
     return module
 
 
-def test_the_table_is_up_to_date(tool):
+def test_table_is_up_to_date(tool):
     found = tool.PAGE.read_text(encoding="utf-8")
     assert found == tool.page(), "docs/hyperparameters.md is behind the docstrings: run `make hyperparameters`"
 
@@ -32,7 +32,7 @@ def test_each_hyperparameter_has_one_row(tool):
     assert all(line.replace("\\|", "").count("|") == 5 for line in rows)
 
 
-def test_a_hyperparameter_without_advice_is_named(tool, monkeypatch):
-    monkeypatch.delitem(tool.ADVICE, "lr")
+def test_hyperparameter_without_a_line_raises(tool, monkeypatch):
+    monkeypatch.delitem(tool.WHEN_TO_CHANGE, "lr")
     with pytest.raises(SystemExit, match=r"no line for \['lr'\]"):
         tool.page()

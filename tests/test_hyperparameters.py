@@ -1,4 +1,4 @@
-"""Every field of the model and the training loop is a hyperparameter."""
+"""Fields of the model and the training loop are hyperparameters, with constraints and documentation."""
 
 import ast
 import inspect
@@ -22,12 +22,12 @@ from sklearn_gliclass.testing import TINY
 ESTIMATORS = (GLiClassClassifier, GLiClassRegressor)
 MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 
-# Fields of the configuration that are no hyperparameters, with the reason.
+# Fields of the configuration that are not hyperparameters, with the reason.
 NOT_A_HYPERPARAMETER = {
-    "example_token_index": "a token of the reference's prompts with examples, which these models don't build",
-    "logit_offset": "follows from the start: `logit_offset_`",
-    "kwargs": "no field",
-    "self": "no field",
+    "example_token_index": "a token of the reference's prompts with examples, which are not supported",
+    "logit_offset": "derived from the encoder: `logit_offset_`",
+    "kwargs": "not a field",
+    "self": "not a field",
 }
 
 
@@ -74,7 +74,7 @@ def test_documented_defaults_are_those_of_the_signature(estimator):
         assert stated == values, names
 
 
-def test_the_defaults_of_the_loop_are_the_estimators():
+def test_defaults_of_the_loop_are_the_estimators():
     defaults = GLiClassClassifier().get_params()
     assert {name: defaults[name] for name in TrainingArguments().get_params()} == TrainingArguments().get_params()
 
@@ -110,7 +110,7 @@ UNI = {"architecture_type": "uni-encoder"}
         ({"logit_scale_init_value": 7.0}, 7.0),
     ],
 )
-def test_the_logit_scale_that_none_stands_for(hyperparameters, scale):
+def test_logit_scale_none_is_resolved(hyperparameters, scale):
     options = {**BASE, "max_epochs": 0, **hyperparameters}
     model = GLiClassClassifier(**options).fit(TEXTS, LABELS).model_.model
     assert float(model.logit_scale) == pytest.approx(scale)
@@ -200,7 +200,7 @@ def test_early_stopping_stops_and_restores_the_best_weights():
 @pytest.mark.parametrize(
     ("labels", "fraction", "message"),
     [
-        (LABELS, 0.1, r"validation_fraction=0.1 validates on 1 of 8 rows and trains on 7, and each side needs 2 or "
+        (LABELS, 0.1, r"validation_fraction=0.1 validates on 1 of 8 rows and trains on 7, and each set needs 2 or "
                       r"more, one of each class; raise it to at least 0.25, or set early_stopping=False"),
         (LABELS, 0.9, r"validates on 8 of 8 rows and trains on 0, .* lower it below 0.75, or set early_stopping=False"),
         (["rare", *LABELS[1:]], 0.5, r"needs 2 rows of each class or more, .* got only 1 row of \['rare'\]; give more"),
@@ -216,7 +216,7 @@ def test_early_stopping_of_a_regression_needs_rows_on_both_sides():
     reg = GLiClassRegressor(**BASE, early_stopping=True)
     with pytest.raises(ValueError, match=r"needs 2 rows or more, .* got only 1 row; give more rows"):
         reg.fit(TEXTS[:1], [1.0])
-    with pytest.raises(ValueError, match=r"trains on 0, and each side needs 1 or more; lower it below 0.875"):
+    with pytest.raises(ValueError, match=r"trains on 0, and each set needs 1 or more; lower it below 0.875"):
         reg.set_params(validation_fraction=0.99).fit(TEXTS, range(8))
 
 
@@ -258,7 +258,7 @@ def test_partial_fit_adds_an_epoch():
 
 
 def test_ewc_lambda_and_rl():
-    """What else they do is in tests/training/test_ewc.py and test_rl.py."""
+    """Their other effects are tested in tests/training/test_ewc.py and test_rl.py."""
     common = {**BASE, "logit_scale_init_value": 1.0}
     plain = GLiClassClassifier(**common).fit(TEXTS, LABELS).decision_function(TEXTS)
     rl = RLTrainerConfig(max_epochs=1, lr=2e-3, others_lr=2e-3, kl_beta=0.5)

@@ -14,7 +14,7 @@ MIXED = ["", "a", *TEXTS, "the goal, the match, the law and the vote " * 4, "a v
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_equal_to_the_plain_loop(architecture, dtype, tolerance, monkeypatch):
+def test_engine_agrees_with_a_plain_loop(architecture, dtype, tolerance, monkeypatch):
     clf = tiny_of(architecture, dtype=dtype).fit(TEXTS, LABELS)
     layout = clf.fitted_.layout()
     plain = []
@@ -31,7 +31,7 @@ def test_equal_to_the_plain_loop(architecture, dtype, tolerance, monkeypatch):
 
 
 def count_tokens(encoder):
-    """How many tokens the encoder's calls get, from now on."""
+    """Record the number of tokens of the encoder's calls."""
     seen = []
     encoder.embeddings.word_embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].numel()))
     return seen
@@ -46,15 +46,15 @@ def test_equal_texts_are_computed_once():
 
 
 def test_labels_are_encoded_once():
-    """Defect 10: the reference encodes all labels again for every text."""
+    """The reference encodes all labels again for each text."""
     clf = tiny_of("bi-encoder", tie_encoders=False, max_batch_tokens=8).fit(TEXTS, LABELS)
     seen = count_tokens(clf.model_.model.label_encoder)
     clf.predict(TEXTS)
     assert seen == [sum(len(clf.tokenizer_(label).input_ids) for label in set(LABELS))]
 
 
-@pytest.mark.parametrize("scorer", ["simple", "hopfield"])  # hopfield's labels feel each other
-def test_a_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
+@pytest.mark.parametrize("scorer", ["simple", "hopfield"])  # the labels of hopfield affect each other
+def test_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
     names = [f"{side} {thing}" for side in ("left", "right") for thing in ("hand", "foot", "eye", "ear")]
     options = {"scorer_type": scorer, "max_num_classes": 3, "max_epochs": 1, "tie_encoders": False}
     clf = tiny_of("bi-encoder", **options).fit(TEXTS, names)
@@ -67,7 +67,7 @@ def test_a_bi_encoder_reads_the_texts_once_for_all_its_labels(scorer):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_many_texts_go_through_block_by_block(architecture, monkeypatch):
+def test_texts_are_processed_in_blocks(architecture, monkeypatch):
     clf = tiny_of(architecture).fit(TEXTS, LABELS)
     texts = [*TEXTS, "a " * 200, *TEXTS[::-1]]
     with pytest.warns(UserWarning, match="1 of 17 texts are too long"):
@@ -80,7 +80,7 @@ def test_many_texts_go_through_block_by_block(architecture, monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_order_of_the_rows_does_not_change_a_bit(architecture):
+def test_order_of_the_rows_does_not_change_a_bit(architecture):
     texts = [" ".join(["a goal", "the vote", "late"][: 1 + i % 3] * (1 + i % 7)) + f" {i}" for i in range(40)]
     clf = tiny_of(architecture, max_batch_tokens=64).fit(TEXTS, LABELS)
     order = np.random.RandomState(0).permutation(40)
@@ -111,7 +111,7 @@ def test_embeddings_are_the_pooled_states():
     assert clf.get_feature_names_out()[:2].tolist() == ["gliclassclassifier0", "gliclassclassifier1"]
 
 
-def test_too_little_memory_halves_the_batch():
+def test_out_of_memory_halves_the_batch():
     clf = tiny_of("bi-encoder").fit(TEXTS, LABELS)
     expected = clf.decision_function(TEXTS)
     engine = clf.fitted_.engine()

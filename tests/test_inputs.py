@@ -1,4 +1,4 @@
-"""X -> texts: containers, tables, templates, column names, and what is refused."""
+"""Conversion of X to texts: containers, tables, templates, column names, and errors."""
 
 import dataclasses
 import datetime
@@ -27,7 +27,7 @@ ZERO_SHOT = TextReader(None, None, False, False)
 
 
 class Reader(BaseEstimator):
-    """Stands in for an estimator, whose name messages have."""
+    """Estimator whose name is in error messages."""
 
 
 def learn(X, **kwargs) -> TextReader:
@@ -131,7 +131,7 @@ def test_one_dimension_of_numbers_is_scikit_learns_own_error(X):
         (pd.DataFrame({"a": []}), ValueError, r"0 sample\(s\) \(shape=\(0, 1\)\)"),
         (pd.DataFrame(index=[0, 1]), ValueError, r"0 feature\(s\) \(shape=\(2, 0\)\)"),
         (pl.DataFrame({"a": []}), ValueError, r"0 sample\(s\)"),
-        (["a", 1], TypeError, r"texts \(str\), got int at row 1; turn it into a str"),
+        (["a", 1], TypeError, r"texts \(str\), got int at row 1; convert it to str"),
         (["a", ["b"]], TypeError, "got list at row 1"),
         ([b"a"], TypeError, "got bytes at row 0"),
         (["a", {"title": "a"}], TypeError, "got dict at row 1"),
@@ -168,12 +168,12 @@ def test_one_dimension_of_numbers_is_scikit_learns_own_error(X):
         (pd.DataFrame([["a", "b"]], columns=["title", 1]), TypeError, "Feature names are only supported if all"),
     ],
 )
-def test_what_is_no_text_and_no_table_is_refused(X, error, message):
+def test_invalid_x_raises(X, error, message):
     with pytest.raises(error, match=message):
         read(X)
 
 
-def test_the_callers_data_is_left_alone():
+def test_callers_data_is_left_alone():
     texts, frame = list(TEXTS), pd.DataFrame({"title": TEXTS, "n": range(4)})
     read(texts)
     read(frame, text_template=lambda row: row.pop("title"))
@@ -248,7 +248,7 @@ def returns_none_for_b(row):
         ("{}", ValueError, r'positional field \{\}; name the column in the braces: "\{title\}"'),
         ("{0} {title}", ValueError, r"positional field \{0\}"),
         ("title", ValueError, r"names no column; write .*\{title\}"),
-        ("{title", ValueError, r"not a valid format string: expected '\}'.*brace is written twice"),
+        ("{title", ValueError, r"not a valid format string: expected '\}'.*Write literal braces twice"),
         ("title}", ValueError, "not a valid format string"),
         ("{title.__class__}", ValueError, r"\{title.__class__\}: attributes and items are not supported"),
         ("{day.year}", ValueError, r"attributes and items are not supported.*\{day:%Y\}"),
@@ -266,21 +266,21 @@ def returns_none_for_b(row):
         (returns_none_for_b, TypeError, "must return a str, got NoneType for row 1"),
     ],
 )
-def test_templates_that_do_not_fit_raise(template, error, message):
+def test_invalid_templates_raise(template, error, message):
     with pytest.raises(error, match=message):
         read(TITLES, text_template=template)
     with pytest.raises(error, match=message):
         ZERO_SHOT.read(TITLES, Reader(), template)
 
 
-def test_the_error_of_a_callable_template_is_passed_on():
+def test_error_of_a_callable_template_is_passed_on():
     with pytest.raises(KeyError, match="titel") as caught:
         read(TITLES, text_template=lambda row: row["titel"])
     assert caught.value.__notes__ == ["text_template raised this for row 0 of X."]
 
 
-def test_a_template_needs_a_table():
-    with pytest.raises(ValueError, match="X is no table but texts; leave text_template=None, or pass a DataFrame"):
+def test_template_needs_a_table():
+    with pytest.raises(ValueError, match="X holds texts; set text_template=None, or pass a DataFrame"):
         read(["a"], text_template="{title}")
 
 
@@ -293,7 +293,7 @@ def test_columns_whose_names_look_like_expressions():
 
 
 class Arrow:
-    """Stands in for tables and columns of pyarrow, cuDF and Hugging Face datasets."""
+    """Stub of tables and columns of pyarrow, cuDF and Hugging Face datasets."""
 
     def __init__(self, data):
         self.data = data
@@ -306,7 +306,7 @@ class Arrow:
 
 
 class Lazy:
-    """Stands in for dask, Spark and lazy frames of polars."""
+    """Stub of dask, Spark and lazy frames of polars."""
 
     columns = ("title",)
 
@@ -346,7 +346,7 @@ def test_tables_of_pyarrow():
     assert read(table.column("n").cast("string")) == ["1", "2"]
 
 
-# -- what fit has seen -------------------------------------------------------------------------------------------
+# -- columns of fit -------------------------------------------------------------------------------------------
 
 
 def test_column_names_are_kept_and_checked(table, frames):
@@ -365,7 +365,7 @@ def test_column_names_are_kept_and_checked(table, frames):
 
 
 def test_columns_are_named_as_in_fit():
-    """Where X has no names, or names that `fit` has not seen, scikit-learn warns and goes by position."""
+    """If X has no names, or names that `fit` has not seen, scikit-learn warns and columns are matched by position."""
     named = pd.DataFrame({"title": ["a"], "year": [1]})
     with pytest.warns(UserWarning, match="does not have valid feature names, but Reader was fitted with feature names"):
         assert learn(named).read(np.array([["b", 2]], dtype=object), Reader()) == ["title: b year: 2"]
@@ -389,7 +389,7 @@ def test_fitted_attributes(seen, attributes):
     assert {name: getattr(value, "tolist", lambda value=value: value)() for name, value in found.items()} == attributes
 
 
-def test_the_estimator_is_not_changed():
+def test_estimator_is_not_changed():
     estimator = GLiClassClassifier(**TINY)
     before = dict(vars(estimator))
     _, reader = learn_texts(pd.DataFrame({"title": TEXTS, "n": range(4)}), estimator, "{title}")
@@ -400,7 +400,7 @@ def test_the_estimator_is_not_changed():
 
 
 def test_records_are_matched_by_key():
-    """Also where the order of the keys differs, which means nothing."""
+    """For any order of the keys."""
     reader = learn([{"title": "a", "n": 1}])
     assert reader.read([{"n": 2, "title": "b"}, {"n": 3, "title": "c"}], Reader()) == ["title: b n: 2", "title: c n: 3"]
     with pytest.raises(ValueError, match=r"(?s)unseen at fit time.*- year"):
@@ -412,7 +412,11 @@ def test_records_are_matched_by_key():
     [
         (np.ones((2, 3)), np.ones((2, 4)), "X has 4 features, but Reader is expecting 3 features as input"),
         (np.ones((2, 3)), TEXTS, "X is 1-D, but Reader was fitted on a table with 3 columns"),
-        (np.ones((2, 1)), TEXTS, "X is 1-D, but Reader was fitted on a table whose column does not hold texts alone"),
+        (
+            np.ones((2, 1)),
+            TEXTS,
+            "X is 1-D, but Reader was fitted on a table whose column holds other values than texts",
+        ),
         (
             TEXTS,
             pd.DataFrame({"text": ["a"], "label": ["b"]}),
@@ -428,7 +432,7 @@ def test_other_columns_than_in_fit_raise(seen, X, message):
 @pytest.mark.parametrize("seen", [TEXTS, pd.Series(TEXTS), pd.DataFrame({"text": TEXTS}), np.array(TEXTS)[:, None]])
 @pytest.mark.parametrize("X", [TEXTS, pd.Series(TEXTS), pd.DataFrame({"text": TEXTS})])
 @pytest.mark.filterwarnings("ignore:X has feature names, but Reader was fitted without")
-def test_one_text_column_and_texts_stand_for_each_other(seen, X):
+def test_column_of_texts_and_texts_are_equivalent(seen, X):
     assert learn(seen).read(X, Reader()) == TEXTS
 
 
@@ -439,7 +443,7 @@ def test_one_text_column_and_texts_stand_for_each_other(seen, X):
 @pytest.mark.parametrize(
     ("cell", "error", "message"),
     [
-        (1, TypeError, r"texts \(str\), got int at row 1; turn it into a str"),
+        (1, TypeError, r"texts \(str\), got int at row 1; convert it to str"),
         (2.5, TypeError, "got float at row 1"),
         (True, TypeError, "got bool at row 1"),
         (None, ValueError, r"1 missing text\(s\) \(None or NaN\), at row\(s\) 1; drop these rows or replace"),
@@ -447,7 +451,7 @@ def test_one_text_column_and_texts_stand_for_each_other(seen, X):
     ],
 )
 @pytest.mark.filterwarnings("ignore:X has feature names, but Reader was fitted without")
-def test_a_column_of_texts_stays_one(seen, cell, error, message):
+def test_column_of_texts_stays_one(seen, cell, error, message):
     with pytest.raises(error, match=message):
         learn(seen).read(pd.DataFrame({"text": pd.Series(["a", cell], dtype=object)}), Reader())
 
@@ -460,7 +464,7 @@ def test_a_column_of_texts_stays_one(seen, cell, error, message):
         (ZERO_SHOT, ["a", "c: 1", "c: 2.5", "c: true", "b"]),
     ],
 )
-def test_a_column_of_other_cells_is_read_row_by_row(reader, texts):
+def test_column_of_other_cells_is_read_row_by_row(reader, texts):
     frame = pd.DataFrame({"c": pd.Series(["a", 1, 2.5, True, "b"], dtype=object)})
     assert reader.read(frame, Reader()) == texts
     assert [reader.read(frame[row : row + 1], Reader())[0] for row in range(5)] == texts
@@ -475,7 +479,7 @@ def test_a_column_of_other_cells_is_read_row_by_row(reader, texts):
         [{"a": 2**60 + 1, "b": "x"}, {"a": 0.5, "b": True}],
     ],
 )
-def test_rows_of_lists_read_alone_as_together(rows):
+def test_rows_do_not_depend_on_other_rows(rows):
     assert read(rows) == [read([row])[0] for row in rows]
     reader = learn(rows)
     assert reader.read(rows, Reader()) == [reader.read([row], Reader())[0] for row in rows]
@@ -490,7 +494,7 @@ def test_without_a_fit_on_texts_any_table_can_be_read(recwarn):
         ZERO_SHOT.read(pd.DataFrame({"t": ["a", None]}), Reader())
 
 
-def test_a_reader_comes_back_from_json():
+def test_reader_comes_back_from_json():
     reader = learn(pd.DataFrame({"title": ["a"], "n": [1]}))
     assert TextReader(**json.loads(json.dumps(dataclasses.asdict(reader)))) == reader
 
@@ -504,7 +508,7 @@ def on_table():
     return X, GLiClassClassifier(**TINY, random_state=0).fit(X, [0, 1, 0, 1])
 
 
-def test_a_table_predicts_as_the_texts_it_stands_for(on_table):
+def test_table_predicts_as_the_texts_it_stands_for(on_table):
     X, classifier = on_table
     proba = clone(classifier).fit(read(X), [0, 1, 0, 1]).predict_proba(read(X))
     in_polars = pl.DataFrame({"title": ["a goal", "a law", "goals", None], "year": [1999, 2001, 1999, 2001]})
@@ -512,7 +516,7 @@ def test_a_table_predicts_as_the_texts_it_stands_for(on_table):
     np.testing.assert_array_equal(classifier.predict_proba(in_polars), proba)
 
 
-def test_a_template_predicts_as_the_texts_it_makes(on_table):
+def test_template_predicts_as_the_texts_it_makes(on_table):
     X, classifier = on_table
     template = "{title} ({year})"
     templated = clone(classifier).set_params(text_template=template).fit(X, [0, 1, 0, 1])
@@ -529,7 +533,7 @@ def test_every_method_checks_the_columns(on_table, method):
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function", "transform"])
-def test_before_fit_every_method_says_so(method):
+def test_methods_before_fit_raise(method):
     with pytest.raises(NotFittedError, match="not fitted yet"):
         getattr(GLiClassClassifier(**TINY), method)(TEXTS)
 
@@ -545,7 +549,7 @@ def test_transform_names_its_columns(on_table):
     np.testing.assert_array_equal(embeddings, classifier.transform(X))
 
 
-def test_the_regressor_reads_tables_too(table):
+def test_regressor_reads_tables_too(table):
     regressor = GLiClassRegressor(**TINY, random_state=0).fit(table, [1.0, 2.0, 3.0])
     assert regressor.predict(table).shape == (3,)
     assert regressor.n_features_in_ == 5

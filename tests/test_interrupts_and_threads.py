@@ -15,7 +15,7 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerCon
 
 
 def interrupted(calls, **options):
-    """A classifier of one batch an epoch whose training is interrupted in its epoch number `calls`."""
+    """Build a classifier with one batch per epoch whose training is interrupted in epoch number `calls`."""
     callbacks = failing("on_batch_end", KeyboardInterrupt(), calls)
     return GLiClassClassifier(**{**OPTIONS, "max_epochs": 9, "callbacks": callbacks, **options})
 
@@ -64,7 +64,7 @@ def test_interrupt_inside_of_a_library_propagates(call):
 
 
 def test_interrupt_in_a_hidden_fit_propagates():
-    """The first fits of a regressor that measures its shrinkage are on halves of the rows."""
+    """A regressor first fits on halves of the rows to estimate the shrinkage."""
     reg = GLiClassRegressor(**{**OPTIONS, "callbacks": failing("on_batch_end", KeyboardInterrupt(), 2)})
     with pytest.raises(KeyboardInterrupt):
         reg.fit([f"{text} {number}" for number, text in enumerate(X * 4)], np.tile(PRICE, 4))
@@ -84,7 +84,7 @@ def scores(kind, options, y):
     return model.predict(X) if kind is GLiClassRegressor else model.predict_proba(X)
 
 
-def test_fits_in_threads_give_what_they_give_alone():
+def test_fits_in_threads_equal_serial_ones():
     alone = {name: scores(*case) for name, case in FITS.items()}
     state = torch.get_rng_state()
     start = threading.Barrier(5)

@@ -1,4 +1,4 @@
-"""Values of estimator.json: what comes back is what was stored, whatever the user's dicts look like."""
+"""Values of estimator.json: a lossless round trip for any user dicts."""
 
 import enum
 import json
@@ -68,7 +68,7 @@ ITSELF.append(ITSELF)
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_what_has_no_json_form_raises(value):
+def test_values_without_json_form_raise(value):
     with pytest.raises(TypeError, match="no JSON form"):
         encode(value)
 
@@ -87,6 +87,6 @@ def test_what_has_no_json_form_raises(value):
     ],
     ids=repr,
 )  # fmt: skip
-def test_what_is_never_written_raises(value):
+def test_decode_of_unknown_values_raises(value):
     with pytest.raises(ValueError):  # noqa: PT011
         decode({"deep": [value]})

@@ -1,4 +1,4 @@
-"""What takes an estimator takes ours: scikit-learn's meta-estimators, tools and displays, and copies of all kinds."""
+"""Compatibility with scikit-learn's meta-estimators, tools and displays, and copies."""
 
 import copy
 import pickle
@@ -59,7 +59,7 @@ TABLE = pd.DataFrame(
 PARAMETERS = {**TINY, "max_epochs": 2, "random_state": 0}
 CLASSIFIER = GLiClassClassifier(**PARAMETERS)
 REGRESSOR = GLiClassRegressor(**PARAMETERS)
-LEARNING = {"max_epochs": 30, "lr": 5e-3, "others_lr": 5e-3}  # enough to tell the two topics apart
+LEARNING = {"max_epochs": 30, "lr": 5e-3, "others_lr": 5e-3}  # enough to separate the two topics
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,9 @@ def test_cross_validate():
     ("method", "shape"), [("predict", (16,)), ("predict_proba", (16, 3)), ("decision_function", (16, 3))]
 )
 def test_cross_val_predict(method, shape):
-    """Each fold's rows are what a clone predicts that was fitted on the others.
+    """The rows of each fold are predicted by a clone that was fitted on the others.
 
-    For probabilities scikit-learn hands over numbers for classes; `label_names` says what they mean.
+    For probabilities, scikit-learn passes encoded classes, whose names are in `label_names`.
     """
     named = clone(CLASSIFIER).set_params(label_names=sorted(set(Y3)))
     folds = model_selection.StratifiedKFold(2)
@@ -192,8 +192,8 @@ INDICATOR = np.c_[Y == "sports", np.arange(16) % 2 == 0].astype(int)
     ids=lambda meta: type(meta).__name__,
 )  # fmt: skip
 @pytest.mark.parametrize("y", [Y, Y3], ids=["two classes", "three classes"])
-def test_around_texts(meta, y):
-    """Shapes, classes and probabilities; a clone gives the same; the estimator inside is not touched."""
+def test_meta_classifiers_take_texts(meta, y):
+    """Shapes, classes and probabilities; a clone agrees; the inner estimator is not changed."""
     if isinstance(meta, Pipeline) and isinstance(meta[0], GLiClassRegressor):
         y = np.unique(y, return_inverse=True)[1].astype(float)
     proba = clone(meta).fit(TEXTS, y).predict_proba(TEXTS)
@@ -215,8 +215,8 @@ def test_around_texts(meta, y):
     ],
     ids=lambda meta: type(meta).__name__,
 )
-def test_around_texts_in_a_column(meta):
-    """These check that X is 2-D: texts stand in one column."""
+def test_meta_classifiers_take_a_column_of_texts(meta):
+    """These need a 2-D X with one column of texts."""
     X = np.array(TEXTS, dtype=object)[:, None]
     fitted_meta = clone(meta).fit(X, Y3)
     assert fitted_meta.predict(X).shape == (16,)
@@ -245,7 +245,7 @@ def test_frozen_estimator_is_calibrated_without_a_fit(fitted):
 
 
 def test_stacking_with_gradient_boosting_on_a_column_transformer():
-    """Text, category, number and missing cells, each where it belongs."""
+    """Columns of text, categories and numbers, with missing cells."""
     columns = ColumnTransformer([("kind", FunctionTransformer(lambda X: X.astype(str) == "x"), ["kind"]),
                                  ("year", "passthrough", ["year"])])  # fmt: skip
     text = ColumnTransformer([("text", CLASSIFIER, "title")])
@@ -263,7 +263,7 @@ def test_stacking_with_gradient_boosting_on_a_column_transformer():
 
 
 @pytest.mark.parametrize("column", ["title", ["title"]])
-def test_a_column_transformer_gives_texts_in_one_or_two_dimensions(column):
+def test_column_transformer_gives_texts_in_one_or_two_dimensions(column):
     columns = ColumnTransformer([("text", CLASSIFIER, column), ("rest", "passthrough", ["year"])])
     out = columns.set_output(transform="pandas").fit_transform(TABLE, Y)
     assert out.shape == (16, 33)
@@ -276,21 +276,21 @@ def test_a_column_transformer_gives_texts_in_one_or_two_dimensions(column):
     [OneVsRestClassifier(CLASSIFIER), MultiOutputClassifier(CLASSIFIER), ClassifierChain(CLASSIFIER), CLASSIFIER],
     ids=lambda meta: type(meta).__name__,
 )
-def test_multi_label(meta):
-    """A chain appends predictions to X, and so asks for numbers; all others take texts too."""
+def test_multi_label_meta_estimators_work(meta):
+    """A chain appends predictions to X and needs numbers; all others take texts too."""
     for X in [NUMBERS] if isinstance(meta, ClassifierChain) else [NUMBERS, TEXTS]:
         predicted = clone(meta).fit(X, INDICATOR).predict(X)
         assert predicted.shape == (16, 2)
         assert set(np.unique(predicted)) <= {0, 1}
 
 
-def test_one_vs_one_on_numbers():
-    """It turns X into numbers, and so takes no texts."""
+def test_one_vs_one_takes_numeric_tables():
+    """It converts X to numbers, and cannot take texts."""
     predicted = OneVsOneClassifier(CLASSIFIER).fit(NUMBERS, Y3).predict(NUMBERS)
     assert set(predicted) <= set(Y3)
 
 
-def test_self_training_labels_what_has_no_label():
+def test_self_training_labels_unlabelled_rows():
     y = np.where(np.arange(16) % 4 == 0, -1, (Y == "sports").astype(int))
     training = SelfTrainingClassifier(CLASSIFIER, max_iter=2, threshold=0.5).fit(NUMBERS, y)
     assert training.predict_proba(NUMBERS).shape == (16, 2)
@@ -312,7 +312,7 @@ def test_self_training_labels_what_has_no_label():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_around_the_regressor(meta, y):
+def test_meta_regressors_take_texts(meta, y):
     fitted_meta = clone(meta).fit(TEXTS, y)
     predicted = fitted_meta.predict(TEXTS)
     assert predicted.shape == y.shape
@@ -451,7 +451,7 @@ def test_copies_train_on(through, fitted, tmp_path):
     np.testing.assert_array_equal(fitted.predict_proba(TEXTS), before)
 
 
-def test_a_clone_is_not_fitted_and_fits_alike(fitted):
+def test_clone_is_not_fitted_and_fits_alike(fitted):
     cloned = clone(fitted)
     assert not hasattr(cloned, "model_")
     np.testing.assert_array_equal(cloned.fit(TEXTS, Y).predict_proba(TEXTS), fitted.predict_proba(TEXTS))
@@ -461,11 +461,11 @@ def test_a_clone_is_not_fitted_and_fits_alike(fitted):
 
 
 def silent(*args):
-    """Where callbacks would print."""
+    """Discard the messages of callbacks."""
 
 
 def test_early_stopping_callback():
-    """No epoch is better by 1000 %: training stops after `patience` more epochs than the first."""
+    """No epoch is better by 1000 %, so that training stops after 1 + `patience` epochs."""
     stop = callbacks.EarlyStopping("train_loss", patience=2, threshold=10.0, sink=silent)
     stopped = clone(CLASSIFIER).set_params(max_epochs=9, callbacks=[stop]).fit(TEXTS, Y)
     assert stopped.n_iter_ == len(stopped.history_) == 3
@@ -482,7 +482,7 @@ def test_checkpoint_callback_stores_the_weights_of_the_best_epoch(tmp_path):
 
 
 def test_epoch_scoring_callback_with_a_function():
-    """The function sees the net, whose module is the estimator's model, once an epoch."""
+    """The function is called once per epoch with the net, whose module is the model of the estimator."""
     seen = []
 
     def score(net, X, y):

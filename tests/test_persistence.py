@@ -1,4 +1,4 @@
-"""Checkpoint folders and pickles: what comes back predicts the same."""
+"""Checkpoint folders and pickles: restored estimators predict the same."""
 
 import copy
 import itertools
@@ -50,8 +50,8 @@ def by_copy(estimator, folder):
 
 @pytest.mark.parametrize("way", [by_folder, by_pickle, by_joblib, by_copy])
 @pytest.mark.parametrize(("architecture", "encoder"), CASES)
-def test_what_comes_back_predicts_the_same(architecture, encoder, way, tmp_path):
-    """Defects 9 (tied weights) and 10 (the label encoder's tokenizer)."""
+def test_restored_estimators_predict_the_same(architecture, encoder, way, tmp_path):
+    """The reference loses tied weights and the tokenizer of the label encoder."""
     clf = tiny(architecture_type=architecture, encoder_config=TINY_ENCODERS[encoder]).fit(TEXTS, LABELS)
     back = way(clf, tmp_path)
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
@@ -61,12 +61,12 @@ def test_what_comes_back_predicts_the_same(architecture, encoder, way, tmp_path)
 
 
 @pytest.mark.parametrize("way", [by_folder, by_pickle])
-def test_a_regressor_comes_back(way, tmp_path):
+def test_regressor_comes_back(way, tmp_path):
     reg = GLiClassRegressor(**TINY, random_state=0).fit(TEXTS, np.c_[range(8), range(8, 16)])
     np.testing.assert_allclose(way(reg, tmp_path).predict(TEXTS), reg.predict(TEXTS), rtol=1e-12)
 
 
-def test_tables_come_back_with_their_columns(tmp_path):
+def test_column_names_are_restored(tmp_path):
     import pandas as pd
 
     table = pd.DataFrame({"text": TEXTS, "number": range(8)})
@@ -76,7 +76,7 @@ def test_tables_come_back_with_their_columns(tmp_path):
         back.predict(table.rename(columns={"number": "other"}))
 
 
-def test_the_folder_holds_what_it_should_and_no_pickle(tmp_path):
+def test_folder_holds_what_it_should_and_no_pickle(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "label_tokenizer", "estimator.json"} <= names
@@ -87,7 +87,7 @@ def test_the_folder_holds_what_it_should_and_no_pickle(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "GLiClass"
 
 
-def test_hyperparameters_come_back_and_new_ones_win(tmp_path):
+def test_hyperparameters_are_restored_and_may_be_overridden(tmp_path):
     clf = tiny(batch_size=3, label_names={"sports": "ball games", "politics": "power"}).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path)
     back = GLiClassClassifier.from_pretrained(tmp_path, lr=0.1)
@@ -95,9 +95,9 @@ def test_hyperparameters_come_back_and_new_ones_win(tmp_path):
     assert back.label_names == clf.label_names
 
 
-def test_what_is_no_plain_value_is_named(tmp_path):
+def test_values_without_json_form_are_in_the_warning(tmp_path):
     clf = tiny(random_state=np.random.RandomState(0)).fit(TEXTS, LABELS)
-    with pytest.warns(UserWarning, match=r"\['random_state'\] are no plain values"):
+    with pytest.warns(UserWarning, match=r"\['random_state'\] cannot be stored as JSON"):
         clf.save_pretrained(tmp_path)
     assert GLiClassClassifier.from_pretrained(tmp_path).random_state is None
 
@@ -114,34 +114,34 @@ def test_fit_starts_from_the_pretrained_weights(tmp_path):
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
-        ({"scorer_type": "mlp"}, "scorer_type='mlp' does not fit the weights"),
-        ({"architecture_type": "uni-encoder"}, "architecture_type='uni-encoder' does not fit"),
-        ({"use_lstm": True}, "use_lstm=True does not fit"),
-        ({"encoder_model": "other"}, "encoder_model='other' does not fit"),
-        ({"projector_init": "normal"}, "projector_init='normal' does not fit"),
-        ({"encoder_layer_id": 77}, "encoder_layer_id=77 is no layer of this encoder"),
+        ({"scorer_type": "mlp"}, "scorer_type='mlp' does not match the weights"),
+        ({"architecture_type": "uni-encoder"}, "architecture_type='uni-encoder' does not match"),
+        ({"use_lstm": True}, "use_lstm=True does not match"),
+        ({"encoder_model": "other"}, "encoder_model='other' does not match"),
+        ({"projector_init": "normal"}, "projector_init='normal' does not match"),
+        ({"encoder_layer_id": 77}, "encoder_layer_id=77 is not a layer of this encoder"),
         ({"layer_wise": True, "encoder_layer_id": 0}, "exclude each other"),
     ],
 )
-def test_what_does_not_fit_the_weights_raises(tmp_path, hyperparameters, message):
+def test_hyperparameters_that_contradict_the_weights_raise(tmp_path, hyperparameters, message):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier(pretrained=str(tmp_path), **hyperparameters).fit(TEXTS, LABELS)
 
 
-def test_a_fitted_checkpoint_keeps_its_problem_type(tmp_path):
+def test_fitted_checkpoint_keeps_its_problem_type(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"problem_type='multi_label_classification' does not fit.*call fit"):
+    with pytest.raises(ValueError, match=r"problem_type='multi_label_classification' does not match.*call fit"):
         GLiClassClassifier.from_pretrained(tmp_path, problem_type="multi_label_classification")
 
 
-def test_what_fits_the_weights_wins(tmp_path):
+def test_hyperparameters_override_the_checkpoint(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     clf = GLiClassClassifier(pretrained=str(tmp_path), dropout=0.3, max_length=20, max_epochs=0).fit(TEXTS, LABELS)
     assert (clf.config_.dropout, clf.max_length_) == (0.3, 20)
 
 
-def test_zero_shot_from_a_checkpoint(tmp_path):
+def test_checkpoint_predicts_zero_shot(tmp_path):
     clf = tiny(max_epochs=40).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path)
     zero = GLiClassClassifier(pretrained=str(tmp_path)).fit(None, ["sports", "politics"])
@@ -154,13 +154,13 @@ def test_zero_shot_from_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["sports", ["sports"], ["a", "a"], [["a", "b"]]])
-def test_zero_shot_wants_a_list_of_labels(labels):
+def test_zero_shot_without_a_list_of_labels_raises(labels):
     with pytest.raises(ValueError, match="takes a list of at least 2 classes"):
         GLiClassClassifier().fit(None, labels)
 
 
 def test_zero_shot_with_random_weights_raises():
-    with pytest.raises(ValueError, match="start from random weights"):
+    with pytest.raises(ValueError, match="heads have random weights"):
         tiny().fit(None, ["sports", "politics"])
 
 
@@ -173,7 +173,7 @@ def encoder_folder(tmp_path_factory):
     return str(folder)
 
 
-def test_zero_shot_with_scorers_that_start_as_a_dot_product(encoder_folder):
+def test_zero_shot_works_with_scorers_initialised_as_dot_product(encoder_folder):
     options = {"encoder_config": None, "encoder_model": encoder_folder}
     simple, weighted = (
         tiny(**options, scorer_type=scorer).fit(None, ["goal", "law", "vote"]) for scorer in ("simple", "weighted-dot")
@@ -193,13 +193,13 @@ def test_zero_shot_with_scorers_that_start_as_a_dot_product(encoder_folder):
     ],
     ids=str,
 )
-def test_zero_shot_with_a_part_that_starts_at_random_raises(encoder_folder, random_part):
+def test_zero_shot_with_random_heads_raises(encoder_folder, random_part):
     clf = tiny(encoder_config=None, encoder_model=encoder_folder, **random_part)
-    with pytest.raises(ValueError, match=r"start from random weights.*scorer_type from \['simple', 'weighted-dot'\]"):
+    with pytest.raises(ValueError, match=r"heads have random weights.*scorer_type from \['simple', 'weighted-dot'\]"):
         clf.fit(None, ["goal", "law", "vote"])
 
 
-def test_the_wrong_estimator_is_named(tmp_path):
+def test_wrong_estimator_is_named(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"GLiClassClassifier\.from_pretrained"):
         GLiClassRegressor.from_pretrained(tmp_path)
@@ -207,14 +207,14 @@ def test_the_wrong_estimator_is_named(tmp_path):
         GLiClassClassifier.from_pretrained(tmp_path / "nowhere")
 
 
-def test_a_pickle_holds_the_weights_once():
+def test_pickle_holds_the_weights_once():
     clf = tiny_of("encoder-decoder").fit(TEXTS, LABELS)
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in clf.model_.state_dict().values()}
     tokenizer = len(clf.tokenizer_.backend_tokenizer.to_str())
     assert len(pickle.dumps(clf)) < 1.2 * sum(weights.values()) + 2 * tokenizer + 50_000
 
 
-def test_training_goes_on_after_pickling():
+def test_training_continues_after_pickling():
     clf = tiny().fit(TEXTS, LABELS)
     back = pickle.loads(pickle.dumps(clf))
     assert back.history_[:, "train_loss"] == clf.history_[:, "train_loss"]
@@ -222,7 +222,7 @@ def test_training_goes_on_after_pickling():
 
 
 def check_threads(work, expected):
-    """Run the work in threads at once: equal results, and the process as it was."""
+    """Run the work in threads concurrently, and check results and the state of the process."""
     functions = {name: getattr(torch.nn.init, name) for name in dir(torch.nn.init) if name.endswith("_")}
     generator, dtype = torch.random.get_rng_state(), torch.get_default_dtype()
     with ThreadPoolExecutor(4) as pool:
@@ -235,8 +235,8 @@ def check_threads(work, expected):
 
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "encoder-decoder"])
-def test_threads_may_unpickle_copy_and_load_at_once(architecture, tmp_path):
-    """transformers swaps functions of torch while it builds a model."""
+def test_threads_unpickle_copy_and_load_concurrently(architecture, tmp_path):
+    """transformers replaces functions of torch while it builds a model."""
     clf = tiny_of(architecture).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path / "model")
     stored = pickle.dumps(clf)
@@ -251,7 +251,7 @@ def test_threads_may_unpickle_copy_and_load_at_once(architecture, tmp_path):
     check_threads(lambda: next(ways)(), clf.predict_proba(TEXTS))
 
 
-def test_a_failed_load_leaves_the_process_as_it_was():
+def test_failed_load_leaves_the_process_as_it_was():
     clf = tiny().fit(TEXTS, LABELS)
     state = pack_fitted(clf.fitted_)
     del state["model"]["weights"]["model.logit_scale"]
@@ -275,7 +275,7 @@ def plain(value) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_packed_form_is_plain(architecture):
+def test_packed_form_is_plain(architecture):
     clf = tiny_of(architecture).fit(TEXTS, LABELS)
     state = pack_fitted(clf.fitted_)
     assert plain(state)
@@ -285,7 +285,7 @@ def test_the_packed_form_is_plain(architecture):
     assert (back.label_names, back.max_length) == (clf.label_names_, clf.max_length_)
 
 
-def test_two_tokenizers_come_back_as_two():
+def test_separate_tokenizers_are_restored_separately():
     clf = tiny().fit(TEXTS, LABELS)
     clf.fitted_.label_tokenizer = copy.deepcopy(clf.tokenizer_)
     back = pickle.loads(pickle.dumps(clf))
@@ -294,14 +294,14 @@ def test_two_tokenizers_come_back_as_two():
 
 
 @pytest.mark.parametrize("name", ["../evil.json", "/tmp/evil.json", "evil.py", "a/b.json"])
-def test_a_packed_tokenizer_cannot_write_elsewhere(name):
+def test_packed_tokenizer_cannot_write_elsewhere(name):
     state = pack_fitted(tiny().fit(TEXTS, LABELS).fitted_)
     state["tokenizer"][name] = "{}"
-    with pytest.raises(ValueError, match="is not the name of a tokenizer's file"):
+    with pytest.raises(ValueError, match="is not the name of a tokenizer file"):
         unpack_fitted(state, "cpu")
 
 
-def test_a_shallow_copy_has_weights_of_its_own():
+def test_shallow_copy_has_weights_of_its_own():
     clf = tiny().fit(TEXTS, LABELS)
     before, back = clf.predict_proba(TEXTS), copy.copy(clf)
     back.partial_fit(TEXTS, LABELS[::-1])
@@ -309,7 +309,7 @@ def test_a_shallow_copy_has_weights_of_its_own():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_weights_keep_their_type_in_a_pickle(dtype):
+def test_pickle_keeps_the_dtype_of_weights(dtype):
     clf = tiny().fit(TEXTS, LABELS)
     clf.model_.to(dtype)
     clf.model_.model.logit_scale.data = clf.model_.model.logit_scale.data.float()  # one of another type
@@ -320,7 +320,7 @@ def test_weights_keep_their_type_in_a_pickle(dtype):
 
 
 @pytest.mark.parametrize("way", [by_pickle, by_copy])
-def test_a_device_that_is_not_here_is_replaced_by_the_cpu(way, tmp_path):
+def test_unavailable_device_is_replaced_by_the_cpu(way, tmp_path):
     clf = tiny().fit(TEXTS, LABELS).set_params(device="cuda:99")
     with pytest.warns(UserWarning, match=r"device='cuda:99' is not available .*The model is on the CPU"):
         back = way(clf, tmp_path)
@@ -329,7 +329,7 @@ def test_a_device_that_is_not_here_is_replaced_by_the_cpu(way, tmp_path):
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
 
 
-def test_skops_stores_what_is_plain(tmp_path):
+def test_skops_stores_basic_types(tmp_path):
     skops = pytest.importorskip("skops.io")
     clf = tiny().fit(TEXTS, LABELS)
     skops.dump(clf, tmp_path / "model.skops")
@@ -343,7 +343,7 @@ def test_skops_stores_what_is_plain(tmp_path):
 
 
 class LoraLinear(torch.nn.Module):
-    """What peft puts in the place of a linear layer."""
+    """Replacement of a linear layer by peft."""
 
     def __init__(self, layer):
         super().__init__()
@@ -355,7 +355,7 @@ class LoraLinear(torch.nn.Module):
         return self.base_layer(states) + self.lora_B["default"](self.lora_A["default"](states))
 
 
-def test_an_adapter_must_be_merged_before_it_is_stored(tmp_path):
+def test_adapter_must_be_merged_before_it_is_stored(tmp_path):
     clf = tiny().fit(TEXTS, LABELS)
     attention = clf.model_.encoder.encoder.layer[0].attention.self
     attention.query = LoraLinear(attention.query)
@@ -382,15 +382,15 @@ def test_compiled_models_are_stored_under_their_own_names(part, way, tmp_path):
     np.testing.assert_array_equal(way(clf, tmp_path).predict_proba(TEXTS), expected)
 
 
-# -- what is no checkpoint, or a damaged one -----------------------------------------------------------------
+# -- invalid and damaged checkpoints -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "llama"])
-def test_an_encoder_is_not_a_checkpoint(encoder_folder, tmp_path, model_type, monkeypatch):
+def test_encoder_is_not_a_checkpoint(encoder_folder, tmp_path, model_type, monkeypatch):
     folder = shutil.copytree(encoder_folder, tmp_path / "encoder")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
-    monkeypatch.setattr(GLiClassModel, "__init__", None)  # nothing is built
+    monkeypatch.setattr(GLiClassModel, "__init__", None)  # no model is built
     message = rf"This is an encoder \(model_type='{model_type}'\).*GLiClassClassifier\(encoder_model=\.\.\.\)"
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier.from_pretrained(folder)
@@ -400,7 +400,7 @@ def test_an_encoder_is_not_a_checkpoint(encoder_folder, tmp_path, model_type, mo
         GLiClassModel.from_pretrained(folder)
 
 
-def test_a_checkpoint_is_not_an_encoder(tmp_path):
+def test_checkpoint_is_not_an_encoder(tmp_path):
     tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="is a GLiClass checkpoint, not an encoder: use it as pretrained="):
         tiny(encoder_config=None, encoder_model=str(tmp_path / "model")).fit(TEXTS, LABELS)
@@ -408,7 +408,7 @@ def test_a_checkpoint_is_not_an_encoder(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
-def test_a_truncated_file_is_named(tmp_path, name, fraction):
+def test_truncated_file_is_named(tmp_path, name, fraction):
     tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path / "model")
     path = tmp_path / "model" / name
     content = path.read_bytes()
@@ -418,23 +418,23 @@ def test_a_truncated_file_is_named(tmp_path, name, fraction):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_missing_file_raises(tmp_path, name):
+def test_missing_file_raises(tmp_path, name):
     tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path / "model")
     (tmp_path / "model" / name).unlink()
     with pytest.raises(OSError, match=r"holds no (config\.json|weights|tokenizer)"):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
 
 
-def test_names_that_are_empty_do_not_mean_the_working_directory(tmp_path, monkeypatch):
+def test_empty_model_names_raise(tmp_path, monkeypatch):
     clf = tiny_of("bi-encoder", max_epochs=0).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path / "model")
-    shutil.rmtree(tmp_path / "model" / "label_tokenizer")  # as other programs save, with the name of the label encoder
+    shutil.rmtree(tmp_path / "model" / "label_tokenizer")  # as gliclass saves, with the name of the label encoder
     assert not clf.config_.label_model_name
     clf.save_pretrained(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(OSError, match="A model has no name"):
+    with pytest.raises(OSError, match="The name of a model is empty"):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
-    with pytest.raises(OSError, match="A model has no name"):
+    with pytest.raises(OSError, match="The name of a model is empty"):
         GLiClassClassifier.from_pretrained("")
 
 
@@ -442,8 +442,8 @@ def test_unfitted_estimators_pickle():
     assert pickle.loads(pickle.dumps(tiny())).get_params() == tiny().get_params()
 
 
-def test_loads_in_a_process_without_network_and_encoder(tmp_path):
-    """Defect 10: the reference needs the original label encoder at load time."""
+def test_checkpoint_loads_without_network_and_encoder(tmp_path):
+    """The reference needs the original label encoder to load a checkpoint."""
     clf = tiny().fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path / "model")
     code = (
@@ -459,7 +459,7 @@ def test_loads_in_a_process_without_network_and_encoder(tmp_path):
     np.testing.assert_allclose(json.loads(run.stdout), clf.predict_proba(["a goal"])[0], atol=1e-6)
 
 
-def test_the_models_own_loading_reads_the_folder(tmp_path):
+def test_models_own_loading_reads_the_folder(tmp_path):
     clf = tiny().fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path)
     model = GLiClassModel.from_pretrained(tmp_path)
@@ -467,7 +467,7 @@ def test_the_models_own_loading_reads_the_folder(tmp_path):
         torch.testing.assert_close(model.state_dict()[name], tensor)
 
 
-def test_tied_encoders_stand_once_in_memory_and_under_both_names_in_the_file(tmp_path):
+def test_tied_encoders_are_shared_in_memory_and_saved_under_both_names(tmp_path):
     clf = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, LABELS)
     assert clf.model_.model.label_encoder is clf.model_.model.encoder_model
     clf.save_pretrained(tmp_path)
@@ -483,7 +483,7 @@ def test_tied_encoders_stand_once_in_memory_and_under_both_names_in_the_file(tmp
 
 def test_tied_encoders_exclude_another_label_encoder():
     options = {**TINY, "label_model_config": TINY["encoder_config"]}
-    with pytest.raises(ValueError, match="tie_encoders=True reads the labels with the text encoder"):
+    with pytest.raises(ValueError, match="tie_encoders=True encodes the labels with the text encoder"):
         GLiClassClassifier(**options, tie_encoders=True).fit(TEXTS, LABELS)
     clf = GLiClassClassifier(**options, random_state=0).fit(TEXTS, LABELS)
     assert clf.model_.model.label_encoder is not clf.model_.model.encoder_model

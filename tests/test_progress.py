@@ -1,4 +1,4 @@
-"""Progress bars: where they are asked for, one at a time, and gone afterwards."""
+"""Progress bars: shown on request, one at a time, and removed afterwards."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from sklearn_gliclass.training.optimizers import OPTIMIZERS
 
 @pytest.fixture
 def bars(monkeypatch):
-    """The bars that were shown, and how many at once."""
+    """Record the bars that are shown, and check that there is one at a time."""
     seen = []
 
     class Recorded(tqdm):
@@ -66,7 +66,7 @@ def test_one_bar_at_a_time_in_a_search(bars):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_in_fit_closes_the_bar(bars, monkeypatch, error):
+def test_error_in_fit_closes_the_bar(bars, monkeypatch, error):
     class Failing(OPTIMIZERS["sgd"]):
         def step(self, closure=None):
             raise error("stop")
@@ -77,11 +77,11 @@ def test_an_error_in_fit_closes_the_bar(bars, monkeypatch, error):
         clf.fit(TEXTS, LABELS)
     assert len(bars) == 1
     assert is_closed(bars[0])
-    tiny(verbose=1, max_epochs=1).fit(TEXTS, LABELS)  # at the same place
+    tiny(verbose=1, max_epochs=1).fit(TEXTS, LABELS)  # on the same line
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_error_in_a_prediction_closes_the_bar(bars, monkeypatch, error):
+def test_error_in_a_prediction_closes_the_bar(bars, monkeypatch, error):
     clf = tiny(verbose=1, max_epochs=1).fit(TEXTS, LABELS)
 
     def fail(*args, **kwargs):

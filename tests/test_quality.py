@@ -1,4 +1,4 @@
-"""benchmarks/quality.py: which rows are drawn, that it goes on where it stopped, its scores and its tables."""
+"""benchmarks/quality.py: sampled rows, resumption, scores and tables."""
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_rows_a_class(folder):
+def test_split_has_k_rows_per_class(folder):
     split = load_split(folder, "single", 8, seed=0)
     everything = pd.read_csv(folder / "single.train.csv.gz")["label"].str.replace("_", " ").value_counts()
     assert split.task == "single-label"
@@ -36,16 +36,16 @@ def test_rows_a_class(folder):
     assert all(label.removeprefix("the ") in text for text, label in zip(split.X_train, split.y_train, strict=True))
 
 
-def test_rows_a_label(folder):
+def test_split_has_k_rows_per_label(folder):
     split = load_split(folder, "multi", 8, seed=0)
     everything = load_split(folder, "multi", "all", seed=0)
     assert (split.y_train.sum() >= everything.y_train.sum().clip(upper=8)).all()
-    assert (split.y_train.sum(axis=1) == 0).sum() >= 8  # rows without a label are drawn too
+    assert (split.y_train.sum(axis=1) == 0).sum() >= 8  # rows without a label are sampled too
     assert len(split.X_train) <= 8 * 5
     assert list(split.y_train) == sorted(WORDS)
 
 
-def test_numbers_and_tables(folder):
+def test_regression_and_tables_are_split(folder):
     numbers, films = load_split(folder, "numbers", "all", seed=0), load_split(folder, "films", 8, seed=0)
     assert (numbers.task, numbers.y_train.shape, numbers.X_train.shape) == ("regression", (80, 2), (80,))
     assert (films.task, list(films.X_train)) == ("table", ["text", "year"])
@@ -54,13 +54,13 @@ def test_numbers_and_tables(folder):
     assert find_sets(folder) == ["multi", "numbers", "single"]
 
 
-def test_seeds_draw_other_rows_and_keep_the_test_rows(folder):
+def test_seeds_change_training_rows_only(folder):
     first, again, other = (load_split(folder, "single", 8, seed) for seed in (0, 0, 1))
     assert first.X_train.tolist() == again.X_train.tolist() != other.X_train.tolist()
     assert first.X_test.tolist() == other.X_test.tolist()
 
 
-def test_goes_on_where_it_stopped(folder, monkeypatch, tmp_path):
+def test_results_are_resumed(folder, monkeypatch, tmp_path):
     calls = []
 
     def perfect(split, seed):
@@ -99,7 +99,7 @@ def test_tfidf_on_each_task(folder, name):
     assert all(np.isfinite(value) for value in quality.score(split, predictions).values())
 
 
-def test_tables():
+def test_tables_show_means_and_differences():
     columns = ["set", "task", "rows", "seed", "method", "accuracy", "fit_cpu_seconds"]
     lines = [
         ("a", "single-label", "8", 0, "ours", 0.8, 20),
@@ -108,13 +108,13 @@ def test_tables():
         ("a", "single-label", "8", 1, "tfidf", 0.7, 0.11),
         ("b", "single-label", "8", 0, "ours", 0.2, 5),
         ("b", "single-label", "8", 0, "tfidf", 0.25, 1),
-        ("b", "single-label", "8", 1, "tfidf", 0.9, 9),  # a draw of which this package's answer is missing
+        ("b", "single-label", "8", 1, "tfidf", 0.9, 9),  # a split without a result of this package
     ]
     table = quality_tables.markdown(pd.DataFrame(lines, columns=columns))
     assert table.split("\n") == [
-        "**accuracy, single-label, 8 rows a class**",
+        "**accuracy, single-label, 8 examples per class**",
         "",
-        "| set | GLiClass | TF-IDF | GLiClass to best rival | CPU seconds of fit (GLiClass, TF-IDF) |",
+        "| set | GLiClass | TF-IDF | GLiClass minus best baseline | CPU seconds of fit (GLiClass, TF-IDF) |",
         "| --- | --- | --- | --- | --- |",
         "| a | **0.700** | 0.600 | +0.100 | 25, 0.1 |",
         "| b | 0.200 (1 of 2 seeds) | **0.250** (1 of 2 seeds) | -0.050 (behind) | 5, 1 |",

@@ -1,6 +1,6 @@
 """The recipes of the documentation run, on a tiny encoder; those of absent libraries are skipped.
 
-A line ``% recipe: NAME, NAME`` stands above each block of code and names the libraries that it needs. The sections
+A line ``% recipe: NAME, NAME`` precedes each block of code and names the libraries that it needs. The sections
 share the first block, and each section its own blocks from top to bottom.
 """
 
@@ -16,12 +16,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 BLOCK = re.compile(r"^% recipe:(?P<libraries>[^\n]*)\n```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSTRUCTOR = re.compile(r"\b(GLiClassClassifier|GLiClassRegressor)\((?=\w+=)")
 TINY_ENCODER = {name: value for name, value in TINY.items() if name != "max_epochs"}
-EARLIER = {"MLflow": "skops"}  # sections that go on from another one
+EARLIER = {"MLflow": "skops"}  # sections that continue another one
 
 
 @dataclass
 class Section:
-    """What stands below a heading of the page."""
+    """Section of the page below a heading."""
 
     libraries: list[str]
     code: str
@@ -34,7 +34,7 @@ def read_section(text: str) -> Section:
 
 
 def read_page() -> dict[str, Section]:
-    """The sections by their headings; "" is what stands above the first."""
+    """Split the page into sections by their headings; "" is the part above the first one."""
     first, *others = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     texts = {"": first} | {text.partition("\n")[0]: text for text in others}
     return {heading: read_section(text) for heading, text in texts.items()}

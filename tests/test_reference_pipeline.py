@@ -1,4 +1,4 @@
-"""The estimators on a checkpoint of gliclass, against gliclass's own pipeline: text in, probabilities out."""
+"""The estimators on a checkpoint of gliclass, against the pipeline of gliclass."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ LABELS = ["ball games", "politics", "weather report"]
 
 @pytest.fixture(params=["uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder"])
 def reference(request, tmp_path):
-    """A random gliclass model with its tokenizer, in a folder."""
+    """Save a random gliclass model with its tokenizer to a folder."""
     from gliclass.model import GLiClassModel, GLiClassModelConfig
 
     architecture = request.param
@@ -45,7 +45,7 @@ def reference(request, tmp_path):
 
 
 def probabilities(model, tokenizer):
-    # The pipeline would load the tokenizer of a bi-encoder's labels by name: it has the folder.
+    # The pipeline loads the tokenizer of a bi-encoder's labels by name, which is the folder.
     pipeline = gliclass.ZeroShotClassificationPipeline(
         model, tokenizer, max_length=128, device="cpu", classification_type="multi-label", progress_bar=False
     )
@@ -54,14 +54,14 @@ def probabilities(model, tokenizer):
     return np.array([[row[label] for label in LABELS] for row in scores])
 
 
-def test_the_same_probabilities_as_the_pipeline(reference):
+def test_same_probabilities_as_the_pipeline(reference):
     model, tokenizer, folder = reference
     clf = GLiClassClassifier.from_pretrained(folder, problem_type="multi_label_classification").fit(None, LABELS)
-    assert clf.classes_.tolist() == LABELS  # sorted already
+    assert clf.classes_.tolist() == LABELS  # already sorted
     np.testing.assert_allclose(clf.predict_proba(TEXTS), probabilities(model, tokenizer), atol=1e-5)
 
 
-def test_a_checkpoint_of_another_program_knows_no_classes(reference):
+def test_checkpoint_of_another_program_knows_no_classes(reference):
     _, _, folder = reference
     with pytest.raises(NotFittedError):
         GLiClassClassifier.from_pretrained(folder).predict(TEXTS)

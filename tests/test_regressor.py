@@ -18,8 +18,8 @@ def tiny(**hyperparameters):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_learns_what_it_is_shown(architecture):
-    """Defect 4: the reference has no data path for regression."""
+def test_estimator_learns_its_training_texts(architecture):
+    """The reference has no data set for regression."""
     encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
     reg = tiny(architecture_type=architecture, encoder_config=encoder, max_epochs=60).fit(TEXTS, VALUES)
     assert reg.score(TEXTS, VALUES) > 0.8
@@ -34,7 +34,7 @@ def test_predictions_are_in_the_units_of_y():
     np.testing.assert_allclose(plain.target_scale_, [VALUES.std()])
 
 
-def test_a_constant_y_is_predicted_in_its_place():
+def test_constant_y_is_predicted_in_its_place():
     reg = tiny(max_epochs=60).fit(TEXTS, np.full(8, 7.0))
     np.testing.assert_allclose(reg.predict(TEXTS), 7.0, atol=0.5)
 
@@ -83,7 +83,7 @@ NOISE = np.random.RandomState(0).randn(len(MANY_TEXTS), 2)
 
 
 def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_without_the_rows():
-    signal = np.c_[np.tile(VALUES, 5) + NOISE[:, 0], NOISE[:, 1]]  # the second output has nothing to learn
+    signal = np.c_[np.tile(VALUES, 5) + NOISE[:, 0], NOISE[:, 1]]  # the second output is noise
     reg = tiny(max_epochs=30, dtype="float64").fit(MANY_TEXTS, signal)
     rows = np.random.RandomState(0).permutation(len(MANY_TEXTS))
     first, second = rows[:20], rows[20:]
@@ -91,7 +91,7 @@ def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_witho
     predicted = np.empty_like(signal)
     for train, test in ((second, first), (first, second)):
         half = clone(reg).set_params(shrinkage=1.0)
-        # In the units of the whole y, which the halves are standardised by: two outputs of mean 0 and deviation 1.
+        # The halves are standardised with the mean and deviation of all rows, to mean 0 and deviation 1.
         half.fit([MANY_TEXTS[row] for row in train], standardised[train])
         predicted[test] = half.predict([MANY_TEXTS[row] for row in test])
     slopes = [np.linalg.lstsq(predicted[:, [i]], standardised[:, i])[0][0] for i in range(2)]
@@ -99,7 +99,7 @@ def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_witho
     np.testing.assert_allclose(reg.shrinkage_, np.clip(slopes, 0.1, 1.0), atol=0.2)
 
 
-def test_texts_that_are_cut_are_told_of_once_for_all_rows():
+def test_truncation_warns_once_for_all_rows():
     with pytest.warns(UserWarning, match="too long") as record:
         tiny(max_length=12, max_epochs=1).fit(["word " * 20] * len(MANY_TEXTS), np.arange(len(MANY_TEXTS)))
     assert [str(warning.message).split(" texts")[0] for warning in record] == [
@@ -108,7 +108,7 @@ def test_texts_that_are_cut_are_told_of_once_for_all_rows():
     assert record[0].filename == __file__
 
 
-def test_predictions_are_moved_towards_the_mean_by_shrinkage():
+def test_shrinkage_moves_predictions_towards_the_mean():
     whole, half = (tiny(shrinkage=shrinkage).fit(TEXTS, VALUES) for shrinkage in (1.0, 0.5))
     np.testing.assert_allclose(
         half.predict(TEXTS) - VALUES.mean(), (whole.predict(TEXTS) - VALUES.mean()) / 2, rtol=1e-6
@@ -133,7 +133,7 @@ def test_noise_is_predicted_better_with_shrinkage():
     assert shrunk < 0.9 * whole
 
 
-def test_where_shrinkage_is_not_measured(tmp_path):
+def test_shrinkage_resolves_to_one_without_cross_validation(tmp_path):
     def ones(reg):
         return reg.shrinkage_.tolist() == [1.0]
 
@@ -154,7 +154,7 @@ def test_where_shrinkage_is_not_measured(tmp_path):
 
 
 def test_weights_count_in_the_shrinkage():
-    """Rows of a weight of nearly nothing say nothing: the second half of the rows is another task."""
+    """Rows with a tiny weight have no effect: the second half of the rows is another task."""
     y = np.r_[np.tile(VALUES, 3), 10 * NOISE[24:, 0]]
     weight = np.r_[np.ones(24), np.full(16, 1e-9)]
     heard, unheard = (tiny(max_epochs=30).fit(MANY_TEXTS, y, w).shrinkage_[0] for w in (None, weight))
@@ -162,7 +162,7 @@ def test_weights_count_in_the_shrinkage():
 
 
 @pytest.mark.parametrize("shrinkage", [0, 1.5, "yes", None])
-def test_wrong_shrinkage_is_named(shrinkage):
+def test_invalid_shrinkage_raises(shrinkage):
     with pytest.raises(ValueError, match="The 'shrinkage' parameter of GLiClassRegressor must be"):
         tiny(shrinkage=shrinkage).fit(TEXTS, VALUES)
 
@@ -175,7 +175,7 @@ def test_wrong_shrinkage_is_named(shrinkage):
         (VALUES, {"label_names": ["a", "b"]}, "2 texts for 1 labels"),
     ],
 )
-def test_wrong_input_is_named(y, hyperparameters, message):
+def test_invalid_input_raises(y, hyperparameters, message):
     with pytest.raises(ValueError, match=message):
         tiny(**hyperparameters).fit(TEXTS, y)
 
@@ -195,12 +195,12 @@ def test_loss_has_no_terms_of_classification():
 
 def test_contrastive_loss_coef_separates_the_outputs():
     y = np.c_[VALUES, VALUES[::-1]]
-    plain, apart = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
-    assert not np.allclose(plain, apart, rtol=1e-4)
+    plain, separated = (tiny(contrastive_loss_coef=weight).fit(TEXTS, y).predict(TEXTS) for weight in (0, 1.0))
+    assert not np.allclose(plain, separated, rtol=1e-4)
 
 
 def test_shrinkage_takes_a_weight_as_repeated_rows():
-    """Rows that stand twice, in any order, give the shrinkage of rows of weight 2."""
+    """Duplicated rows, in any order, give the same shrinkage as rows of weight 2."""
     weight = np.tile([1, 2, 3], len(MANY_TEXTS) // 3 + 1)[: len(MANY_TEXTS)]
     order = np.random.RandomState(1).permutation(np.repeat(np.arange(len(MANY_TEXTS)), weight))
     y = np.tile(VALUES, 5) + NOISE[:, 0]

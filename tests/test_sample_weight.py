@@ -1,4 +1,4 @@
-"""Weights of samples and classes: through every loss, the score, and scikit-learn's metadata routing."""
+"""Sample and class weights in all losses, in `score`, and with metadata routing."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.targets import class_sample_weight, read_class_targets
 from sklearn_gliclass.testing import TINY
 
-# Where sums are compared: double precision, one batch, nothing random.
+# For exact comparisons of sums: double precision, one batch, no randomness.
 EXACT = {**TINY, "dtype": "float64", "shuffle_labels": False, "batch_size": 100, "max_epochs": 3, "random_state": 0}
 TEXTS = np.array(["a late goal", "a new law", "the match", "a vote", "goals", "laws and votes"])
 SINGLE = np.array(["sports", "politics", "sports", "politics", "sports", "other"])
@@ -50,12 +50,12 @@ def architecture(request):
 
 
 def outputs(estimator):
-    """What the model says of each text, before any rounding to classes."""
+    """Return the decision values or predictions of the texts."""
     method = "decision_function" if hasattr(estimator, "decision_function") else "predict"
     return getattr(estimator, method)(TEXTS)
 
 
-def test_weight_two_equals_the_row_twice(problem, architecture):
+def test_weight_of_two_equals_a_duplicated_row(problem, architecture):
     estimator, y = problem
     estimator = clone(estimator).set_params(architecture_type=architecture)
     weighted = clone(estimator).fit(TEXTS, y, sample_weight=REPEATS)
@@ -72,7 +72,7 @@ def test_all_ones_equal_none(problem):
         np.testing.assert_array_equal(outputs(clone(estimator).fit(TEXTS, y, sample_weight=weight)), plain)
 
 
-def test_the_scale_of_the_weights_does_not_matter(problem):
+def test_scale_of_the_weights_does_not_matter(problem):
     estimator, y = problem
     if estimator.get_params().get("focal_loss_reduction") == "sum":
         estimator = clone(estimator).set_params(focal_loss_reduction=None)
@@ -81,8 +81,8 @@ def test_the_scale_of_the_weights_does_not_matter(problem):
     np.testing.assert_allclose(ones, sevens, rtol=1e-6, atol=1e-8)
 
 
-def test_weight_zero_equals_the_row_absent(problem):
-    """Its class, its words in the trained vocabulary, its part of the standardisation: nothing of it is left."""
+def test_weight_of_zero_equals_an_absent_row(problem):
+    """It has no effect on classes, vocabulary and standardisation either."""
     estimator, y = problem
     weight = np.array([1, 1, 1, 1, 1, 0])
     weighted = clone(estimator).fit(TEXTS, y, sample_weight=weight)
@@ -92,7 +92,7 @@ def test_weight_zero_equals_the_row_absent(problem):
 
 
 def test_batches_and_accumulation_take_weights_too(problem):
-    """With several batches the numbers differ from those of one; a constant factor still changes nothing."""
+    """Results differ from those of one batch, but do not depend on a constant factor of the weights."""
     estimator, y = problem
     if estimator.get_params().get("focal_loss_reduction") == "sum":
         estimator = clone(estimator).set_params(focal_loss_reduction=None)
@@ -104,10 +104,10 @@ def test_batches_and_accumulation_take_weights_too(problem):
 
 
 @pytest.mark.parametrize("name", ["single-label", "multi-label", "soft labels", "regression"])
-def test_an_accumulated_step_equals_one_batch(name):
-    """Three batches of two, accumulated, are the step of one batch of six, whatever their weights."""
+def test_accumulated_step_equals_one_batch(name):
+    """Three accumulated batches of two equal one batch of six, for any weights."""
     estimator, y = PROBLEMS[name]
-    if name == "single-label":  # a text is compared with those of its own batch
+    if name == "single-label":  # the contrastive loss compares texts within a batch
         estimator = clone(estimator).set_params(text_contrastive_loss_coef=0)
     whole = clone(estimator).fit(TEXTS, y, sample_weight=REPEATS)
     parts = clone(estimator).set_params(batch_size=2, gradient_accumulation_steps=3)
@@ -126,7 +126,7 @@ def test_an_accumulated_step_equals_one_batch(name):
         ([0, 1, 0, 1, 0, 0], "only one class: 'politics'"),
     ],
 )
-def test_weights_that_are_none_raise(weight, message):
+def test_invalid_weights_raise(weight, message):
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier(**EXACT).fit(TEXTS, SINGLE, sample_weight=weight)
 
@@ -153,7 +153,7 @@ def test_balanced_weights_of_single_labels(sample_weight):
 
 
 def test_balanced_weights_of_multi_labels():
-    """Each column is a problem of its own; an unknown label is in none of its classes."""
+    """Each column is a binary problem, in which unknown labels do not count."""
     weights = class_sample_weight(read_class_targets(MULTI), "balanced", np.ones(6))
     for column, found in zip(MULTI.T, weights.T, strict=True):
         known = column != -100
@@ -202,7 +202,7 @@ RANDOM_WEIGHT = np.array([0.5, 2.0, 1.0, 3.0, 0.1, 2.0])
 
 
 def weighted_scores(estimator, y):
-    """The scores of the folds, done by hand."""
+    """Compute the scores of the folds explicitly."""
     scores = []
     for train, test in FOLDS:
         fitted = clone(estimator).fit(TEXTS[train], y[train], sample_weight=RANDOM_WEIGHT[train])
@@ -233,7 +233,7 @@ def test_metadata_routing(estimator, y):
         assert piped.cv_results_["mean_test_score"].tolist() == pytest.approx(np.mean(expected, axis=1))
 
 
-def test_a_scorer_can_ask_for_weights():
+def test_scorer_can_ask_for_weights():
     with config_context(enable_metadata_routing=True):
         classifier = GLiClassClassifier(**EXACT).set_fit_request(sample_weight=False)
         scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)

@@ -1,4 +1,4 @@
-"""What is imported with the package, and what a further fit reads: each in a process of its own."""
+"""Imports of the package, and files that further fits read, each in a process of its own."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def run(script, *arguments):
 def test_nothing_that_is_not_needed_is_imported_with_the_package():
     loaded = run("import sys, sklearn_gliclass; sys.stdout.write(' '.join(sys.modules))").split()
     assert not {"matplotlib", "polars", "gliclass", "IPython", "sentence_transformers"} & set(loaded)
-    # What takes long, until a model is made.
+    # Slow imports, which are delayed until a model is built.
     assert not {"transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor"} & set(loaded)
 
 
@@ -38,7 +38,7 @@ sys.stdout.write(" ".join(path for path in opened if path.startswith(folder)))
 """
 
 
-def test_a_further_fit_reads_no_file_of_the_encoder(tmp_path):
+def test_further_fit_reads_no_file_of_the_encoder(tmp_path):
     tokenizer = train_tokenizer(["a goal and a vote", "sports and politics"])
     tokenizer.save_pretrained(tmp_path)
     config = GLiClassModelConfig(encoder_config={**TINY_BERT, "vocab_size": len(tokenizer)}).encoder_config

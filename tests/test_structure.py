@@ -1,4 +1,4 @@
-"""Imports go one way, functions are short, and public names are the ones promised and documented."""
+"""Structure of the package: import layers, lengths of functions, and public names with documentation."""
 
 import ast
 import functools
@@ -15,7 +15,7 @@ import sklearn_gliclass
 
 PACKAGE = Path(sklearn_gliclass.__file__).parent
 
-# From the bottom to the top: a module imports from its own layer and from lower ones.
+# Layers from bottom to top: a module imports from its own layer and from lower ones.
 LAYERS = [
     ["model", "warn", "exceptions", "docstrings"],
     ["data"],
@@ -42,7 +42,7 @@ def modules():
 
 
 def name_of(path: Path) -> str:
-    """Dotted name inside the package: "model.scorers", "model" for its __init__, and "" for the package's own."""
+    """Return the dotted name within the package: "model.scorers", "model" for an __init__, "" for the package."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -59,7 +59,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def statements(node: ast.AST):
-    """All nodes inside `node`, those inside functions too, and none that only type checkers execute."""
+    """Yield all nodes inside `node`, including functions, without blocks for type checkers."""
     for child in ast.iter_child_nodes(node):
         if is_type_checking(child):
             yield from (inside for other in child.orelse for inside in [other, *statements(other)])
@@ -69,7 +69,7 @@ def statements(node: ast.AST):
 
 
 def imported_modules(source: str, package: str, known) -> set[str]:
-    """Modules of the package that some source imports.
+    """Return the modules of the package that a source imports.
 
     ``from .model import packed`` imports the module "model.packed", ``from .model import GLiClassModel`` the
     ``__init__`` of "model".
@@ -104,7 +104,7 @@ def import_graph() -> dict[str, set[str]]:
 
 
 def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
-    """Strongly connected components of more than one module."""
+    """Return the strongly connected components of more than one module."""
     names = sorted(graph)
     edges = [(names.index(name), names.index(other)) for name in names for other in graph[name]]
     rows, columns = zip(*edges, strict=True)
@@ -150,7 +150,7 @@ def test_imports_go_one_way(name):
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").glob("*.py")), ids=lambda path: path.name)
-def test_the_model_could_be_lifted_out(path):
+def test_model_does_not_import_other_layers(path):
     imports = {
         (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -171,7 +171,7 @@ def is_plain_assignment(node: ast.AST) -> bool:
 
 
 def code_lines(function: ast.FunctionDef, source: list[str]) -> int:
-    """Lines of a function's body without docstring, blank lines, comments and the plain assignments of __init__."""
+    """Count the lines of a function without docstring, blank lines, comments and plain assignments in __init__."""
     body = function.body if ast.get_docstring(function) is None else function.body[1:]
     if function.name == "__init__":
         body = [node for node in body if not is_plain_assignment(node)]

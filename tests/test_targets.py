@@ -1,4 +1,4 @@
-"""y -> labels and targets, and logits back to y's form."""
+"""Conversion of y to labels and targets, and of logits to predictions."""
 
 import contextlib
 import copy
@@ -74,7 +74,7 @@ def test_single_label_y_is_encoded_as_by_label_encoder(y):
     np.testing.assert_array_equal(targets.array, encoder.transform(np.asarray(list(y))))
 
 
-def test_a_column_vector_is_raveled_with_scikit_learns_warning():
+def test_column_vector_is_raveled_with_scikit_learns_warning():
     with pytest.warns(UserWarning, match="A column-vector y was passed when a 1d array was expected"):
         targets = read_class_targets([["b"], ["a"]])
     assert targets.kind == SINGLE
@@ -148,18 +148,18 @@ def test_problem_type_decides_where_y_leaves_a_choice(problem_type, y, kind):
 @pytest.mark.parametrize(
     ("problem_type", "y", "message"),
     [
-        ("single_label_classification", INDICATOR, "does not fit y, which is multi-label; give a 1-D y"),
-        ("multi_label_classification", ["a", "b"], "does not fit y, which is single-label; give a 2-D indicator"),
+        ("single_label_classification", INDICATOR, "does not match y, which is multi-label; give a 1-D y"),
+        ("multi_label_classification", ["a", "b"], "does not match y, which is single-label; give a 2-D indicator"),
         ("regression", ["a", "b"], "use GLiClassRegressor"),
     ],
 )
-def test_a_problem_type_that_does_not_fit_y_raises(problem_type, y, message):
+def test_problem_type_that_does_not_fit_y_raises(problem_type, y, message):
     with pytest.raises(ValueError, match=message):
         read_class_targets(y, problem_type)
 
 
 @pytest.mark.parametrize("ignore_index", [-100, -1])
-def test_an_unknown_label_takes_no_part(ignore_index):
+def test_unknown_label_takes_no_part(ignore_index):
     """The loss is the focal loss (alpha 0.5, gamma 2) of the known labels alone."""
     y = INDICATOR.copy()
     y[:, 2] = ignore_index
@@ -169,7 +169,7 @@ def test_an_unknown_label_takes_no_part(ignore_index):
     np.testing.assert_allclose(losses, [(-0.5 * (1 - p_true) ** 2 * np.log(p_true)).mean()], rtol=1e-4)
 
 
-# -- what is refused ---------------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_an_unknown_label_takes_no_part(ignore_index):
         ([[1, np.nan], [0, 1]], "Input y contains NaN"),
         (pd.DataFrame({"x": pd.array([1, None], dtype="Int64"), "z": [0, 1]}), "Input y contains NaN"),
         ([1.5, 2.0], "Unknown label type: continuous"),
-        (["a", 1], r"y must hold classes of one kind, got \['int', 'str'\]; make all of them str"),
+        (["a", 1], r"y must hold classes of one type, got \['int', 'str'\]; convert all of them to str"),
         (pd.Categorical(["a", None]), "Input y contains NaN: 1 missing"),
         (np.array(["a", None, "b", np.nan], dtype=object), "2 missing target.*first at row 1; drop these rows"),
         (np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"), "Input y contains NaN: 1 missing"),
@@ -197,28 +197,28 @@ def test_an_unknown_label_takes_no_part(ignore_index):
         ([1.0, np.inf], "contains infinity"),
         (np.array([1.0, np.inf], dtype=object), "contains infinity"),
         (np.array([[1, 0], [0, np.inf]]), "contains infinity"),
-        (pd.Series([["a"], ["a", "b"]]), "y holds a list at row 0; turn lists .*MultiLabelBinarizer"),
+        (pd.Series([["a"], ["a", "b"]]), "y holds a list at row 0; convert lists .*MultiLabelBinarizer"),
         (pd.Series([["a"], ["b"]]), "y holds a list at row 0; .*MultiLabelBinarizer"),
         (pl.Series([["a"], ["b", "c"]]), "y holds a list at row 0; .*MultiLabelBinarizer"),
         (np.array([{"a"}, {"b"}], dtype=object), "y holds a set at row 0; .*MultiLabelBinarizer"),
         (["a", ["b"]], "lists of different lengths; .*MultiLabelBinarizer"),
         ([np.array([0, 1]), np.array([1])], "lists of different lengths; .*MultiLabelBinarizer"),
-        ([["1", "0"], ["0", "1"]], "values that are no numbers; turn lists .*MultiLabelBinarizer"),
-        (np.array([["1", "0"], ["0", "1"]], dtype=object), "values that are no numbers"),
-        (pd.DataFrame({"a": ["x", "y"], "b": ["x", "x"]}), "values that are no numbers"),
+        ([["1", "0"], ["0", "1"]], "values that are not numbers; convert lists .*MultiLabelBinarizer"),
+        (np.array([["1", "0"], ["0", "1"]], dtype=object), "values that are not numbers"),
+        (pd.DataFrame({"a": ["x", "y"], "b": ["x", "x"]}), "values that are not numbers"),
         (np.array([[1j, 0], [0, 1]]), "Complex data not supported"),
         (pd.DataFrame({"a": [0, None], "b": [0, 1]}), r"row 1, column 0; .*mark unknown labels.*ignore_index \(-100\)"),
         (pd.DataFrame([[0, 1], [1, 0]], columns=["a", "a"]), r"more than one column named \['a'\]"),
         (pd.DataFrame([[0, 1], [1, 0]], columns=["a", None]), "columns of y must be named by their classes"),
-        ([["a"], ["a", "b"]], "lists of different lengths; turn lists .*MultiLabelBinarizer"),
-        ([{"a"}, {"b"}], "y holds sets; turn lists .*MultiLabelBinarizer"),
-        ([["a", "b"], ["c", "d"]], "values that are no numbers; turn lists .*MultiLabelBinarizer"),
+        ([["a"], ["a", "b"]], "lists of different lengths; convert lists .*MultiLabelBinarizer"),
+        ([{"a"}, {"b"}], "y holds sets; convert lists .*MultiLabelBinarizer"),
+        ([["a", "b"], ["c", "d"]], "values that are not numbers; convert lists .*MultiLabelBinarizer"),
         ([[1, 2], [0, 1]], "Unknown label type: multiclass-multioutput"),
         ([[0.3, 0.3], [1, 0]], "Unknown label type: continuous-multioutput"),
         (np.zeros((2, 2, 2)), "must be 1-D or 2-D, got 3 dimensions"),
     ],
 )
-def test_a_y_that_is_no_classification_target_raises(y, message):
+def test_invalid_classification_targets_raise(y, message):
     with pytest.raises(ValueError, match=message):
         read_class_targets(y)
 
@@ -252,13 +252,13 @@ def test_partial_fit_knows_classes_that_come_later():
 
 
 @pytest.mark.parametrize("y", ["ab", {"a": 1}, {"a", "b"}, (label for label in "ab"), 3, pl.LazyFrame({"a": [1]})])
-def test_a_y_that_is_no_sequence_raises(y):
+def test_y_without_order_raises(y):
     with pytest.raises(TypeError, match=r"y must be a sequence of classes, or a 2-D array.*got"):
         read_class_targets(y)
 
 
 @pytest.mark.parametrize("dtype", ["object", "str", "category", "string"])
-def test_the_kind_of_a_series_makes_no_difference(dtype):
+def test_kind_of_a_series_makes_no_difference(dtype):
     targets = read_class_targets(pd.Series(["b", "a", "b"], dtype=dtype))
     assert targets.classes.tolist() == ["a", "b"]
     assert targets.array.tolist() == [1, 0, 1]
@@ -316,7 +316,7 @@ def test_columns_with_names_are_found_by_name(frames, values, order):
     targets = read_class_targets(y, classes=classes)
     np.testing.assert_array_equal(targets.array, frame.reindex(columns=classes))
     np.testing.assert_array_equal(targets.classes, classes)
-    assert targets.sort_classes() is targets  # the order of columns means something
+    assert targets.sort_classes() is targets  # the order of columns is kept
     by_position = read_class_targets(values, classes=classes)
     np.testing.assert_array_equal(by_position.array, values)
     back = by_position.reorder(np.sort(classes))
@@ -349,7 +349,7 @@ def test_other_columns_are_named_in_the_error():
 
 @pytest.mark.parametrize("order", [["c", "a", "b"], ["b", "c", "a"]])
 def test_partial_fit_aligns_the_columns_of_later_calls(order):
-    """Scores of each class are those of an estimator that saw the columns in the order of the first call."""
+    """Scores equal those of an estimator that is given the columns in the order of the first call."""
     y = pd.DataFrame(INDICATOR, columns=["b", "c", "a"])
     first = classifier().partial_fit(TEXTS, y)
     second = clone(first).partial_fit(TEXTS, y)
@@ -395,7 +395,7 @@ BAD_CLASSES = [
     ([("a", "b"), ("c", "d")], ValueError, "at position 0"),
     (np.array([["a", "b"]]), ValueError, r"got ndarray of shape \(1, 2\); give a 1-D list"),
     (pd.DataFrame({"a": ["x", "y"]}), ValueError, r"got DataFrame of shape \(2, 1\)"),
-    (["a", 1], ValueError, r"must hold classes of one kind, got \['int', 'str'\]"),
+    (["a", 1], ValueError, r"must hold classes of one type, got \['int', 'str'\]"),
     ("ab", ValueError, "got 'ab'; put the classes in a list"),
     ({"a": "first", "b": "second"}, TypeError, r"got dict; pass list\("),
     ({"a", "b"}, TypeError, r"got set; pass sorted\("),
@@ -404,7 +404,7 @@ BAD_CLASSES = [
 
 
 @pytest.mark.parametrize(("classes", "error", "message"), BAD_CLASSES)
-def test_known_classes_that_are_none_raise(classes, error, message):
+def test_invalid_known_classes_raise(classes, error, message):
     with pytest.raises(error, match=message):
         known_classes(classes)
 
@@ -440,9 +440,9 @@ def test_zero_shot_classes_keep_their_order(labels, expected):
         (["a", " \t"], ValueError, "got the empty label"),
     ],
 )
-def test_zero_shot_classes_that_are_none_raise(labels, error, message):
+def test_invalid_zero_shot_classes_raise(labels, error, message):
     if not isinstance(labels, (list, tuple, type(None), str, dict, set, np.ndarray, pd.Series, pd.DataFrame)):
-        labels = (label for label in "ab")  # the other test has used it up
+        labels = (label for label in "ab")  # a fresh generator
     with pytest.raises(error, match=message):
         zero_shot_classes(labels, "GLiClassClassifier")
 
@@ -460,7 +460,7 @@ def test_zero_shot_classes_that_are_none_raise(labels, error, message):
         (np.arange(30), None, True),
     ],
 )
-def test_classes_that_say_nothing_to_the_model(classes, label_names, warns):
+def test_classes_without_meaning_warn(classes, label_names, warns):
     message = integer_classes_warning(classes, label_names)
     assert (message is not None) == warns
     assert not warns or ("label_names" in message and len(message) < 300)
@@ -483,7 +483,7 @@ def test_classes_that_say_nothing_to_the_model(classes, label_names, warns):
         (pl.Series(["spam", "ham"]), ["spam", "ham"]),
     ],
 )
-def test_label_names(label_names, texts):
+def test_label_names_are_read_from_all_forms(label_names, texts):
     fitted = classifier(label_names=label_names).fit(TEXTS, [0, 1] * 3)
     assert fitted.label_names_ == texts
     assert fitted.classes_.tolist() == [0, 1]
@@ -513,7 +513,7 @@ def test_label_names(label_names, texts):
         ),
     ],
 )
-def test_label_names_that_do_not_fit_raise(label_names, error, message):
+def test_invalid_label_names_raise(label_names, error, message):
     with pytest.raises(error, match=message):
         classifier(label_names=label_names).fit(TEXTS, [0, 1] * 3)
 
@@ -534,7 +534,7 @@ def test_label_names_by_class_follow_the_order_of_the_classes(classes, label_nam
     assert label_texts(pd.Series(["first", "second"]), np.array(classes)) == ["first", "second"]
 
 
-def test_an_index_of_classes_wins_over_positions():
+def test_index_of_classes_wins_over_positions():
     assert label_texts(pd.Series(["no", "yes"]), np.array([1, 0])) == ["yes", "no"]
 
 
@@ -545,7 +545,7 @@ def test_label_names_without_order_raise(label_names):
         label_texts(label_names, np.array([0, 1]))
 
 
-def test_an_empty_class_needs_a_text():
+def test_empty_class_needs_a_text():
     with pytest.raises(ValueError, match="label text of the class '' is empty: ''"):
         label_texts(None, np.array(["", "a"]))
     assert label_texts({"": "nothing", "a": "a"}, np.array(["", "a"])) == ["nothing", "a"]
@@ -557,8 +557,8 @@ def test_classes_with_one_text_raise():
 
 
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused"])
-def test_the_model_reads_the_names(architecture):
-    """Classes 0 and 1 with names predict as the names themselves do, and not as 0 and 1."""
+def test_model_reads_the_names(architecture):
+    """Classes 0 and 1 with names predict as classes of these names, and not as 0 and 1."""
     parameters = {"architecture_type": architecture, "max_epochs": 2}
     numbered = classifier(**parameters, label_names=["law", "sport"]).fit(TEXTS, [1, 0] * 3)
     named = classifier(**parameters).fit(TEXTS, ["sport", "law"] * 3)
@@ -606,7 +606,7 @@ def test_threshold(threshold):
     np.testing.assert_array_equal(fitted.predict(TEXTS), fitted.predict_proba(TEXTS) >= np.asarray(threshold))
 
 
-def test_a_threshold_for_other_classes_raises():
+def test_threshold_for_other_classes_raises():
     fitted = classifier().fit(TEXTS, INDICATOR).set_params(threshold=[0.5, 0.5])
     with pytest.raises(
         ValueError, match="threshold has 2 numbers for 3 labels; give one for each of the 3 classes, in this order"
@@ -654,7 +654,7 @@ def test_thresholds_by_class_and_by_position(classes, threshold, expected):
         ([0.5, 0.5], "has 2 numbers for 3 labels"),
     ],
 )
-def test_thresholds_that_are_none_raise(threshold, message):
+def test_invalid_thresholds_raise(threshold, message):
     with pytest.raises(ValueError, match=message):
         read_thresholds(threshold, np.array(["a", "b", "c"]))
 
@@ -664,7 +664,7 @@ def test_thresholds_that_are_none_raise(threshold, message):
     [
         ({"a": 2.0, "b": 0.5, "c": 0}, [2.0, 0.5, 0.0]),
         ({"b": 3}, [1.0, 3.0, 1.0]),
-        ({"c": 1, "b": 2, "a": 3, "z": 9}, [3.0, 2.0, 1.0]),  # a fold that has no row of a class
+        ({"c": 1, "b": 2, "a": 3, "z": 9}, [3.0, 2.0, 1.0]),  # as in a fold without a class
         (pd.Series({"c": 1.0, "a": 3.0, "b": 2.0}), [3.0, 2.0, 1.0]),
         ([3.0, 2.0, 1.0], [3.0, 2.0, 1.0]),
         (np.array([3, 2, 1]), [3.0, 2.0, 1.0]),
@@ -696,11 +696,11 @@ def test_class_weights_of_multi_label_classes_in_their_order(class_weight):
         ({"b": "2"}, "got '2'"),
         ({"x": 2.0}, r"The classes, \['a', 'b'\], are not in class_weight, which has the unknown class\(es\) \['x'\]"),
         ([1.0], "has 1 weights for 2 labels"),
-        ({"a": 0, "b": 0}, "leaves no sample a positive weight"),
+        ({"a": 0, "b": 0}, "leaves no sample with a positive weight"),
         ("balance", "must be \"balanced\", None or weights by class, got 'balance'"),
     ],
 )
-def test_class_weights_that_are_none_raise(class_weight, message):
+def test_invalid_class_weights_raise(class_weight, message):
     with pytest.raises(ValueError, match=message):
         class_sample_weight(read_class_targets(["a", "b"]), class_weight, np.ones(2))
 
@@ -763,13 +763,13 @@ def test_regression_label_names_are_what_the_model_reads():
 
 
 def test_predictions_are_in_the_units_of_y():
-    """The model is trained on standardised values: a change of units changes the predictions alike, nothing else."""
+    """The model is trained on standardised values, so that predictions scale with the units."""
     fitted = regressor(dtype="float64").fit(TEXTS, VALUES)
     converted = clone(fitted).fit(TEXTS, 1e6 * VALUES - 7)
     np.testing.assert_allclose(converted.predict(TEXTS), 1e6 * fitted.predict(TEXTS) - 7, rtol=1e-6)
 
 
-def test_a_constant_output_is_learnt():
+def test_constant_output_is_learnt():
     targets = read_regression_targets(np.c_[VALUES, np.full(6, 5.0)])
     np.testing.assert_array_equal(targets.array[:, 1], 0)
     assert targets.mean[1] == 5
@@ -798,11 +798,11 @@ def test_a_constant_output_is_learnt():
         (np.array([True, False], dtype=object), "got bool such as True"),
         ([{"a": 1}, {"a": 2}], "got dict such as"),
         ([1.7e308, 1.7e308], "too large to be standardised"),
-        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", "a"]), "must have a name of its own"),
-        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", None]), "must have a name of its own"),
+        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", "a"]), "must have distinct names"),
+        (pd.DataFrame([[1.0, 2.0]] * 2, columns=["a", None]), "must have distinct names"),
     ],
 )
-def test_a_y_that_is_no_regression_target_raises(y, message):
+def test_invalid_regression_targets_raise(y, message):
     with pytest.raises(ValueError, match=message):
         read_regression_targets(y)
 
@@ -841,14 +841,14 @@ def test_columns_named_by_numbers_name_the_outputs():
 @pytest.mark.parametrize(
     "y", [VALUES, VALUES[:, None], pd.Series(VALUES, name="other"), pd.DataFrame({"price": VALUES})]
 )
-def test_the_shape_of_the_fit_is_kept(first, y):
+def test_shape_of_the_fit_is_kept(first, y):
     targets = read_regression_targets(y, names=["price"], one_dimensional=first)
     assert targets.one_dimensional is first
     assert targets.names == ["price"]
     assert targets.array.shape == (6, 1)
 
 
-def test_an_output_without_a_name_takes_any_column():
+def test_output_without_a_name_takes_any_column():
     assert read_regression_targets(pd.DataFrame({"a": VALUES}), names=["target"]).names == ["target"]
 
 
@@ -879,13 +879,13 @@ def test_partial_fit_of_the_regressor_aligns_its_columns():
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1e-20, 1.0, 1e20, 1e100])
-def test_units_make_no_difference(unit):
+def test_units_of_y_have_no_effect(unit):
     targets = read_regression_targets(VALUES * unit)
     np.testing.assert_allclose(targets.array, read_regression_targets(VALUES).array, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-300, 1e300, -7.3])
-def test_a_constant_is_one_in_every_unit(value):
+def test_constant_is_one_in_every_unit(value):
     targets = read_regression_targets(np.full(7, value))
     assert targets.scale == 1.0
 

@@ -1,4 +1,4 @@
-"""Warnings name the line of the user's program."""
+"""Warnings point to the line of the caller."""
 
 import numpy as np
 import pytest
@@ -28,14 +28,14 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_cut_text_is_told_of_at_the_callers_line(call):
+def test_truncation_warns_at_the_callers_line(call):
     with pytest.warns(UserWarning, match="too long") as record:
         call()
     assert {warning.filename for warning in record} == {__file__}
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
-def test_so_it_is_after_fit(method):
+def test_prediction_warns_at_the_callers_line(method):
     clf = classifier().set_params(max_length=None).fit(LONG, SIDES)
     clf.fitted_.max_length = 12
     with pytest.warns(UserWarning, match="too long") as record:
@@ -43,15 +43,15 @@ def test_so_it_is_after_fit(method):
     assert [warning.filename for warning in record] == [__file__]
 
 
-def test_an_option_that_is_not_saved_is_told_of_at_the_callers_line(tmp_path):
+def test_unsaved_option_warns_at_the_callers_line(tmp_path):
     clf = classifier().set_params(max_length=None, callbacks=[EpochTimer()])
     with pytest.warns(UserWarning, match="not saved") as record:
         clf.fit(LONG, SIDES).save_pretrained(tmp_path)
     assert [warning.filename for warning in record] == [__file__]
 
 
-def test_a_folder_that_cannot_be_used_is_told_of_at_the_callers_line(tmp_path):
-    """The states are looked up inside of a decorator of torch."""
+def test_unusable_cache_folder_warns_at_the_callers_line(tmp_path):
+    """The cache is read within a decorator of torch."""
     (tmp_path / "file").write_text("no folder")
     clf = classifier().set_params(max_length=None).fit(LONG, SIDES).set_params(memory=str(tmp_path / "file" / "states"))
     with pytest.warns(UserWarning, match="cannot be") as record:

@@ -1,4 +1,4 @@
-"""benchmarks/zeroshot_mixture.py: the tasks that were written for the training of the package's weights."""
+"""benchmarks/zeroshot_mixture.py: the written tasks for the training of the weight delta."""
 
 import collections
 import re
@@ -17,7 +17,7 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def tasks():
-    """Those of the training, then those that judge."""
+    """Load the tasks of the training, and the test tasks."""
     return written_tasks() + written_tasks(UNTRAINED.glob("*.jsonl"))
 
 
@@ -33,13 +33,13 @@ def test_each_task_has_classes_and_texts_of_each(tasks):
         assert task.weight == WRITTEN_WEIGHT
 
 
-def test_no_text_and_no_name_of_a_task_stands_twice(tasks):
+def test_texts_and_names_of_a_task_are_distinct(tasks):
     texts = collections.Counter(text for task in tasks for text in task.texts)
     names = collections.Counter(task.name for task in tasks)
     assert texts.most_common(1)[0][1] == names.most_common(1)[0][1] == 1
 
 
-def test_a_class_goes_by_its_name_and_its_other_wordings():
+def test_class_goes_by_its_name_and_its_other_wordings():
     task = one_hot(
         "colours", pd.Series(["grass", "sky"]), pd.Series(["green", "dark_blue"]), {"green": ["like leaves"]}
     )
@@ -51,17 +51,17 @@ def test_a_class_goes_by_its_name_and_its_other_wordings():
     assert "dark blue" in {task.wording(0, rng) for _ in range(200)}
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are missing")
 def test_no_test_text_of_the_shared_sets_is_among_them(tasks):
-    """Whole sentences; "thank you" and the like stand everywhere."""
+    """Whole sentences; short phrases such as "thank you" are common."""
     written = {words(text) for task in tasks for text in task.texts}
     for name in find_sets(SHARED):
         split = load_split(SHARED, name, 1, 0)
         assert [text for text in split.X_test if words(text) in written and len(words(text).split()) > 6] == []
 
 
-def test_the_table_of_the_written_tasks_is_the_mean_macro_f1(monkeypatch, tmp_path):
-    """Two tasks whose texts hold the names of their classes: the one all right, the other all wrong."""
+def test_table_of_the_written_tasks_is_the_mean_macro_f1(monkeypatch, tmp_path):
+    """Two tasks whose texts contain names of their classes, the right ones or the wrong ones."""
 
     class ByName:
         def fit(self, X, y):
@@ -80,7 +80,7 @@ def test_the_table_of_the_written_tasks_is_the_mean_macro_f1(monkeypatch, tmp_pa
     assert lines[2:] == [
         "| colours | 2 | 0.500 | 0.500 |",
         "| **mean of all** | 2 | 0.500 | 0.500 |",
-        "| tasks on which it is the best, or one of them |  | 2 | 2 |",
+        "| tasks on which it is best, or tied |  | 2 | 2 |",
     ]
 
 

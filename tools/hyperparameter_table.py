@@ -26,24 +26,24 @@ GROUPS = {
     "Where `fit` starts": MODEL_ORIGIN,
     "The model": MODEL_PARAMETERS,
     "Training": arguments.FIELDS,
-    "Texts, labels and the rest": None,  # what is in none of the others
+    "Texts, labels and the rest": None,  # entries that are in none of the others
 }
 
 # Entry of the docstring -> when to change it.
-ADVICE = {
-    "pretrained": "you have a GLiClass checkpoint, for zero-shot work or as a start",
+WHEN_TO_CHANGE = {
+    "pretrained": "you have a GLiClass checkpoint, for zero-shot classification or fine-tuning",
     "encoder_model": "texts are not English, very long, or quality matters more than time",
     "encoder_config": "tests and experiments without a download",
     "label_model_name, label_model_config": "labels and texts differ in kind, such as codes and prose",
     "class_token_index, text_token_index": "never; they exist for the configurations of checkpoints",
     "ignore_index": "unknown labels are marked with another value",
     "hidden_size": 'with `projector_init="normal"`: smaller heads for little data',
-    "projector_hidden_act": "to rebuild a published configuration",
+    "projector_hidden_act": "to reproduce a published configuration",
     "vocab_size": "never; it exists for the configurations of checkpoints",
-    "problem_type": "zero-shot multi-label: `fit(None, labels)` sees no y",
-    "max_num_classes": "many classes: lower saves memory, higher shows more wrong labels in each step",
+    "problem_type": "zero-shot multi-label: `fit(None, labels)` has no y to infer it from",
+    "max_num_classes": "many classes: lower saves memory, higher contrasts each text with more wrong labels",
     "use_lstm": "word order matters and there are thousands of examples",
-    "initializer_range": 'with `projector_init="normal"`, if training does not start',
+    "initializer_range": 'with `projector_init="normal"`, if the loss does not fall',
     "scorer_type": 'in a grid search; "mlp", "hopfield" and "cross-attn" need more data',
     "scorer_num_heads": 'with "cross-attn"',
     "scorer_mlp_hidden_size": 'with "mlp", "hopfield" and "cross-attn": smaller for little data',
@@ -51,11 +51,11 @@ ADVICE = {
     "pooling_strategy": 'another encoder: "first" for those trained by their first token',
     "class_token_pooling": "in a grid search with prompts of long labels",
     "focal_loss_alpha, focal_loss_gamma": "multi-label with rare labels: a higher alpha favours recall",
-    "focal_loss_reduction": "to rebuild a published training",
+    "focal_loss_reduction": "to reproduce a published training",
     "logit_scale_init_value": "probabilities are far too certain, or never certain, from the start",
     "normalize_features": "checkpoints without it",
     "extract_text_features": "long prompts beside short texts",
-    "contrastive_loss_coef": "labels that are confused with each other; look at `LabelSimilarityDisplay`",
+    "contrastive_loss_coef": "labels are confused with each other; see `LabelSimilarityDisplay`",
     "text_contrastive_loss_coef": "in a grid search; 0 saves a little time",
     "architecture_type": 'with GLiClass checkpoints; "uni-encoder" lets labels see the text',
     "prompt_first": "checkpoints trained this way",
@@ -70,16 +70,16 @@ ADVICE = {
     "others_lr": "scorers that start from random weights: higher",
     "weight_decay, others_weight_decay": "rarely",
     "optim": 'little memory: "adafactor", "sgd"',
-    "max_epochs": "first of all: less for speed, 0 for zero-shot evaluation",
+    "max_epochs": "fewer for speed, 0 for zero-shot evaluation",
     "batch_size": "little memory: lower; GPUs: higher, with a higher `lr`",
     "gradient_accumulation_steps": "a larger batch than memory holds",
     "lr_scheduler_type": 'single epochs on a stream: "constant"',
     "warmup_ratio": "the loss jumps at the start: higher",
     "max_grad_norm": "the loss jumps: lower",
-    "ewc_lambda": "`partial_fit` on data that differ from the earlier ones, which it should not forget",
-    "cache_dir": "the Hugging Face cache has no room",
+    "ewc_lambda": "`partial_fit` on data that differ from earlier data, which the model should not forget",
+    "cache_dir": "the Hugging Face cache is on a full disk",
     "max_length": "long texts: higher reads more, lower is faster",
-    "label_names": "whenever the classes are codes or numbers: the model reads these names",
+    "label_names": "the classes are codes or numbers: the model reads these names",
     "text_template": "tables: to choose columns and their wording",
     "shuffle_labels": "False: the order of labels in a prompt carries meaning",
     "freeze_encoder": "grid search over heads in seconds; laptops; the encoder knows the domain already",
@@ -89,17 +89,17 @@ ADVICE = {
     "validation_fraction": "with `early_stopping` and few rows: higher",
     "n_iter_no_change": "with `early_stopping` and a noisy validation loss: higher",
     "warm_start": "more rows of the same kind arrive",
-    "callbacks": "to watch, stop or store a training in skorch's way",
+    "callbacks": "to monitor, stop or checkpoint a training with skorch",
     "device": "to keep a GPU free",
     "dtype": '"bfloat16" on GPUs and CPUs that have it: faster; "float64" for comparisons',
     "max_batch_tokens": "GPUs: higher; little memory: lower",
     "verbose": "in notebooks",
-    "random_state": "always, for results that can be repeated",
+    "random_state": "always, for reproducible results",
     "class_weight": "rare classes that matter",
     "label_centroid_share": "label names that say little about the classes: higher",
     "threshold": "multi-label; choose with `ThresholdCurveDisplay`",
-    "rl": "a goal that no loss expresses, such as precision before recall; it did not raise F1 in `benchmarks/rl.py`",
-    "reward_components": "with `rl`, for another goal than F1",
+    "rl": "an objective that is not differentiable; in `benchmarks/rl.py` it did not raise F1",
+    "reward_components": "with `rl`, for another objective than F1",
     "value_model": "with `rl`, if rewards differ much from text to text",
     "reference_model": "with `rl` and few texts: keeps the model close to a good one",
 }
@@ -113,14 +113,14 @@ def docstring_entries(estimator) -> dict[str, str]:
 
 
 def page() -> str:
-    """The page of the documentation: one table for each group."""
+    """Build the page of the documentation, with a table for each group."""
     classifier, regressor = map(docstring_entries, (GLiClassClassifier, GLiClassRegressor))
-    entries = classifier | regressor | classifier  # in this order; where defaults differ, what the classifier says
-    missing, extra = sorted(set(entries) - set(ADVICE)), sorted(set(ADVICE) - set(entries))
+    entries = classifier | regressor | classifier  # in this order; where defaults differ, the classifier's entry
+    missing, extra = sorted(set(entries) - set(WHEN_TO_CHANGE)), sorted(set(WHEN_TO_CHANGE) - set(entries))
     if missing or extra:
         raise SystemExit(
-            f"ADVICE in tools/hyperparameter_table.py has no line for {missing} and a needless one for {extra}; say "
-            "there when to change each entry of the docstring."
+            f"WHEN_TO_CHANGE in tools/hyperparameter_table.py has no line for {missing} and superfluous ones for "
+            f"{extra}; it says for each entry of the docstring when to change the value."
         )
     lines = [INTRODUCTION]
     for title, members in GROUPS.items():
@@ -147,13 +147,14 @@ def row(names: str, text: str) -> str:
     elif classifier[names[0]].default != regressor[names[0]].default:
         defaults = [f"`{classifier[names[0]].default!r}`, regressor `{regressor[names[0]].default!r}`"]
     cells = (
-        ", ".join(f"`{name}`" for name in names) + note, ", ".join(defaults), markdown(text), ADVICE[", ".join(names)]
+        ", ".join(f"`{name}`" for name in names) + note, ", ".join(defaults), markdown(text),
+        WHEN_TO_CHANGE[", ".join(names)],
     )  # fmt: skip
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def markdown(text: str) -> str:
-    """reStructuredText of a docstring as Markdown.
+    """Convert the reStructuredText of a docstring to Markdown.
 
     Examples
     --------

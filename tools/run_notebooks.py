@@ -1,6 +1,6 @@
 """Run the notebooks from top to bottom and save them with their outputs: ``make notebooks``.
 
-Names of notebooks choose some: ``python tools/run_notebooks.py 1_quickstart``.
+Names of notebooks select some of them: ``python tools/run_notebooks.py 1_quickstart``.
 """
 
 import os
@@ -17,12 +17,12 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "notebooks"
 SECONDS_PER_CELL = 600
-# As on a small machine: no network, 2 cores (or what the caller says); and the package that lies here.
+# Environment of a small machine: no network, 2 cores (unless set), and the package of this checkout.
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 class SamePython(AsyncKernelManager):
-    """Starts kernels of the Python that runs this, whatever kernels are installed."""
+    """Manager that starts kernels with the running Python, independently of installed kernels."""
 
     @property
     def kernel_spec(self):
@@ -30,12 +30,12 @@ class SamePython(AsyncKernelManager):
 
 
 def notebooks() -> list[Path]:
-    """All of them, in the order of their numbers."""
+    """Return the paths of all notebooks, in the order of their numbers."""
     return sorted(FOLDER.glob("*.ipynb"))
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
-    """The notebook with the outputs of a run in a fresh kernel; raises at the first error."""
+    """Run a notebook in a fresh kernel, and return it with its outputs; the first error is raised."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -53,7 +53,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    """Run and save all notebooks, or those that the command line names."""
+    """Run and save all notebooks, or those on the command line."""
     for path in notebooks():
         if len(sys.argv) > 1 and path.stem not in sys.argv[1:]:
             continue

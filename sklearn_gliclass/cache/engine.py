@@ -1,4 +1,4 @@
-"""StateEngine: inference with separate passes of encoders and heads, on cached hidden states."""
+"""Inference with separate passes of encoders and heads, on cached hidden states."""
 
 import functools
 import importlib.metadata
@@ -22,7 +22,7 @@ STATE_OPTIONS = (
     "architecture_type", "pooling_strategy", "class_token_pooling", "embed_class_token", "extract_text_features",
     "prompt_first", "encoder_layer_id", "squeeze_layers", "class_token_index", "text_token_index",
 )  # fmt: skip
-# Fields of an encoder's configuration that only tell where it came from.
+# Fields of an encoder's configuration that do not affect its output.
 _ORIGIN = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
@@ -34,14 +34,14 @@ class StateEngine(InferenceEngine):
     *args, **kwargs
         As in :class:`InferenceEngine`.
     location : str, optional
-        Folder in which the hidden states are kept. Default: they are not kept.
+        Folder of the cached hidden states. If None, they are not cached.
     """
 
     def __init__(self, *args, location=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.location = location
         self._fingerprints = {}  # an engine lives for one call, during which the weights are constant
-        self.labels_apart = self.model.config.architecture_type == "bi-encoder"
+        self.labels_separate = self.model.config.architecture_type == "bi-encoder"
 
     # -- prediction ------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class StateEngine(InferenceEngine):
         return self._run(texts, width, lambda states: states, self.model.model.embed_states, one_chunk=True)
 
     def _shared_inputs(self, chunk):
-        return {LABELS: self.label_states()} if self.labels_apart else {}  # elsewhere they come with the texts
+        return {LABELS: self.label_states()} if self.labels_separate else {}  # else they are in the sequences
 
     def _batches(self, function, tokens, chunk, shared):
         device, dtype = self.model.device, weight_dtype(self.dtype)
@@ -87,9 +87,9 @@ class StateEngine(InferenceEngine):
             place = np.empty(len(tokens), np.int64)
             place[np.concatenate(rows)] = np.arange(len(first))
             prompts.append(HiddenStates.concatenate(states).take(place[first]))
-        if not self.labels_apart:
+        if not self.labels_separate:
             return StateDataset(dataset, prompts, index)
-        # A dot product with all labels is cheap, and more accurate; other scorers compute each pair on its own.
+        # A dot product with all labels is cheap and more accurate; other scorers compute each pair separately.
         samples_labels = self.model.config.scorer_type != "simple"
         return StateDataset(dataset, prompts, index, self.label_states(), samples_labels)
 
@@ -147,8 +147,8 @@ class StateEngine(InferenceEngine):
 
     def _describe_texts(self, chunk, every_layer: bool) -> dict:
         config, layout = self.model.config, self.layout
-        labels = [] if self.labels_apart else [layout.prompt(chunk).tolist()]
-        if hasattr(layout, "label_sequences") and not self.labels_apart:
+        labels = [] if self.labels_separate else [layout.prompt(chunk).tolist()]
+        if hasattr(layout, "label_sequences") and not self.labels_separate:
             labels += [layout.label_sequences[i].tolist() for i in chunk]
         return {
             **self._describe(config.encoder_config, self.model.model.state_modules()),
@@ -163,7 +163,7 @@ class StateEngine(InferenceEngine):
         config = self.model.config
         return {
             **self._describe(config.label_model_config, self.model.model.label_modules()),
-            "options": {"labels_apart": True, "pooling_strategy": config.pooling_strategy},
+            "options": {"labels_separate": True, "pooling_strategy": config.pooling_strategy},
         }
 
     def _describe(self, encoder_config, modules) -> dict:

@@ -1,4 +1,4 @@
-"""Hidden states of the labels of a fitted model, kept between calls of predict."""
+"""Cached label embeddings of a fitted model, which are reused by further predictions."""
 
 from collections.abc import Callable, Hashable
 
@@ -9,7 +9,7 @@ from ..model.fingerprint import sample_sum
 
 
 class LabelCache:
-    """Keeps the last hidden states that were computed, as long as the weights behind them do not change.
+    """Cache of the last label embeddings, which is valid until the weights change.
 
     Examples
     --------
@@ -26,20 +26,20 @@ class LabelCache:
         self._entry: tuple = (None, None)
 
     def get(self, modules: list[nn.Module], key: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Return what `compute` gave last, or call it where `key` or the weights of the modules have changed."""
+        """Return the cached result of `compute`, or call it if `key` or the weights of the modules have changed."""
         now = (key, _versions(modules))
         before, states = self._entry
         if before != now:
             states = compute()
-            self._entry = (now, states)  # in one step: predictions run in threads
+            self._entry = (now, states)  # a single assignment, as predictions may run in threads
         return states
 
 
 def _versions(modules: list[nn.Module]) -> tuple:
-    """What changes when weights change, in microseconds.
+    """Return a key that changes when weights change, within microseconds.
 
-    In-place operations count a tensor's version up, but for those of fused optimisers, which change all weights: the
-    sums of a few tensors show them.
+    In-place operations increase the version counter of a tensor. Fused optimisers do not, but they change all weights,
+    which the sums of a few tensors detect.
     """
     parameters = [parameter for module in modules for parameter in module.parameters()]
     sampled = {0, len(parameters) // 2, len(parameters) - 1}

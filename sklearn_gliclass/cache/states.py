@@ -20,7 +20,7 @@ class HiddenStates:
         Output of ``Architecture.text_states``, with a first axis of length n. Token states of all texts are
         concatenated to (tokens, layers, hidden).
     offsets : ndarray of shape (n + 1,), optional
-        Index of each text's first token, and the number of tokens. Default: the texts are pooled.
+        Index of each text's first token, and the number of tokens. If None, the texts are pooled.
 
     Examples
     --------
@@ -101,8 +101,8 @@ class StateDataset(TextDataset):
     label_states : Tensor of shape (labels, hidden), optional
         Output of the label encoder, in the plain bi-encoder.
     samples_labels : bool, default=False
-        Sample `max_num_classes` labels in each step, as in training on token ids, instead of using all. Only for
-        the plain bi-encoder.
+        Whether each step samples `max_num_classes` labels, as in training on token ids, instead of using all. Only
+        in the plain bi-encoder.
     """
 
     def __init__(self, texts: TextDataset, prompts: list[HiddenStates], index, label_states=None, samples_labels=False):

@@ -32,7 +32,7 @@ LOADED_BYTES = 256 * 2**20  # size of the files that a process keeps in memory
 INDEXED_KEYS = 500_000  # number of keys that a process keeps in memory, about 200 bytes each
 OPEN_COLLECTIONS = 64
 WRITE_ATTEMPTS = 3  # the folder may be deleted between its creation and the writing of a file
-ABANDONED_SECONDS = 3600.0  # age of a temporary file whose writer is taken to be dead
+ABANDONED_SECONDS = 3600.0  # age of a temporary file whose writer is assumed dead
 _HEADER_BYTES = 2**16  # our headers have a few hundred bytes
 _SUFFIX = ".safetensors"
 _TEMPORARY = "writing-"
@@ -66,7 +66,7 @@ class Collection:
         Parameters
         ----------
         keys : list of bytes
-            As :func:`compute_key` gives them.
+            Keys of :func:`compute_key`.
 
         Returns
         -------
@@ -92,7 +92,7 @@ class Collection:
         return found, HiddenStates.concatenate(parts).take(np.argsort(order)) if parts else None
 
     def write(self, keys: list[bytes], states: HiddenStates) -> None:
-        """Add hidden states; a folder that cannot be written to gives one warning and no error."""
+        """Add hidden states; a folder that cannot be written to raises one warning and no error."""
         rows = max(1, len(keys) * FILE_BYTES // max(1, _size(states)))
         for first in range(0, len(keys), rows):
             part = np.arange(first, min(first + rows, len(keys)))
@@ -265,11 +265,11 @@ def _parse_header(content: bytes) -> dict:
     """Parse the JSON that a safetensors file begins with; "start" is where its tensors begin."""
     length = int.from_bytes(content[:8], "little")
     if length > _HEADER_BYTES:
-        raise ValueError(f"A header of {length} bytes is none of ours.")
+        raise ValueError(f"A header of {length} bytes was not written by this package.")
     return {**json.loads(content[8 : 8 + length]), "start": 8 + length}
 
 
-# -- what a process keeps ------------------------------------------------------------------------------------
+# -- state of the process ------------------------------------------------------------------------------------
 
 
 class _LoadedFiles:
@@ -348,7 +348,7 @@ def open_collection(location: str, description: dict) -> Collection:
     Parameters
     ----------
     location : str
-        The folder, as :func:`find_location` gives it.
+        Folder of :func:`find_location`.
     description : dict
         Everything that the hidden states of a text depend on, except for the text; plain JSON.
     """
@@ -367,6 +367,6 @@ def _warn_once(folder: Path, verb: str, error: Exception) -> None:
     if location not in _warned:
         _warned.add(location)
         warn(
-            f"The folder memory={str(location)!r} cannot be {verb} ({error}): hidden states that it lacks are computed "
-            "again. Make the folder writable, or choose another one."
+            f"The folder memory={str(location)!r} cannot be {verb} ({error}): hidden states that are not cached are "
+            "computed again. Make the folder writable, or choose another one."
         )

@@ -1,1 +1,1 @@
-"""Texts and labels -> batches of token ids."""
+"""Conversion of texts and labels to batches of token ids."""

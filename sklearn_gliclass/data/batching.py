@@ -1,17 +1,17 @@
-"""Batches of like lengths: padding, token budgets for inference, buckets for training."""
+"""Batching by length: padding, token budgets for inference, buckets for training."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-# Lengths are sorted inside windows of at most so many batches, and of at least so many windows: with fewer an epoch
-# would hold nearly the batches of the one before, and texts of one class, which are often of like lengths.
+# Texts are sorted by length within windows, at most this many batches long and at least this many in number. With fewer
+# windows, the batches of one epoch would be nearly those of the previous one, and would group texts of one class.
 WINDOW_BATCHES, MIN_WINDOWS = 50, 8
 
 
 def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (batch, length), padded on the right to the longest, and the mask of real tokens.
+    """Pad token ids on the right to (batch, length), and return them with the mask of real tokens.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.nd
 
 
 def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice]:
-    """Cut ascending `lengths` into slices of at most `max_tokens` padded tokens (one text at least)."""
+    """Split ascending `lengths` into slices of at most `max_tokens` padded tokens, with at least one text."""
     first = 0
     for last in range(1, len(lengths) + 1):
         if last == len(lengths) or (last + 1 - first) * lengths[last] > max_tokens:
@@ -38,10 +38,11 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice
 
 
 def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.RandomState | None) -> list[np.ndarray]:
-    """Random batches of texts of like lengths, as even in size as can be.
+    """Build random batches of texts of similar lengths and nearly equal sizes.
 
-    The texts are shuffled; inside windows of many batches they are sorted by length and cut; then the batches
-    are shuffled. Few texts make small windows, down to one batch. Without `rng`: one sort, no shuffling.
+    The texts are shuffled, sorted by length within windows of several batches, and split; then the batches are
+    shuffled. Small data sets have small windows, down to one batch. If `rng` is None, the texts are sorted and not
+    shuffled.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Random
     if rng is None:
         return np.array_split(np.argsort(lengths, kind="stable"), n_batches)
     order = rng.permutation(len(lengths))
-    batches = np.array_split(order, n_batches)  # views: what is sorted in `order` is sorted in them
+    batches = np.array_split(order, n_batches)  # views of `order`, which the sort below changes
     ends = np.cumsum([len(batch) for batch in batches])
     per_window = max(1, min(WINDOW_BATCHES, n_batches // MIN_WINDOWS))
     for window in np.split(order, ends[per_window - 1 : -1 : per_window]):
@@ -65,7 +66,7 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Random
 
 
 def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:
-    """The labels in the groups that share a prompt in prediction; `size` None: all in one.
+    """Split the labels into chunks of `size` that share a prompt in prediction; if None, into one chunk.
 
     Examples
     --------
@@ -77,9 +78,9 @@ def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:
 
 
 def choose_labels(own: np.ndarray, n_labels: int, max_labels: int, rng: np.random.RandomState) -> np.ndarray:
-    """A sample's labels in training: its own and random others, `max_labels` in all, in random order.
+    """Choose the labels of a training prompt: the sample's own and random other ones, in random order.
 
-    More own labels than `max_labels` are thinned at random.
+    If a sample has more than `max_labels` labels of its own, a random subset of them is chosen.
     """
     if len(own) >= max_labels:
         return rng.permutation(own)[:max_labels]
@@ -89,23 +90,22 @@ def choose_labels(own: np.ndarray, n_labels: int, max_labels: int, rng: np.rando
 
 
 class Batch:
-    """Inputs of the model on their way through skorch, which asks for the number of samples.
+    """Inputs of the model for a batch, with the length that skorch needs.
 
     Attributes
     ----------
     inputs : dict of str to Tensor
-        Keyword arguments of the model, `labels` and `sample_weight` among them; in validation these two alone.
+        Keyword arguments of the model, including `labels` and `sample_weight`. In validation, only these two.
     rows : ndarray
-        The samples' rows in the data set.
+        Rows of the samples in the data set.
     share : float
-        The batch's part of the optimiser step's total weight (1 without gradient accumulation).
+        Fraction of the total sample weight of the optimiser step; 1 without gradient accumulation.
     last_of_step : bool
-        An optimiser step follows.
+        Whether an optimiser step follows.
     chunks : list of dict
-        In validation: the model's inputs for one chunk of the labels after the other, without those of a label
-        encoder.
+        Inputs of the model for each chunk of labels in validation, without those of a label encoder.
     orders : ndarray of shape (n, labels), or None
-        In training: which labels stand in the columns.
+        Label in each column, in training.
     """
 
     def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=(),
@@ -122,12 +122,12 @@ class Batch:
 
 
 def tensors(arrays) -> dict[str, torch.Tensor]:
-    """Inputs of the model as tensors."""
+    """Convert the inputs of the model to tensors."""
     return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
 def to_device(inputs: dict[str, torch.Tensor], device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors on a device, floating ones in `dtype`."""
+    """Move tensors to a device, with floating point ones in `dtype`."""
     return {
         name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
         for name, tensor in inputs.items()

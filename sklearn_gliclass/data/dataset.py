@@ -1,4 +1,4 @@
-"""The training data: tokenised once, turned into batches epoch by epoch."""
+"""The training data set: tokenised once, batched anew in each epoch."""
 
 import numpy as np
 
@@ -8,29 +8,29 @@ from .tokenizer import TokenizedTexts
 
 
 class TextDataset:
-    """Texts and targets for training.
+    """Tokenised texts and targets for the training.
 
     Parameters
     ----------
     layout : Layout
-        Builds the sequences.
+        Layout of the sequences.
     tokens : TokenizedTexts
-        Ids of the n texts.
+        Token ids of the n texts.
     targets : ndarray
-        Class indices (n,), or (n, labels) indicators, probabilities or values.
+        Class indices (n,), or indicators, probabilities or values (n, labels).
     sample_weight : ndarray of shape (n,) or (n, labels)
         Weights of the samples, or of each of their labels.
     n_labels : int
         Number of labels.
     max_num_classes : int or None
-        Most labels in a sample's prompt; None: all.
+        Maximum number of labels in a prompt. If None, all.
     shuffle_labels : bool
-        Put the labels in random order, anew each time.
+        Whether the labels of each prompt are in random order.
     texts : sequence of str, optional
-        The texts, where someone beside the model reads them.
+        The texts, for reference and value models.
     """
 
-    label_states = None  # of a frozen label encoder, where the data carry them
+    label_states = None  # cached output of a frozen label encoder
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
                  shuffle_labels, texts=None):  # fmt: skip
@@ -48,13 +48,14 @@ class TextDataset:
         return len(self.tokens)
 
     def __getitem__(self, row):
-        """Ids and target of one text, as skorch's helpers expect of a data set."""
+        """Return token ids and target of one text, as skorch's helpers expect."""
         return self.tokens[row], self.targets[row]
 
     def evaluation_batches(self, batch_size: int, rows: np.ndarray | None = None):
-        """Yield batches by length, with all labels in their order, in chunks that fit a prompt; `rows`: of these.
+        """Yield batches of `rows` by length, with all labels in their order, in chunks that fit a prompt.
 
-        What a label encoder reads is not in them: it is the same for all, see :meth:`evaluation_labels`.
+        The inputs of a label encoder are not in them; they are the same for all batches, see
+        :meth:`evaluation_labels`.
         """
         chunks = label_chunks(self.n_labels, self.max_labels)
         chosen = np.arange(len(self)) if rows is None else rows
@@ -63,11 +64,11 @@ class TextDataset:
             yield Batch(targets, rows, chunks=[self._text_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
 
     def evaluation_labels(self) -> list[dict[str, np.ndarray]]:
-        """For each chunk of the evaluation batches, what a label encoder reads; empty where none does."""
+        """Return the inputs of the label encoder for each chunk; empty without a label encoder."""
         return [self._label_inputs([chunk]) for chunk in label_chunks(self.n_labels, self.max_labels)]
 
     def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
-        """Yield the batches of one epoch of training, in random order; without `rng` in a fixed one."""
+        """Yield the batches of one training epoch, in random order, or in a fixed one if `rng` is None."""
         plan = bucketed_batches(self.tokens.lengths, batch_size, rng)
         for first in range(0, len(plan), accumulate):
             group = plan[first : first + accumulate]
@@ -80,7 +81,7 @@ class TextDataset:
                 yield Batch(inputs, rows, share, number == len(group), orders=np.stack(order))
 
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
-        """The labels of each sample, in the order of its prompt."""
+        """Return the labels of each sample, in the order of its prompt."""
         if self.max_labels == self.n_labels and (rng is None or not self.shuffle_labels):
             return [self.all_labels] * len(rows)
         if rng is None:
@@ -93,7 +94,7 @@ class TextDataset:
         return orders if self.shuffle_labels else [np.sort(order) for order in orders]
 
     def _shared_order(self, rows: np.ndarray, rng) -> np.ndarray:
-        """One set for the batch: the labels of its samples and random others."""
+        """Choose one set of labels for the batch: those of its samples and random other ones."""
         if self.max_labels == self.n_labels:
             return self.all_labels
         own = np.unique(np.concatenate([self._own(row) for row in rows]))
@@ -104,7 +105,7 @@ class TextDataset:
         return np.atleast_1d(target) if self.targets.ndim == 1 else np.flatnonzero(target > 0)
 
     def _weight(self, rows: np.ndarray, orders) -> float:
-        """What the batch's loss is divided by."""
+        """Return the total weight that the loss of the batch is divided by."""
         weight = self.sample_weight[rows]
         if weight.ndim == 2:
             return float(np.take_along_axis(weight, np.stack(orders), axis=1).sum())
@@ -114,7 +115,7 @@ class TextDataset:
 
     def _inputs(self, rows: np.ndarray, orders) -> dict[str, np.ndarray]:
         inputs = {**self._text_inputs(rows, orders), **self._label_inputs(orders)}
-        orders = np.stack(orders)  # within a data set every sample has the same number of labels
+        orders = np.stack(orders)  # all samples of a data set have the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
         if weight.ndim == 2:
             weight = np.take_along_axis(weight, orders, axis=1)
@@ -132,7 +133,7 @@ class TextDataset:
 
 
 class Epochs:
-    """What skorch iterates over: one pass is one epoch; without `rng` it is for validation."""
+    """Iterable over the batches of an epoch for skorch; without `rng`, over those of validation."""
 
     def __init__(self, dataset: TextDataset, batch_size: int, rng=None, accumulate: int = 1):
         self.dataset, self.batch_size, self.rng, self.accumulate = dataset, batch_size, rng, accumulate

@@ -1,7 +1,7 @@
-"""Where labels, separator and text go in each architecture, and what is cut when they don't fit.
+"""Prompt layouts: how text, labels and separator form the sequences of each architecture.
 
-A layout turns token ids of texts and label texts into the sequences of the model's batch. The text is cut,
-never a label.
+A layout builds the sequences of a batch from the token ids of texts and labels. Texts that are too long are truncated;
+labels never are.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ import numpy as np
 from .batching import pad
 from .tokenizer import PieceTokenizer, TokenizedTexts
 
-MIN_TEXT_TOKENS = 8  # a prompt that leaves the text less room than this is refused
+MIN_TEXT_TOKENS = 8  # a prompt that leaves less room for the text raises an error
 
 
 class Layout:
@@ -20,18 +20,18 @@ class Layout:
     Parameters
     ----------
     config : GLiClassModelConfig
-        ``prompt_first`` is read.
+        Configuration of the model, of which ``prompt_first`` is used.
     pieces : PieceTokenizer
-        The text's tokenizer.
+        Tokenizer of the texts.
     label_texts : sequence of str
-        What the model reads for each label.
+        Text of each label.
     max_length : int
-        Most tokens of a sequence.
+        Maximum number of tokens of a sequence.
     label_pieces : PieceTokenizer, optional
-        The label encoder's tokenizer in the bi-encoders.
+        Tokenizer of the label encoder, in the bi-encoders.
     """
 
-    shares_labels = False  # the labels of a batch are one set, whatever the sample
+    shares_labels = False  # whether all samples of a batch have the same labels
 
     def __init__(self, config, pieces: PieceTokenizer, label_texts, max_length, label_pieces=None):
         self.prompt_first = config.prompt_first
@@ -47,21 +47,21 @@ class Layout:
 
     @property
     def label_reader(self) -> PieceTokenizer:
-        """The tokenizer of the labels."""
+        """Tokenizer of the labels."""
         return self.pieces
 
     def tokenize(self, texts) -> TokenizedTexts:
-        """Ids of the texts, in one call of the tokenizer."""
+        """Tokenise texts in one call of the tokenizer."""
         return self.pieces.tokenize(texts, at_start=not self.prompt_first)
 
     def prompt(self, order) -> np.ndarray:
-        """``<<LABEL>>l1<<LABEL>>l2...<<SEP>>`` for the labels in `order`."""
+        """Build the prompt ``<<LABEL>>l1<<LABEL>>l2...<<SEP>>`` of the labels in `order`."""
         label = np.array([self.pieces.label_id], np.int32)
         parts = [part for index in order for part in (label, self.labels[index])]
         return np.concatenate([*parts, np.array([self.pieces.sep_id], np.int32)])
 
     def text_room(self, prompt_length: int) -> int:
-        """How many tokens of the text fit beside the prompt."""
+        """Return the number of text tokens that fit beside the prompt."""
         room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length
         if room >= MIN_TEXT_TOKENS:
             return room
@@ -70,61 +70,61 @@ class Layout:
             raise ValueError(
                 f"max_length={self.max_length} leaves {max(room, 0)} tokens for the text beside the special tokens, "
                 f"and at least {MIN_TEXT_TOKENS} are needed; set max_length to {least} or more, or "
-                "leave max_length=None."
+                "to None."
             )
         raise ValueError(
             f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves {max(room, 0)} "
             f"for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes "
             "(labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels "
-            "take nothing from the text."
+            "have sequences of their own."
         )
 
     def sequence(self, text: np.ndarray, prompt: np.ndarray) -> np.ndarray:
-        """Text and prompt in one sequence."""
+        """Join text and prompt to one sequence."""
         text = text[: self.text_room(len(prompt))]
         return self.pieces.frame(prompt, text) if self.prompt_first else self.pieces.frame(text, prompt)
 
     def prompt_length(self, order) -> int:
-        """Tokens that the labels take from the text's sequence."""
+        """Return the number of tokens of the labels in the text's sequence."""
         return len(self.prompt(order))
 
     def sequence_lengths(self, lengths: np.ndarray, order) -> np.ndarray:
-        """Tokens of the sequences for texts of `lengths` tokens, cut to fit."""
+        """Return the lengths of the sequences for texts of `lengths` tokens, after truncation."""
         prompt_length = self.prompt_length(order)
         room = self.text_room(prompt_length)
         return np.minimum(lengths, room) + self.max_length - room
 
-    def is_cut(self, lengths: np.ndarray, order) -> np.ndarray:
-        """Which texts of `lengths` tokens have to be cut beside these labels."""
+    def is_truncated(self, lengths: np.ndarray, order) -> np.ndarray:
+        """Return which texts of `lengths` tokens are truncated beside these labels."""
         return lengths > self.text_room(self.prompt_length(order))
 
     def locate(self, text: str, order) -> tuple[slice, list[tuple[int, int]]]:
-        """Where the text's tokens stand in its sequence, and the characters (start, end) that each stands for."""
+        """Return the positions of the text's tokens in its sequence, and the characters (start, end) of each."""
         prompt_length = self.prompt_length(order)
         start = len(self.pieces.prefix) + (prompt_length if self.prompt_first else 0)
         spans = self.pieces.spans(text, at_start=start == len(self.pieces.prefix))[: self.text_room(prompt_length)]
         return slice(start, start + len(spans)), spans
 
     def batch(self, texts, orders) -> dict[str, np.ndarray]:
-        """The model's inputs for token ids of texts and, per text, the labels in their order."""
+        """Build the model's inputs for token ids of texts and the ordered labels of each text."""
         return {**self.text_batch(texts, orders), **self.label_inputs(orders)}
 
     def text_batch(self, texts, orders) -> dict[str, np.ndarray]:
-        """The part of the inputs that differs from text to text."""
+        """Build the inputs that differ from text to text."""
         prompts = _shared(self.prompt, orders)
         return _named(pad([self.sequence(*pair) for pair in zip(texts, prompts, strict=True)], self.pieces.pad_id))
 
     def label_inputs(self, orders) -> dict[str, np.ndarray]:
-        """The inputs of a label encoder, where there is one."""
+        """Build the inputs of the label encoder; empty without one."""
         return {}
 
 
 class UniLayout(Layout):
-    """Text and label texts in one sequence."""
+    """Layout of the uni-encoder: text and labels in one sequence."""
 
 
 class BiLayout(Layout):
-    """Text alone; labels in sequences of their own, one for each."""
+    """Layout of the bi-encoder: the text and each label in sequences of their own."""
 
     shares_labels = True
 
@@ -150,11 +150,11 @@ class BiLayout(Layout):
         return np.empty(0, np.int32)
 
     def label_batch(self, indices) -> dict[str, np.ndarray]:
-        """Sequences of the labels, each once."""
+        """Build the sequences of the labels, each once."""
         return _named(pad([self.label_sequences[i] for i in indices], self.label_pieces.pad_id), "class_")
 
     def label_inputs(self, orders):
-        """The labels of the batch, each once, and which of them are a sample's own (where that differs)."""
+        """Build the sequences of the labels of the batch, each once, and the index of each sample's labels."""
         if _all_same(orders):
             return self.label_batch(orders[0])
         used = np.unique(np.concatenate(orders))
@@ -165,7 +165,7 @@ class BiLayout(Layout):
 
 
 class FusedLayout(BiLayout):
-    """Bare ``<<LABEL>>`` tokens in the text's sequence; the label encoder fills them."""
+    """Layout of the fused bi-encoder: ``<<LABEL>>`` tokens in the text's sequence, filled by the label encoder."""
 
     shares_labels = False
 
@@ -177,7 +177,7 @@ class FusedLayout(BiLayout):
 
 
 class EncoderDecoderLayout(Layout):
-    """Text to the encoder, label prompt to the decoder."""
+    """Layout of the encoder-decoder: the text in the encoder, the label prompt in the decoder."""
 
     def tokenize(self, texts):
         return self.pieces.tokenize(texts)
@@ -191,7 +191,7 @@ class EncoderDecoderLayout(Layout):
         prompts = [self.pieces.frame(prompt) for prompt in _shared(self.prompt, orders)]
         for prompt in prompts:
             if len(prompt) > self.max_length:
-                self.text_room(len(prompt))  # raises: the prompt does not fit
+                self.text_room(len(prompt))  # raises an error: the prompt does not fit
         return {**_named(pad(framed, self.pieces.pad_id)), **_named(pad(prompts, self.pieces.pad_id), "class_")}
 
 
@@ -203,38 +203,38 @@ LAYOUTS = {
 }
 
 
-def labels_of_unknown_tokens(layout: Layout) -> list[str]:
-    """Return the labels of which the tokenizer knows no token: the model reads nothing in them.
+def find_unknown_labels(layout: Layout) -> list[str]:
+    """Return the labels that consist of unknown tokens only, which have no meaning to the model.
 
     Parameters
     ----------
     layout : Layout
-        Labels of a fitted model.
+        Layout with the labels of a fitted model.
     """
     unread = list(layout.label_reader.unread_ids)
     return [text for i, text in enumerate(layout.label_texts) if np.isin(layout.labels[i], unread).all()]
 
 
 def _check_distinct(texts: list[str], labels: TokenizedTexts) -> None:
-    """Raise where the model would read the same tokens for two labels, or none for one: at every prediction."""
+    """Raise if two labels have the same tokens, or a label has none."""
     seen = {}
     for i, text in enumerate(texts):
         ids = labels[i].tobytes()
         if not ids:
             raise ValueError(
-                f"The tokenizer finds no token in the label {text!r}, so that the model reads nothing; give it a text "
-                "with label_names."
+                f"The tokenizer finds no token in the label {text!r}, so that the model cannot read it; give it "
+                "another text with label_names."
             )
         first = texts[seen.setdefault(ids, i)]
         if seen[ids] != i:
             raise ValueError(
                 f"The tokenizer gives the labels {first!r} and {text!r} the same tokens ({_reason(first, text)}), so "
-                "that the model cannot tell them apart; give them different texts with label_names."
+                "that the model cannot distinguish them; give them different texts with label_names."
             )
 
 
 def _reason(first: str, second: str) -> str:
-    """Why a tokenizer may not tell two labels apart."""
+    """Return why the tokenizer gives two labels the same tokens."""
     if first == second:
         return "they are equal"
     plain, other = (" ".join(_visible(text).split()) for text in (first, second))
@@ -263,7 +263,7 @@ def _all_same(orders) -> bool:
 
 
 def _shared(function, orders) -> list:
-    """`function` of each order; computed once where all are the same object, as in prediction."""
+    """Apply `function` to each order; only once if all are the same object, as in prediction."""
     if all(order is orders[0] for order in orders):
         return [function(orders[0])] * len(orders)
     return [function(order) for order in orders]

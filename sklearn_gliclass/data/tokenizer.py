@@ -1,4 +1,4 @@
-"""Tokenizers: load one, add the control tokens, train one from texts, and turn texts into pieces of ids."""
+"""Tokenizers: loading, control tokens, training on texts, and tokenisation of the pieces of a sequence."""
 
 import copy
 import functools
@@ -18,9 +18,9 @@ from ..model.isolation import process_lock
 LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
 
-TRAINED_VOCABULARY = 8_000  # most entries of a tokenizer that is trained on the texts of `fit`
+TRAINED_VOCABULARY = 8_000  # maximum size of the vocabulary that is trained on the texts of `fit`
 _BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
-_TEXTS_AT_ONCE = 10_000  # bounds the memory of one call of the tokenizer
+_TEXTS_AT_ONCE = 10_000  # per call of the tokenizer, to bound its memory
 _VOCABULARY_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model",
     "tokenizer.model",
@@ -28,9 +28,9 @@ _VOCABULARY_FILES = (
 
 
 def load_tokenizer(folder, config=None):
-    """Load the fast tokenizer of a folder; the control tokens are added where it lacks them.
+    """Load the fast tokenizer of a folder, and add missing control tokens.
 
-    `config`: the encoder's, where the folder's own configuration is not that of an encoder.
+    `config` is the configuration of the encoder, for folders whose ``config.json`` is not that of an encoder.
     """
     if config is not None:
         return _read_tokenizer(folder, config=config)
@@ -39,7 +39,7 @@ def load_tokenizer(folder, config=None):
 
 
 def _copy(tokenizer):
-    """A deep copy that is spared walking through the vocabulary: a copy of the dictionary will do."""
+    """Copy a tokenizer deeply, but its vocabulary dictionaries shallowly, which is much faster."""
     flat = [value for value in vars(tokenizer).values() if type(value) is dict and _is_vocabulary(value)]
     return copy.deepcopy(tokenizer, {id(value): value.copy() for value in flat})
 
@@ -54,12 +54,12 @@ def _read_once(folder, files):
 
 
 def read_tokenizer(folder, **options):
-    """Read the tokenizer of a folder as it is.
+    """Read the tokenizer of a folder, without additions.
 
     Raises
     ------
     OSError
-        Its files are missing or damaged.
+        If its files are missing or damaged.
     """
     if not any((Path(folder) / name).is_file() for name in _VOCABULARY_FILES):
         raise OSError(
@@ -81,23 +81,24 @@ def _read_tokenizer(folder, **options):
     if not tokenizer.is_fast:
         raise ValueError(
             f"The tokenizer in {str(folder)!r} is a slow one ({type(tokenizer).__name__}); sklearn_gliclass needs a "
-            "fast tokenizer (a tokenizer.json)."
+            "fast tokenizer (tokenizer.json)."
         )
     tokenizer.model_max_length = min(tokenizer.model_max_length, _sentence_length(Path(folder)))
     return add_control_tokens(tokenizer)
 
 
 def _sentence_length(folder: Path) -> float:
-    """The length that a sentence encoder was trained for, which its tokenizer doesn't tell."""
+    """Return the maximum length of a sentence encoder, which its tokenizer does not hold."""
     path = folder / "sentence_bert_config.json"
     length = json.loads(path.read_text(encoding="utf-8")).get("max_seq_length") if path.is_file() else None
     return length or math.inf
 
 
 def add_control_tokens(tokenizer):
-    """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens; a pad token where there is none.
+    """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens, and a padding token if there is none.
 
-    The tokenizer's ``new_control_tokens`` are those that it lacked, and that its encoder can't have learnt.
+    The attribute ``new_control_tokens`` of the tokenizer lists those that were missing, for which the encoder has no
+    trained embeddings.
     """
     known = tokenizer.backend_tokenizer.token_to_id
     tokenizer.new_control_tokens = [token for token in (LABEL_TOKEN, SEP_TOKEN) if known(token) is None]
@@ -109,10 +110,10 @@ def add_control_tokens(tokenizer):
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreTrainedTokenizerFast:
-    """Train a lower-casing byte-level BPE tokenizer; the order and number of equal texts make no difference.
+    """Train a lower-casing byte-level BPE tokenizer, independently of the order and repetition of the texts.
 
-    The trainers of WordPiece and of BPE with affixes number their tokens by a hash map, differently in each
-    run; plain byte-level BPE is the one that is reproducible.
+    Byte-level BPE is reproducible; the trainers of WordPiece and of BPE with affixes number their tokens by a hash map,
+    differently in each run.
 
     Examples
     --------
@@ -145,7 +146,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreT
 
 @dataclass
 class TokenizedTexts:
-    """Ids of many texts in one array; text i is ``ids[offsets[i]:offsets[i + 1]]``."""
+    """Token ids of many texts in one array; text i is ``ids[offsets[i]:offsets[i + 1]]``."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -162,23 +163,23 @@ class TokenizedTexts:
 
 
 class PieceTokenizer:
-    """Ids of pieces of a sequence, such that joined pieces are the ids of the joined string.
+    """Tokenizer of the pieces of a sequence, whose joined ids are those of the joined string.
 
-    Text is never parsed for special tokens: ``<<LABEL>>`` or ``[SEP]`` in it stays text.
+    Special tokens are not parsed in texts: ``<<LABEL>>`` or ``[SEP]`` in a text is tokenised as plain text.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
-        With the control tokens.
+        Tokenizer with the control tokens.
 
     Attributes
     ----------
     label_id, sep_id, pad_id : int
-        Ids of the control tokens and of the padding.
+        Ids of the control tokens and of the padding token.
     unread_ids : frozenset of int
-        Ids that say nothing about a text: of the unknown token and of a lone space.
+        Ids without meaning: of the unknown token and of a single space.
     prefix, suffix : ndarray
-        What the tokenizer puts before and after a sequence ([CLS], </s>, ...).
+        Ids that the tokenizer adds before and after a sequence ([CLS], </s>, ...).
     """
 
     def __init__(self, tokenizer):
@@ -198,7 +199,7 @@ class PieceTokenizer:
         return np.array(framed[:start], np.int32), np.array(framed[start + len(plain) :], np.int32)
 
     def tokenize(self, texts: Sequence[str], at_start: bool = True) -> TokenizedTexts:
-        """Ids of the texts without special tokens; `at_start`: as the first piece of a sequence."""
+        """Tokenise texts without special tokens, as first pieces of a sequence if `at_start`, else as inner ones."""
         backend = self._starting if at_start else self._inner
         chunks, lengths = [], []
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -210,19 +211,19 @@ class PieceTokenizer:
         return TokenizedTexts(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     def spans(self, text: str, at_start: bool = True) -> list[tuple[int, int]]:
-        """The characters (start, end) of each token that :meth:`tokenize` makes of a text."""
+        """Return the characters (start, end) of each token of a text."""
         backend = self._starting if at_start else self._inner
         return backend.encode(text, add_special_tokens=False).offsets
 
     def frame(self, *pieces: np.ndarray) -> np.ndarray:
-        """Join pieces into a whole sequence with the tokenizer's prefix and suffix; it has one token at least."""
+        """Join pieces to a sequence with the tokenizer's prefix and suffix, of at least one token."""
         sequence = np.concatenate([self.prefix, *pieces, self.suffix])
         return sequence if len(sequence) else np.array([self.pad_id], np.int32)
 
 
 @functools.lru_cache(maxsize=4)
 def _backends(description: str) -> tuple[Tokenizer, Tokenizer]:
-    """For the first piece of a sequence and for inner ones; in a search each fit asks for the same."""
+    """Build the tokenizers of first and of inner pieces; cached, as all fits of a search need the same ones."""
     state = _without_special_tokens(json.loads(description))
     starting = _backend(state)
     return starting, _backend(state) if _drop_leading_space(state) else starting
@@ -237,12 +238,12 @@ def _backend(state: dict) -> Tokenizer:
 
 
 def _without_special_tokens(state: dict) -> dict:
-    """Give the special tokens names that no piece of a text has; their ids stay.
+    """Rename the special tokens to strings that do not occur in texts, with the same ids.
 
-    ``encode_special_tokens`` alone is not enough: many vocabularies hold their ``</s>`` as a piece like others.
+    ``encode_special_tokens`` is not sufficient, as many vocabularies hold ``</s>`` as an ordinary piece.
     """
     model = state["model"]
-    # Pre-tokenizers cut at spaces or replace them.
+    # Pre-tokenizers split at spaces or replace them.
     hidden = {token["content"]: f"{token['content']} \0" for token in state["added_tokens"] if token["special"]}
     for token in state["added_tokens"]:
         token["content"] = hidden.get(token["content"], token["content"])
@@ -256,7 +257,7 @@ def _without_special_tokens(state: dict) -> dict:
 
 
 def _drop_leading_space(state: dict) -> bool:
-    """Metaspace tokenizers may mark the first piece of a sequence alone: an inner piece goes without."""
+    """Disable the leading space of Metaspace tokenizers that add it to the first piece of a sequence only."""
     parts = [state["pre_tokenizer"] or {}]
     changed = False
     for part in parts:

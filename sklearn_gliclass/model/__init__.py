@@ -1,4 +1,4 @@
-"""The torch model. Knows nothing of scikit-learn and skorch, and can be used alone."""
+"""The torch model, which is independent of scikit-learn and skorch."""
 
 from .config import GLiClassModelConfig
 
@@ -6,7 +6,7 @@ __all__ = ["ARCHITECTURES", "GLiClassModel", "GLiClassModelConfig", "GLiClassOut
 
 
 def __getattr__(name):
-    # At first use: transformers' models take as long to import as everything else together.
+    # Imported at first use: transformers' models take as long to import as all other modules together.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import modeling

@@ -1,7 +1,7 @@
-"""Memory of large tensors stays with the process while a model runs.
+"""Settings of glibc's allocator that keep the memory of large tensors in the process while a model runs.
 
-glibc takes each large block from the operating system and hands it back as soon as it is free, so that every layer
-waits for fresh, zeroed pages: a fifth of the time of a fit on short texts, and half of it on long ones.
+By default, glibc requests each large block from the operating system and returns it when it is freed, so that every
+layer waits for new, zeroed pages: a fifth of the time of a fit on short texts, and half of it on long ones.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import ctypes
 import functools
 import threading
 
-# Options of mallopt, from glibc's malloc.h, and the values that they have (the first two at most) by themselves.
+# Options of mallopt, from glibc's malloc.h, and their default values (for the first two, the maximum of dynamic ones).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _USUAL = {_M_TRIM_THRESHOLD: 64 * 2**20, _M_MMAP_THRESHOLD: 32 * 2**20, _M_MMAP_MAX: 65_536}
 _KEPT = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_MAX: 0}
@@ -20,10 +20,10 @@ _users = 0
 
 @functools.cache
 def _glibc():
-    """The C library, where it is glibc; None elsewhere."""
+    """Load the C library if it is glibc; return None otherwise."""
     try:
         library = ctypes.CDLL(None)
-        library.gnu_get_libc_version  # noqa: B018 -- asked for, not used: other libraries lack it
+        library.gnu_get_libc_version  # noqa: B018 -- accessed only to detect glibc
         library.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
         library.malloc_trim.argtypes = [ctypes.c_size_t]
     except (OSError, AttributeError, TypeError):
@@ -32,8 +32,8 @@ def _glibc():
 
 
 @contextlib.contextmanager
-def kept_memory():
-    """Within it, freed memory is kept for the next tensor; at the end all goes back that is free."""
+def keep_memory():
+    """Keep freed memory in the process within the context; return it to the system at the end."""
     global _users
     library = _glibc()
     if library is None:

@@ -1,4 +1,4 @@
-"""What all architectures share: the heads between the encoders' hidden states and the logits."""
+"""Base class of the architectures: the heads between the encoders' hidden states and the logits."""
 
 from collections import namedtuple
 from collections.abc import Iterable
@@ -12,26 +12,25 @@ from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
 from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
 from .outputs import GLiClassOutput
-from .poolings import NO_POOLING, POOLINGS, read_by
+from .poolings import NO_POOLING, POOLINGS, mask_read_tokens
 from .scorers import DOT_PRODUCT_SCORERS, SCORERS
 
 NORM_EPSILON = 1e-8
 
-# The states of one layer, as an architecture reads them:
+# Hidden states of one layer, as the heads read them:
 # text (batch, length, hidden) under text_mask (batch, length), classes (batch or 1, labels, hidden) under
 # class_mask (batch or 1, labels).
 Reading = namedtuple("Reading", ["text", "text_mask", "classes", "class_mask"])
 
 
 class Architecture(nn.Module):
-    """Heads and forward pass; subclasses bring the encoders and say where text and labels are read.
+    """Heads and forward pass; subclasses define the encoders and the positions of text and labels.
 
-    A subclass sets ``backbone_name`` and defines ``encode`` and ``read``; see :class:`UniEncoder` for the
-    shortest one.
+    A subclass sets ``backbone_name`` and defines ``encode`` and ``read``; :class:`UniEncoder` is the shortest one.
     """
 
     backbone_name = "encoder_model"
-    scales_logits_always = False  # the bi-encoders do; the others where features are normalised
+    scales_logits_always = False  # True in the bi-encoders; others scale normalised features only
 
     def __init__(self, config):
         super().__init__()
@@ -58,20 +57,20 @@ class Architecture(nn.Module):
         return [self.backbone]
 
     def state_modules(self) -> list[nn.Module]:
-        """Modules that the hidden states of a text depend on: its encoder, and what feeds it."""
+        """Return the modules that the hidden states of a text depend on: its encoder, and modules before it."""
         return [self.backbone]
 
     def label_modules(self) -> list[nn.Module]:
-        """Modules that the hidden states of separately encoded labels depend on."""
+        """Return the modules that the hidden states of separately encoded labels depend on."""
         return []
 
     def frozen_modules(self) -> list[nn.Module]:
-        """Modules that are frozen together with the encoders, as cached hidden states depend on them."""
+        """Return the modules that are frozen with the encoders, as cached hidden states depend on them."""
         return [*self.state_modules(), *self.label_modules()]
 
     @property
     def all_tied_weights_keys(self) -> dict[str, str]:
-        """Tied weights of the encoders, named from here; transformers collects them level by level."""
+        """Tied weights of the encoders, with names relative to this module, for transformers."""
         return {
             f"{name}.{target}": f"{name}.{source}"
             for name, child in self.named_children()
@@ -80,7 +79,7 @@ class Architecture(nn.Module):
         }
 
     def init_identity(self) -> None:
-        """Projectors start as the identity, and a scorer that can be one as a dot product."""
+        """Initialise the projectors as the identity and, if possible, the scorer as a dot product."""
         self.text_projector.init_identity()
         self.classes_projector.init_identity()
         if self.config.scorer_type in DOT_PRODUCT_SCORERS:
@@ -94,7 +93,7 @@ class Architecture(nn.Module):
         return config.squeeze_layers or config.layer_wise or config.encoder_layer_id != -1
 
     def pick_layers(self, hidden_states, last_state: Tensor, mask: Tensor, every: bool) -> list[Tensor]:
-        """The token states to score, each (batch, length, hidden): one, or with `every` one per layer."""
+        """Return the hidden states to score, (batch, length, hidden) each: one, or with `every` one per layer."""
         if every:
             return list(hidden_states)
         if self.config.squeeze_layers:
@@ -103,12 +102,12 @@ class Architecture(nn.Module):
             return [hidden_states[self.config.encoder_layer_id]]
         return [last_state]
 
-    def text_read(self, mask: Tensor) -> Tensor:
-        """Mask of the tokens whose last states :meth:`pool_text` depends on, among those in `mask`."""
-        return mask.bool() if self.config.use_lstm else read_by(self.config.pooling_strategy, mask)
+    def mask_pooled_tokens(self, mask: Tensor) -> Tensor:
+        """Return the mask of the tokens in `mask` whose last hidden states :meth:`pool_text` depends on."""
+        return mask.bool() if self.config.use_lstm else mask_read_tokens(self.config.pooling_strategy, mask)
 
     def pool_text(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, hidden), or with the pooling "pass" the states themselves; and the mask that goes with them."""
+        """Pool the text to (batch, hidden), except with the pooling "pass", and return it with its mask."""
         if self.config.use_lstm:
             states, mask = self.lstm(states, mask)
         if self.config.pooling_strategy == NO_POOLING:
@@ -122,7 +121,7 @@ class Architecture(nn.Module):
         return self._normalize(self.classes_projector(classes))
 
     def project_class_states(self, classes: Tensor) -> Tensor:
-        """From what an encoder gives for the labels to what the scorer takes."""
+        """Project the hidden states of labels for the scorer."""
         return self.project_classes(classes)
 
     def _normalize(self, features: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class Architecture(nn.Module):
         return F.normalize(features, dim=-1, eps=NORM_EPSILON)
 
     def score(self, text: Tensor, classes: Tensor, text_mask: Tensor, class_mask: Tensor, at_once=None) -> Tensor:
-        """Logits (batch, labels) of projected text and labels; `at_once`: of so many labels at a time."""
+        """Compute the logits (batch, labels) of projected text and labels, for `at_once` labels at a time."""
         if at_once is not None and classes.shape[1] > at_once:
             parts = zip(classes.split(at_once, dim=1), class_mask.split(at_once, dim=1), strict=True)
             return torch.cat([self.score(text, part, text_mask, mask) for part, mask in parts], dim=1)
@@ -141,7 +140,7 @@ class Architecture(nn.Module):
         return logits - self.config.logit_offset if self.config.logit_offset else logits
 
     def loss(self, logits, text, classes, class_mask, labels, sample_weight=None, class_ids=None) -> Tensor:
-        """The loss of `logits`, and of the projected `text` and `classes` where the configuration asks for it."""
+        """Compute the loss of `logits`, and the contrastive losses of projected `text` and `classes`, if configured."""
         loss = problem_loss(self.config, logits, labels, class_mask, sample_weight)
         coefficient = self.config.text_contrastive_loss_coef
         if coefficient and class_ids is not None and text.dim() == 2:
@@ -165,7 +164,7 @@ class Architecture(nn.Module):
         return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once)
 
     def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
-        """Return pooled text embeddings (batch, hidden) before the projection; the mean where nothing is pooled."""
+        """Compute pooled text embeddings (batch, hidden) before the projection; mean-pooled if there is no pooling."""
         (states,), context = self.encode(input_ids, attention_mask, False, **inputs)
         reading = self.read(states, context)
         return self._pool_to_vector(reading.text, reading.text_mask)
@@ -188,9 +187,9 @@ class Architecture(nn.Module):
         Parameters
         ----------
         readings : iterable of Reading
-            One per layer. Without a `text_mask` the text is pooled already.
+            Hidden states of each layer. Without a `text_mask`, the text is pooled already.
         n_prompts : int
-            Number of consecutive rows that are one text under several label prompts.
+            Number of consecutive rows that belong to one text, with one label prompt each.
         labels, sample_weight, class_ids, labels_at_once
             As in :meth:`GLiClassModel.forward`.
         """
@@ -219,7 +218,7 @@ class Architecture(nn.Module):
 
     @property
     def heads_read_tokens(self) -> bool:
-        """Whether a trainable head reads a text's tokens, so that the text cannot be cached pooled."""
+        """Whether a trainable head reads the tokens of a text, which can then not be cached pooled."""
         config = self.config
         return config.use_lstm or config.squeeze_layers or config.pooling_strategy == NO_POOLING
 
@@ -236,7 +235,7 @@ class Architecture(nn.Module):
         input_ids, attention_mask : LongTensor of shape (batch, length)
             The sequences, one label prompt in each.
         every_layer : bool, default=False
-            Return all layers of the encoder, on which ``layer_wise`` trains.
+            Whether to return all layers of the encoder, for the training with ``layer_wise``.
         **inputs
             Further inputs of :meth:`encode`. The plain bi-encoder needs none.
 
@@ -279,13 +278,13 @@ class Architecture(nn.Module):
         Parameters
         ----------
         text_states : Tensor of shape (batch, prompts, [length,] layers, hidden)
-            The texts, pooled or token by token, as :meth:`text_states` gives them for each label prompt.
+            Hidden states of the texts for each label prompt, pooled or for each token, from :meth:`text_states`.
         label_states : Tensor of shape (batch or 1, prompts, labels, layers or 1, hidden)
             The labels of each prompt.
         label_mask : BoolTensor of shape (1, prompts, labels)
             True for real labels: the last prompt may have fewer than the others.
         text_mask : BoolTensor of shape (batch, prompts, length), optional
-            True for real tokens. Default: the texts are pooled.
+            True for real tokens. If None, the texts are pooled.
         layer_means : Tensor of shape (batch, prompts, layers, hidden), optional
             The mean of each layer, for ``squeeze_layers``.
         **targets
@@ -306,14 +305,14 @@ class Architecture(nn.Module):
     def embed_states(
         self, text_states: Tensor, text_mask: Tensor | None = None, layer_means: Tensor | None = None, **others
     ) -> Tensor:
-        """Return what :meth:`embed_text` does, from the cached hidden states of the first label prompt.
+        """Compute text embeddings as :meth:`embed_text` does, from the cached hidden states of the first label prompt.
 
         Parameters
         ----------
         text_states, text_mask, layer_means
             As in :meth:`score_states`.
         **others
-            Its other arguments, which have no effect.
+            Other arguments of :meth:`score_states`, which have no effect.
         """
         text = text_states[:, 0]
         if self.config.squeeze_layers:
@@ -322,7 +321,7 @@ class Architecture(nn.Module):
         return text if text_mask is None else self._pool_to_vector(text, text_mask[:, 0])
 
     def _squeeze(self, means: Tensor, text: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix the layers of texts (batch, length, layers, hidden), and of labels that have several layers."""
+        """Compute the weighted sums over the layers of texts (batch, length, layers, hidden) and of labels."""
         attention = self.layer_wise_attention
         weights = attention.layer_weights(attention.squeeze(means).squeeze(-1))
         text = attention.mix(weights, text).unsqueeze(-2)
@@ -330,12 +329,12 @@ class Architecture(nn.Module):
 
 
 def join_prompts(n_prompts: int, logits: Tensor, text: Tensor, classes: Tensor, class_mask: Tensor):
-    """Put the labels of a text's prompts, each a row of its own, side by side.
+    """Concatenate the labels of a text's prompts, which are rows of their own.
 
     Returns logits (batch, all labels), the mean text (batch, ..., hidden), classes (batch or 1, all labels, hidden)
     and their mask (1, all labels). Empty slots of the last prompt are left out.
     """
-    class_mask = class_mask.unflatten(0, (-1, n_prompts))[:1].flatten(1)  # (1, prompts * labels), alike for all texts
+    class_mask = class_mask.unflatten(0, (-1, n_prompts))[:1].flatten(1)  # (1, prompts * labels), same for all texts
     n_labels = int(class_mask.sum())
     logits = logits.unflatten(0, (-1, n_prompts)).flatten(1)[:, :n_labels]
     classes = classes.unflatten(0, (-1, n_prompts)).flatten(1, 2)[:, :n_labels]

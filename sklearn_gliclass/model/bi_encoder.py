@@ -1,4 +1,4 @@
-"""Bi-encoders: a text encoder and a label encoder, apart (plain) or fused in the text's sequence."""
+"""Bi-encoders: a text encoder and a label encoder, separate (plain) or fused in the text's sequence."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,19 @@ from .architecture import Architecture, Reading
 from .layers import Projector
 from .loading import build_encoder
 from .packed import packs, run_both, run_encoder
-from .poolings import POOLINGS, read_by
-from .positions import class_positions, take_positions, text_part
+from .poolings import POOLINGS, mask_read_tokens
+from .positions import class_positions, mask_text, take_positions
 
 
 class BiEncoder(Architecture):
-    """Text alone through one encoder; each label alone through another."""
+    """Bi-encoder: the text and each label pass separately through their encoders."""
 
     scales_logits_always = True
 
     def __init__(self, config, encoder=None, label_encoder=None):
         super().__init__(config)
         self.encoder_model = encoder or build_encoder(config.encoder_config)
-        # One module under both names: checkpoints hold its weights twice, for programs that know two encoders.
+        # Tied encoders are one module under both names: checkpoints hold its weights twice, as gliclass expects.
         own = None if config.tie_encoders else label_encoder or build_encoder(config.label_model_config)
         self.label_encoder = own or self.encoder_model
         label_width = config.label_model_config.get_text_config().hidden_size
@@ -38,8 +38,8 @@ class BiEncoder(Architecture):
         self.biencoder_projector.init_identity()
 
     def pool_labels(self, class_input_ids: Tensor, class_attention_mask: Tensor) -> Tensor:
-        """Label states (labels, hidden) of the text encoder's width, before the projection."""
-        read = read_by(self.config.pooling_strategy, class_attention_mask)
+        """Compute the label embeddings (labels, hidden) before the projection, with the text encoder's width."""
+        read = mask_read_tokens(self.config.pooling_strategy, class_attention_mask)
         outputs = run_encoder(self.label_encoder, class_attention_mask, read=read, input_ids=class_input_ids)
         return self._pool_label_tokens(outputs, class_attention_mask)
 
@@ -55,12 +55,12 @@ class BiEncoder(Architecture):
         class_index=None,
         class_states=None,
     ):
-        """Label states (batch or 1, labels, hidden) and their mask; each label is encoded once.
+        """Compute the label embeddings (batch or 1, labels, hidden) and their mask; each label is encoded once.
 
-        Labels are shared (labels, length), with ``class_index`` to choose a sample's own, or given per sample
-        (batch, labels, length). ``class_states`` (labels, hidden): what :meth:`pool_labels` gave before.
+        Token ids are (labels, length) for labels that the batch shares, with ``class_index`` to select those of each
+        sample, or (batch, labels, length). ``class_states`` (labels, hidden) are results of :meth:`pool_labels`.
         """
-        if class_states is None and class_input_ids is None:  # hidden states of texts alone
+        if class_states is None and class_input_ids is None:  # only the texts are encoded
             return None, None
         if class_states is not None or class_input_ids.dim() == 2:
             states = self.pool_labels(class_input_ids, class_attention_mask) if class_states is None else class_states
@@ -79,7 +79,7 @@ class BiEncoder(Architecture):
         if self._encodes_both(attention_mask, **labels):
             outputs, labels = self._encode_both(input_ids, attention_mask, **labels)
         else:
-            read = self.text_read(attention_mask)
+            read = self.mask_pooled_tokens(attention_mask)
             outputs = run_encoder(
                 self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids
             )
@@ -87,15 +87,15 @@ class BiEncoder(Architecture):
         return self._layers(outputs, attention_mask, every_layer), (attention_mask, classes, class_mask)
 
     def _encodes_both(self, attention_mask, class_input_ids=None, class_states=None, **others) -> bool:
-        """Whether labels that all texts share go through the texts' encoder in the same pass."""
+        """Return whether shared labels are encoded in the same pass as the texts, with tied encoders."""
         shared = class_states is None and class_input_ids is not None and class_input_ids.dim() == 2
         return shared and self.label_encoder is self.encoder_model and packs(self.encoder_model, attention_mask)
 
     def _encode_both(self, input_ids, attention_mask, class_input_ids, class_attention_mask, **labels):
-        """The output for the texts, and the inputs of :meth:`encode_labels` with states in place of token ids."""
-        texts = input_ids, attention_mask, self.text_read(attention_mask)
-        class_read = read_by(self.config.pooling_strategy, class_attention_mask)
-        classes = class_input_ids, class_attention_mask, class_read
+        """Encode texts and labels in one pass; return text outputs, and inputs of :meth:`encode_labels`."""
+        texts = input_ids, attention_mask, self.mask_pooled_tokens(attention_mask)
+        read = mask_read_tokens(self.config.pooling_strategy, class_attention_mask)
+        classes = class_input_ids, class_attention_mask, read
         outputs, of_labels = run_both(self.encoder_model, texts, classes, self.needs_hidden_states)
         return outputs, {"class_states": self._pool_label_tokens(of_labels, class_attention_mask), **labels}
 
@@ -109,7 +109,7 @@ class BiEncoder(Architecture):
 
 
 class FusedBiEncoder(BiEncoder):
-    """Label embeddings stand in for the ``<<LABEL>>`` tokens of the text's sequence, and are read back there."""
+    """Fused bi-encoder: label embeddings replace the ``<<LABEL>>`` tokens in the text's sequence."""
 
     def state_modules(self):
         return [self.encoder_model, *self.label_modules(), self.classes_projector]
@@ -123,10 +123,10 @@ class FusedBiEncoder(BiEncoder):
         class_mask = class_mask.expand(len(input_ids), -1)
         embeddings = self.encoder_model.get_input_embeddings()(input_ids).clone()
         is_class = input_ids == self.config.class_token_index
-        # Both sides run row by row and in label order, so the k-th label meets the k-th token.
+        # Labels and tokens are both in row order and label order, so that the k-th label is put at the k-th token.
         embeddings[is_class] = classes[class_mask].to(embeddings.dtype)
-        text_mask = text_part(self.config, input_ids, attention_mask)
-        read = self.text_read(text_mask) | is_class
+        text_mask = mask_text(self.config, input_ids, attention_mask)
+        read = self.mask_pooled_tokens(text_mask) | is_class
         outputs = run_encoder(
             self.encoder_model, attention_mask, self.needs_hidden_states, read, inputs_embeds=embeddings
         )

@@ -15,7 +15,7 @@ BI_ENCODERS = ("bi-encoder", "bi-encoder-fused")
 CLASS_TOKEN_POOLINGS = ("first", "average")
 PROJECTOR_INITS = ("identity", "normal")
 
-# Fields of newer checkpoints that change what the model computes and that this package does not build.
+# Fields of newer checkpoints that change the computation of the model and are not supported.
 UNSUPPORTED_FIELDS = ("use_segment_embeddings", "use_calibrator", "multimodal")
 
 
@@ -34,8 +34,8 @@ def _encoder_config(config, default_type: str = "deberta-v2"):
             return CONFIG_MAPPING[model_type](**options)
         except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
             raise ValueError(
-                f"The configuration of a {model_type!r} encoder is not valid: {error}. Correct this value, or leave it "
-                "out for its default."
+                f"The configuration of a {model_type!r} encoder is not valid: {error}. Correct this value, or remove "
+                "it for its default."
             ) from error
     if not isinstance(config, PretrainedConfig):
         raise TypeError(
@@ -48,91 +48,102 @@ def _encoder_config(config, default_type: str = "deberta-v2"):
 class GLiClassModelConfig(PretrainedConfig):
     """Configuration of a :class:`GLiClassModel`.
 
-    The field names and defaults are those of the published checkpoints' ``config.json``.
+    The field names and defaults are those of the ``config.json`` of published checkpoints. The defaults of the
+    estimators differ.
 
     Parameters
     ----------
     encoder_config : dict or PretrainedConfig, optional
-        The text encoder (for encoder-decoder: the whole backbone). Default: DeBERTa-v2.
+        Configuration of the text encoder, or of the whole backbone of an encoder-decoder. If None, DeBERTa-v2.
     encoder_model : str, optional
-        Name of the encoder; kept as `encoder_model_name`, the weights are not looked up here.
+        Name of the text encoder, stored as `encoder_model_name`. No weights are loaded by this name.
     label_model_config : dict or PretrainedConfig, optional
-        The label encoder of the bi-encoders. Default there: the text encoder's.
+        Configuration of the label encoder of the bi-encoders. If None, that of the text encoder.
     label_model_name : str, optional
         Name of the label encoder.
     class_token_index, text_token_index, example_token_index : int, default=-1
-        Ids of ``<<LABEL>>``, ``<<SEP>>`` and ``<<EXAMPLE>>``; -1: the first ids after the vocabulary.
+        Token ids of ``<<LABEL>>``, ``<<SEP>>`` and ``<<EXAMPLE>>``. If -1, the first ids after the vocabulary.
     ignore_index : int, default=-100
-        Class targets with this value take no part in the loss.
+        Target that marks an unknown label. Unknown labels take no part in the loss.
     hidden_size : int, optional
-        Width inside the projectors. Default: the encoder's hidden size.
+        Width of the projectors' hidden layer. If None, the hidden size of the encoder.
     projector_hidden_act : str, default="gelu"
-        Activation of the projectors (a transformers name).
+        Activation function of the projectors, by its name in transformers.
     vocab_size : int, optional
-        Rows of the token embeddings. Default: the encoder's.
+        Number of token embeddings. If None, that of the encoder.
     problem_type : str or None, default="single_label_classification"
-        "single_label_classification", "multi_label_classification", "regression", or None: inferred from
-        the targets.
+        Type of the problem: "single_label_classification", "multi_label_classification" or "regression". If None, it
+        is inferred from the targets.
     max_num_classes : int, default=25
-        Most labels in one prompt.
+        Maximum number of labels in a prompt.
     use_lstm : bool, default=False
-        A bidirectional LSTM over the text's token states before pooling.
+        Whether a bidirectional LSTM runs over the text's token embeddings before they are pooled.
     initializer_range : float, default=0.03
-        Standard deviation of the heads' initial weights.
-    scorer_type : str, default="simple"
-        A key of ``SCORERS``.
+        Standard deviation of the initial weights of the heads.
+    scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, default="simple"
+        How the logit of a text and a label is computed; see :class:`GLiClassClassifier`.
     scorer_num_heads : int, default=16
-        Attention heads of the "cross-attn" scorer.
+        Number of attention heads of the scorer "cross-attn".
     scorer_mlp_hidden_size : int, optional
-        Width of the MLP in the "mlp", "hopfield" (default 256) and "cross-attn" (default 1024) scorers.
+        Width of the first hidden layer of the MLP in the scorers "mlp", "hopfield" and "cross-attn". If None, 256 for
+        "mlp" and "hopfield", and 1024 for "cross-attn".
     scorer_attn_dropout : float, default=0.1
-        Attention dropout of the "cross-attn" scorer.
+        Dropout probability of the attention weights in the scorer "cross-attn".
     pooling_strategy : str, default="first"
-        A key of ``POOLINGS``; "pass" (no pooling) with "cross-attn".
+        How the token embeddings of a text become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max"
+        or "abs_avg". "pass" keeps them all, for the scorer "cross-attn".
     class_token_pooling : {"first", "average"}, default="first"
-        A label's state: its ``<<LABEL>>`` token, or the mean over its tokens.
+        How a label in a prompt becomes one vector: the embedding of its ``<<LABEL>>`` token, or the mean over its
+        tokens.
     focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
-        Weight of the positives and focus on hard labels, multi-label only.
+        Weight of the positives and exponent of the focal loss of multi-label targets.
     focal_loss_reduction : {None, "none", "mean", "sum"}, default=None
-        "sum" adds the label losses up; the others average them.
+        Reduction of the focal loss over the labels. "sum" adds the losses up; all other values average them.
     logit_scale_init_value : float, default=2.6592
-        Initial factor of the logits, where the architecture scales them.
+        Initial value of the factor of the logits, in architectures that scale them.
     logit_offset : float, default=0.0
-        Subtracted from each logit. Not a field of the published checkpoints.
+        Logit offset (bias), which is subtracted from each logit. Published checkpoints do not have this field.
     normalize_features : bool, default=False
-        L2-normalise text and label before the scorer.
+        Whether the embeddings of text and label are L2-normalised before the scorer.
     extract_text_features : bool, default=False
-        Pool the text's part of the sequence only.
+        Whether only the tokens of the text are pooled where text and labels share a sequence.
     contrastive_loss_coef : float, default=0
-        Weight of the contrastive loss over the labels.
+        Weight of a contrastive loss that pushes the label embeddings of a prompt apart.
     text_contrastive_loss_coef : float, default=0
-        Weight of the contrastive loss over the texts of a batch, single-label only.
-    architecture_type : str, default="uni-encoder"
-        A key of ``ARCHITECTURES``.
+        Weight of a supervised contrastive loss over the texts of a batch, for single-label targets.
+    architecture_type : {"uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder"}, default="uni-encoder"
+        How texts and labels are encoded; see :class:`GLiClassClassifier`.
     prompt_first : bool, default=False
-        The label prompt stands before the text.
+        Whether the labels precede the text where both share a sequence.
     squeeze_layers : bool, default=False
-        A learnt weighting of all encoder layers instead of the last.
+        Whether the heads read a learnt weighted sum over all layers of the encoder instead of its last layer.
     layer_wise : bool, default=False
-        Train the head on every layer, predict with the last.
+        Whether the training loss is the sum of the losses on each layer of the encoder. Prediction reads the last
+        layer.
     encoder_layer_id : int, default=-1
-        The layer whose states are read; 0 is the embedding layer.
+        Index of the encoder layer that the heads read; 0 is the embedding layer, -1 the last.
     embed_class_token : bool, default=True
-        False: a label's state is read at the token after ``<<LABEL>>``.
+        Whether the embedding of a label in a prompt includes its ``<<LABEL>>`` token. If False, it starts at the token
+        after it.
     dropout : float, default=0.1
-        Dropout of the projectors.
+        Dropout probability of the heads.
     tie_encoders : bool, default=False
-        Bi-encoders: one encoder reads texts and labels.
+        Whether one encoder with tied weights reads texts and labels in the bi-encoders.
     projector_init : {"identity", "normal"}, default="normal"
-        How new projectors start; "identity" needs ``hidden_size = 2 * encoder hidden size``, and the scorer
-        "weighted-dot" then starts as a dot product. Loaded weights are not touched by it.
+        How the projectors of a new model are initialised. "identity" needs ``hidden_size = 2 * encoder_hidden_size``,
+        and the scorer "weighted-dot" then starts as a dot product. It has no effect on loaded weights.
     **kwargs
         Fields of ``PretrainedConfig`` and of newer checkpoints.
 
     Raises
     ------
     ValueError
-        An unknown option, or a checkpoint of a kind that is not supported.
+        If an option is unknown, or the checkpoint is of a type that is not supported.
+
+    See Also
+    --------
+    GLiClassModel : The model.
+    GLiClassClassifier.from_config : Build an estimator from a configuration.
 
     Examples
     --------
@@ -193,7 +204,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.label_model_config = label_model_config
         text_config = self.encoder_config.get_text_config()
         if vocab_size not in (None, text_config.vocab_size):
-            self.encoder_config = copy.deepcopy(self.encoder_config)  # the caller's stays as it is
+            self.encoder_config = copy.deepcopy(self.encoder_config)  # the caller's is not changed
             text_config = self.encoder_config.get_text_config()
             text_config.vocab_size = vocab_size
         if architecture_type in BI_ENCODERS:
@@ -236,7 +247,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.dropout = dropout
         self.tie_encoders = tie_encoders
         self.projector_init = projector_init
-        if problem_type is not None:  # the base class would refuse an unknown one in its own words
+        if problem_type is not None:  # the error message of the base class does not list the choices
             resolve(dict.fromkeys(PROBLEM_TYPES), problem_type, "problem_type")
         self.problem_type = problem_type
         self._check_options(kwargs)
@@ -247,10 +258,27 @@ class GLiClassModelConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Build the configuration that a ``config.json`` holds.
+        """Build the configuration from the content of a ``config.json``.
 
-        gliclass writes a `scorer_mlp_hidden_size` that its "mlp" and "hopfield" scorers don't have: they are of
-        the default width. Its files are those without `projector_init`.
+        gliclass writes a `scorer_mlp_hidden_size` that its scorers "mlp" and "hopfield" ignore, as they always have the
+        default width. Files without `projector_init` are taken to be written by gliclass.
+
+        Parameters
+        ----------
+        config_dict : dict
+            Content of the file.
+        **kwargs
+            Fields that override those of the file.
+
+        Returns
+        -------
+        GLiClassModelConfig
+            The configuration.
+
+        Raises
+        ------
+        ValueError
+            If the file is the configuration of an encoder.
         """
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
@@ -264,14 +292,14 @@ class GLiClassModelConfig(PretrainedConfig):
 
     @property
     def encoder_width(self) -> int:
-        """Hidden size of the text encoder: the width of every embedding that the model gives out."""
+        """Hidden size of the text encoder, which is the width of all embeddings that the model returns."""
         return self.encoder_config.get_text_config().hidden_size
 
     def _resolve_label_config(self, config, tied: bool):
-        """The label encoder's configuration: the text encoder's own, a copy of it, or another."""
+        """Return the label encoder's configuration: that of the text encoder, a copy of it, or another one."""
         if tied:
             return self.encoder_config
-        # A copy: the label encoder's vocabulary stays as it is when the text encoder's grows.
+        # A copy: the vocabulary of the text encoder may grow, and that of the label encoder does not.
         return copy.deepcopy(self.encoder_config) if config is None else _encoder_config(config)
 
     def _check_options(self, newer_fields: dict) -> None:
@@ -288,12 +316,12 @@ class GLiClassModelConfig(PretrainedConfig):
         for name in UNSUPPORTED_FIELDS:
             if newer_fields.get(name):
                 raise ValueError(
-                    f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not build."
+                    f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not support."
                 )
         self.check_combinations()
 
     def check_combinations(self) -> None:
-        """Raise for options that exclude each other; for a configuration whose fields were set later."""
+        """Raise for options that exclude each other, also after changes of fields."""
         self._check_pooling_fits_scorer()
         self._check_one_way_to_read_layers()
         self._check_layer_exists()
@@ -302,19 +330,19 @@ class GLiClassModelConfig(PretrainedConfig):
         reads_tokens = self.scorer_type in TOKEN_SCORERS
         if reads_tokens and self.pooling_strategy != NO_POOLING:
             raise ValueError(
-                f"scorer_type={self.scorer_type!r} reads the states of all tokens and takes no pooling, got "
+                f"scorer_type={self.scorer_type!r} needs the embeddings of all tokens, without pooling, got "
                 f"pooling_strategy={self.pooling_strategy!r}; set pooling_strategy={NO_POOLING!r}."
             )
         if not reads_tokens and self.pooling_strategy == NO_POOLING:
             raise ValueError(
-                f"pooling_strategy={NO_POOLING!r} keeps all tokens, and scorer_type={self.scorer_type!r} needs one "
-                f"vector; choose a pooling from {sorted(POOLINGS)}, or scorer_type='cross-attn'."
+                f"pooling_strategy={NO_POOLING!r} keeps all tokens, but scorer_type={self.scorer_type!r} needs one "
+                f"vector per text; choose a pooling from {sorted(POOLINGS)}, or scorer_type='cross-attn'."
             )
         if reads_tokens and self.architecture_type in BI_ENCODERS:
             raise ValueError(
-                f"scorer_type={self.scorer_type!r} takes no pooling, but architecture_type="
-                f"{self.architecture_type!r} must pool its labels; choose another scorer, or 'uni-encoder' or "
-                "'encoder-decoder'."
+                f"scorer_type={self.scorer_type!r} excludes pooling, but architecture_type="
+                f"{self.architecture_type!r} pools its labels; choose another scorer, or "
+                "architecture_type='uni-encoder' or 'encoder-decoder'."
             )
 
     def _check_one_way_to_read_layers(self) -> None:
@@ -328,13 +356,16 @@ class GLiClassModelConfig(PretrainedConfig):
             if value != default
         ]
         if len(chosen) > 1:
-            raise ValueError(f"{' and '.join(chosen)} exclude each other: each says which layers are read; set one.")
+            raise ValueError(
+                f"{' and '.join(chosen)} exclude each other, because each selects the layers that are read; set one of "
+                "them."
+            )
 
     def _check_layer_exists(self) -> None:
         # The embedding layer's output is layer 0.
         n_layers = self.encoder_config.get_text_config().num_hidden_layers
         if not -n_layers - 1 <= self.encoder_layer_id <= n_layers:
             raise ValueError(
-                f"encoder_layer_id={self.encoder_layer_id} is no layer of this encoder: it has 0 (the embeddings) to "
-                f"{n_layers}, or -1 for the last, -2 for the one before."
+                f"encoder_layer_id={self.encoder_layer_id} is not a layer of this encoder, which has the layers 0 (the "
+                f"embeddings) to {n_layers}; -1 is the last one, -2 the one before."
             )

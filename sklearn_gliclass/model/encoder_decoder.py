@@ -8,13 +8,13 @@ from .positions import class_states
 
 
 def _bidirectional_mask(mask, dtype):
-    """A 4-D mask, which decoders add as it is instead of their causal one: (batch, 1, length, length)."""
+    """Build a 4-D mask (batch, 1, length, length), which decoders use instead of their causal one."""
     blocked = (1.0 - mask.to(dtype))[:, None, None, :] * torch.finfo(dtype).min
     return blocked.expand(-1, 1, mask.shape[1], -1)
 
 
 class EncoderDecoder(Architecture):
-    """T5 and BART families; the decoder sees all labels at once."""
+    """Encoder-decoder of the T5 and BART families, with bidirectional attention over the labels in the decoder."""
 
     backbone_name = "encoder_decoder_model"
 

@@ -1,4 +1,4 @@
-"""A name for the weights of a module: equal weights have equal names, in every process."""
+"""Fingerprints of weights: equal weights have equal fingerprints, in every process."""
 
 import copy
 import hashlib
@@ -7,15 +7,15 @@ import weakref
 import torch
 from torch import nn
 
-_SAMPLE_STRIDE = 4099  # a prime: columns of a matrix are not skipped over
+_SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
 
-# Module -> (what a look at it shows, its fingerprint or the module that it is a copy of).
+# Module -> (state for change detection, its fingerprint or the module that it is a copy of).
 _known: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Hash of the names, types and values of all weights; worked out again only where they may have changed."""
-    look = _look(module)
+    """Return a hash of the names, types and values of all weights, computed again only if they may have changed."""
+    look = _detect_state(module)
     seen, known = _known.get(module, (None, None))
     if seen == look:
         if isinstance(known, str):
@@ -29,19 +29,22 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def forget(module: nn.Module) -> None:
-    """Hash the weights anew next time: they have been trained."""
+    """Discard the fingerprint of a module whose weights have been trained."""
     _known.pop(module, None)
 
 
 def copy_with_fingerprint(module: nn.Module) -> nn.Module:
-    """A deep copy that need not be hashed while it stays as it is."""
+    """Return a deep copy that shares the fingerprint until it is changed."""
     copied = copy.deepcopy(module)
-    _known[copied] = (_look(copied), weakref.ref(module))
+    _known[copied] = (_detect_state(copied), weakref.ref(module))
     return copied
 
 
-def _look(module: nn.Module) -> tuple:
-    """What can be seen in a millisecond. Fused optimisers don't count a tensor's versions up: a sample of values."""
+def _detect_state(module: nn.Module) -> tuple:
+    """Return a state that detects most changes within a millisecond.
+
+    It includes a sample of values, as fused optimisers do not increase the version counter of a tensor.
+    """
     return tuple(
         (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, sample_sum(tensor))
         for name, tensor in module.named_parameters()
@@ -49,7 +52,7 @@ def _look(module: nn.Module) -> tuple:
 
 
 def sample_sum(tensor: torch.Tensor) -> float:
-    """Sum of every 4099th value."""
+    """Compute the sum of every 4099th value."""
     return float(tensor.detach().reshape(-1)[::_SAMPLE_STRIDE].sum(dtype=torch.float64))
 
 

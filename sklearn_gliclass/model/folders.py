@@ -1,4 +1,4 @@
-"""Replace a folder such that its name always leads to the whole old one or the whole new one.
+"""Atomic replacement of folders: the name always refers to the complete old folder or the complete new one.
 
 The new folder is written beside the old one, flushed to the disk, and the two exchange their names in one system
 call. Where the system has no such call, the old folder is renamed away first; :func:`recover` brings it back if the
@@ -24,27 +24,27 @@ except ImportError:  # Windows
 
 _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
-_LOCK_SECONDS = 60  # after which a folder that stays locked is taken as it is
-_STALE_SECONDS = 24 * 3600  # without file locks, a temporary folder of this age is a leftover
+_LOCK_SECONDS = 60  # timeout for locks, after which a locked folder is used anyway
+_STALE_SECONDS = 24 * 3600  # age of abandoned temporary folders, on systems without file locks
 _ATTEMPTS = 100
 
 
 @contextlib.contextmanager
 def replace_folder(target: Path, is_written: Callable[[str], bool]) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `target` when the block ends without an error.
+    """Yield an empty folder that replaces `target` when the block ends without an error.
 
     Parameters
     ----------
     target : Path
-        The folder; it need not exist.
+        The folder, which may not exist.
     is_written : callable
-        Whether a name at the top of the old folder is one that the caller writes. All others are kept.
+        Whether the caller writes a file of this name at the top of the folder. All others are kept.
 
     Raises
     ------
     ValueError, OSError
-        `target` cannot be replaced: it is a file, a mount point, or the working directory, or its parent cannot be
-        written to.
+        If `target` cannot be replaced, because it is a file, a mount point or the working directory, or its parent
+        cannot be written to.
     """
     _check_target(target)
     recover(target)
@@ -58,14 +58,14 @@ def replace_folder(target: Path, is_written: Callable[[str], bool]) -> Iterator[
                 _link_missing(target, temporary, is_written)
                 _sync_path(temporary)
             _move_to(temporary, target)
-            if exists:  # `temporary` is the old folder now: files may have been added since
+            if exists:  # `temporary` is now the old folder, to which files may have been added
                 with contextlib.suppress(OSError):
                     _link_missing(temporary, target, is_written)
             _sync_path(target.parent)
 
 
 def recover(target: Path) -> None:
-    """Bring back a folder that was renamed away by a process that ended before it put the new one in its place."""
+    """Restore a folder that a process renamed, if it ended before it replaced the folder."""
     if target.exists():
         return
     for folder in _siblings(target, "replaced"):
@@ -75,19 +75,19 @@ def recover(target: Path) -> None:
 
 
 def read_unchanged(folder: Path, read: Callable):
-    """Call `read` again while the folder is replaced under it, so that its files belong together.
+    """Call `read`, and repeat it if the folder was replaced meanwhile, so that all files are of one version.
 
     Parameters
     ----------
     folder : Path
         The folder that `read` reads.
     read : callable
-        Takes no arguments.
+        Function without arguments that reads the folder.
 
     Returns
     -------
     object
-        What `read` returned.
+        The result of `read`.
     """
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
@@ -99,7 +99,7 @@ def read_unchanged(folder: Path, read: Callable):
         else:
             if _identity(folder) == before:
                 return result
-    raise OSError(f"The folder {str(folder)!r} is replaced again and again while it is read; try again later.")
+    raise OSError(f"The folder {str(folder)!r} was replaced repeatedly while it was read; try again later.")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -112,18 +112,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _check_target(target: Path) -> None:
     if not target.name:
-        raise ValueError(f"A checkpoint cannot be saved to {str(target)!r}; name a folder below it.")
+        raise ValueError(f"A checkpoint cannot be saved to {str(target)!r}; choose a folder below it.")
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{str(target)!r} is a file; give the name of a folder.")
     if os.path.ismount(target):
         raise OSError(
-            f"{str(target)!r} is a mount point, which cannot be replaced by a new folder; name a folder below it."
+            f"{str(target)!r} is a mount point, which cannot be replaced by a new folder; choose a folder below it."
         )
     with contextlib.suppress(FileNotFoundError):  # the working directory may have been deleted
         if target.is_dir() and Path.cwd().is_relative_to(target):
             raise ValueError(
-                f"{str(target)!r} is the working directory or holds it, and a save replaces the folder; name a folder "
-                "below it."
+                f"{str(target)!r} is the working directory or contains it, and a save replaces the folder; choose a "
+                "folder below it."
             )
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _explained(target: Path):
         raise type(error)(
             error.errno,
             f"Cannot write beside {str(target)!r} ({error.strerror}): a checkpoint is written to a temporary folder "
-            "beside it, which then takes its place. Choose a folder whose parent can be written to",
+            "beside it, which then replaces it. Choose a folder whose parent can be written to",
         ) from error
 
 
@@ -145,7 +145,7 @@ def _explained(target: Path):
 
 
 def _sibling(target: Path, kind: str) -> Path:
-    # Cut: a name may have at most 255 bytes.
+    # Truncated: a name may have at most 255 bytes.
     return target.with_name(f".{target.name[:50]}.{kind}-{uuid.uuid4().hex[:16]}")
 
 
@@ -159,13 +159,13 @@ def _siblings(target: Path, kind: str) -> list[Path]:
 
 @contextlib.contextmanager
 def _temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder, locked for as long as its process lives; at the end whatever has its name is removed."""
+    """Create a folder that is locked while its process lives; at the end, the folder of its name is removed."""
     for _ in range(_ATTEMPTS):
         temporary = _sibling(target, "saving")
         with _explained(target):
             temporary.mkdir()
         lock = _lock(temporary)
-        if _identity(temporary) is not None:  # else another save took it for a leftover before it was locked
+        if _identity(temporary) is not None:  # otherwise, another save removed it before it was locked
             break
         _unlock(lock)
     try:
@@ -176,7 +176,7 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of processes that were killed; a living one holds the lock of its folder."""
+    """Remove the temporary folders of killed processes; running ones hold locks of theirs."""
     kinds = ("saving", "replaced") if target.exists() else ("saving",)
     for folder in (folder for kind in kinds for folder in _siblings(target, kind)):
         if fcntl is None:
@@ -191,7 +191,7 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _lock(folder: Path, seconds: float = _LOCK_SECONDS) -> int | None:
-    """Lock a folder and return its descriptor; None where it is locked, gone, or cannot be locked."""
+    """Lock a folder and return its descriptor, or None if it is locked, missing, or cannot be locked."""
     if fcntl is None:
         return None
     try:
@@ -218,11 +218,11 @@ def _unlock(descriptor: int | None) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[bool]:
-    """Hold the folder that has the name, so that saves follow one another; yields whether there is one."""
+    """Lock the folder of that name, so that saves are serialised; yield whether it exists."""
     for _ in range(_ATTEMPTS):
         before = _identity(target)
         lock = _lock(target)
-        if _identity(target) == before:  # else another save has replaced it meanwhile
+        if _identity(target) == before:  # otherwise, another save has replaced it meanwhile
             break
         _unlock(lock)
     try:
@@ -235,7 +235,7 @@ def _locked(target: Path) -> Iterator[bool]:
 
 
 def _move_to(new: Path, target: Path) -> None:
-    """Give `new` the name `target`; a folder that had it has the name `new` afterwards."""
+    """Rename `new` to `target`; an existing folder `target` is renamed to `new`."""
     for _ in range(_ATTEMPTS):
         try:
             if not target.exists():
@@ -243,14 +243,14 @@ def _move_to(new: Path, target: Path) -> None:
             elif not _exchange(new, target):
                 _rename_in_turn(new, target)
             return
-        except OSError as error:  # another save has made or removed the target meanwhile
+        except OSError as error:  # another save has created or removed the target meanwhile
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not new.exists():
                 raise
-    raise OSError(f"The folder {str(target)!r} is replaced again and again by others; try again later.")
+    raise OSError(f"The folder {str(target)!r} was replaced repeatedly by other processes; try again later.")
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchange the names of two folders in one step; False where the system cannot."""
+    """Exchange the names of two folders atomically; return False if the system cannot."""
     libc = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
     paths = os.fsencode(first), os.fsencode(second)
     if hasattr(libc, "renameat2"):
@@ -279,7 +279,7 @@ def _rename_in_turn(new: Path, target: Path) -> None:
 
 
 def _link_missing(source: Path, target: Path, is_written: Callable[[str], bool]) -> None:
-    """Give `target` the files of `source` that it lacks and that the caller does not write."""
+    """Link the files of `source` into `target` that are missing there and that the caller does not write."""
     for entry in os.scandir(source):
         place = target / entry.name
         if is_written(entry.name) or os.path.lexists(place):

@@ -1,24 +1,25 @@
-"""Which weights stay as they are in training."""
+"""Freezing of encoder parameters."""
 
 import numpy as np
 from torch import nn
 
 
-def is_whole(how) -> bool:
-    """Whether the encoders are frozen as a whole: True, and not 1 for the first layer."""
+def is_fully_frozen(how) -> bool:
+    """Return whether all encoder parameters are frozen: `how` is True, and not 1 for the first layer."""
     return isinstance(how, bool | np.bool_) and bool(how)
 
 
 def freeze(model, how) -> None:
-    """Take weights out of the training, and put back in what an earlier call took out.
+    """Freeze parameters, and unfreeze those that an earlier call froze.
 
     Parameters
     ----------
     model : GLiClassModel
-        Its parameters' ``requires_grad`` is set.
+        Model whose parameters' ``requires_grad`` is set.
     how : bool, "embeddings" or int
-        True: the encoders, in the bi-encoders the label encoder's projector, and in the fused one the projector
-        between it and the text encoder. "embeddings": the encoders' embeddings. n: these and the first n layers.
+        What to freeze. If True, the encoders, the label projector of the bi-encoders, and in the fused one the
+        projector between the encoders. If "embeddings", the embedding layers of the encoders; if n, these and the first
+        n layers.
     """
     for parameter in getattr(model, "frozen_parameters", []):
         parameter.requires_grad_(True)
@@ -29,7 +30,7 @@ def freeze(model, how) -> None:
 
 
 def _parameters(model, how) -> list[nn.Parameter]:
-    if is_whole(how):
+    if is_fully_frozen(how):
         return [parameter for module in model.model.frozen_modules() for parameter in module.parameters()]
     if isinstance(how, bool | np.bool_):
         return []
@@ -38,9 +39,9 @@ def _parameters(model, how) -> list[nn.Parameter]:
 
 
 def _lowest(encoder: nn.Module, n_layers: int) -> list[nn.Parameter]:
-    """The parameters of the embeddings and of the first layers."""
+    """Return the parameters of the embeddings and of the first layers."""
     lists = {name: module for name, module in encoder.named_modules() if isinstance(module, nn.ModuleList)}
-    layers = next(iter(lists.values()), [])  # those of a decoder come later
+    layers = next(iter(lists.values()), [])  # those of a decoder come after them
     if n_layers > len(layers):
         raise ValueError(
             f"freeze_encoder={n_layers} asks for more layers than the {len(layers)} of this encoder; give a number "

@@ -1,8 +1,8 @@
-"""Changes of process-wide state, one at a time.
+"""Lock for changes of process-wide state.
 
-torch's default generator belongs to the whole process, and transformers swaps functions of torch while it builds or
-loads a model. Whoever does either holds :func:`process_lock`, so that fits, loads and unpicklings in threads give
-what they give alone.
+torch's default generator is global, and transformers replaces functions of torch while it builds or loads a model. Code
+that uses either holds :func:`process_lock`, so that fits, loads and unpickling in threads have the same results as in
+sequence.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _lock = threading.RLock()
 
 
 def _renew_lock() -> None:
-    """After a fork the child has none of the threads that might release the lock."""
+    """Replace the lock after a fork, as the child does not have the thread that may hold it."""
     global _lock
     _lock = threading.RLock()
 
@@ -26,28 +26,28 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def process_lock():
-    """Hold the lock; the same thread may take it again."""
+    """Hold the process-wide lock, which is reentrant."""
     with _lock:
         yield
 
 
 @contextlib.contextmanager
-def seeded(seed: int, device: str = "cpu"):
-    """Hold the lock with torch's generators seeded; at the end they are what they were before.
+def seed_torch(seed: int, device: str = "cpu"):
+    """Hold the lock with torch's generators seeded, and restore their state at the end.
 
     Parameters
     ----------
     seed : int
-        For the generator of the CPU and, on a GPU, for those of its kind.
+        Seed of the generator of the CPU and, on a GPU, of those of its type.
     device : str, default="cpu"
-        Where the model is: generators of GPUs that are not in use are not touched.
+        Device of the model. Generators of unused GPUs are not changed.
     """
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.init()
     in_use = torch.cuda.is_available() and torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if in_use else []
-    with process_lock(), torch.random.fork_rng(devices=devices), _mps_state_kept(kind):
+    with process_lock(), torch.random.fork_rng(devices=devices), _keep_mps_state(kind):
         torch.default_generator.manual_seed(seed)
         if in_use:
             torch.cuda.manual_seed_all(seed)
@@ -57,7 +57,7 @@ def seeded(seed: int, device: str = "cpu"):
 
 
 @contextlib.contextmanager
-def _mps_state_kept(kind: str):
+def _keep_mps_state(kind: str):
     state = torch.mps.get_rng_state() if kind == "mps" else None
     try:
         yield

@@ -1,4 +1,4 @@
-"""The parts between the encoders and the scorer."""
+"""Layers between the encoders and the scorer."""
 
 import torch
 import torch.nn.functional as F
@@ -8,17 +8,17 @@ from transformers.activations import ACT2FN
 
 from .options import resolve
 
-HARDLY_DIFFERENT = 1e-3  # share of the largest singular value: to tell such rows apart would take a large change
+RELATIVE_CUTOFF = 1e-3  # relative to the largest singular value; smaller ones are ignored
 
 
 def _activation(name: str) -> nn.Module:
-    """An activation function by its name in transformers."""
+    """Build an activation function by its name in transformers."""
     resolve(dict.fromkeys(ACT2FN), name, "projector_hidden_act")
     return ACT2FN[name]
 
 
 class Projector(nn.Module):
-    """linear, activation, dropout, linear."""
+    """MLP of a linear layer, an activation, dropout and a linear layer."""
 
     def __init__(self, n_inputs: int, hidden: int, n_outputs: int, activation: str, dropout: float = 0.0):
         super().__init__()
@@ -32,17 +32,17 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def init_identity(self) -> None:
-        """Start as the identity, exactly.
+        """Initialise the projector exactly as the identity.
 
-        An activation f(x) = x s(x) with s(x) + s(-x) = 1 has f(x) - f(-x) = x; so [I; -I] before it and
-        [I, -I] after it give the input back. GELU, SiLU and ReLU are of that form.
+        An activation f(x) = x s(x) with s(x) + s(-x) = 1 has f(x) - f(-x) = x, so that the weights [I; -I] before it
+        and [I, -I] after it reproduce the input. GELU, SiLU and ReLU are of this form.
         """
         width = self.linear_1.in_features
         if self.linear_2.out_features != width or self.linear_1.out_features != 2 * width:
             raise ValueError(
                 f"projector_init='identity' needs equal input and output widths and hidden_size={2 * width} (twice "
                 f"the encoder's hidden size), got a projector {width} -> {self.linear_1.out_features} -> "
-                f"{self.linear_2.out_features}; leave hidden_size at None, or set projector_init='normal'."
+                f"{self.linear_2.out_features}; set hidden_size=None or projector_init='normal'."
             )
         probe = torch.linspace(-4.0, 4.0, 17)
         if not torch.allclose(self.act(probe) - self.act(-probe), probe, atol=1e-5):
@@ -58,19 +58,19 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def fit_outputs(self, features: Tensor, outputs: Tensor) -> None:
-        """Give `outputs` (n, width out) for `features` (n, width in), by the least change of the last layer.
+        """Change the last layer minimally so that `features` (n, width in) are mapped to `outputs` (n, width out).
 
-        As near to them as least squares come, where there are more rows than the hidden layer is wide, or rows that
-        hardly differ.
+        The mapping is exact for at most as many rows as the hidden layer is wide, and a least-squares solution for more
+        rows, or for rows that hardly differ.
         """
         missing = outputs.cpu().double() - self(features).cpu().double()
         hidden = self.act(self.linear_1(features)).cpu().double()
-        change = torch.linalg.pinv(hidden, rtol=HARDLY_DIFFERENT) @ missing
+        change = torch.linalg.pinv(hidden, rtol=RELATIVE_CUTOFF) @ missing
         self.linear_2.weight += change.T.to(self.linear_2.weight)
 
 
 class LstmSeq2SeqEncoder(nn.Module):
-    """A bidirectional LSTM over a text's tokens."""
+    """Bidirectional LSTM over the tokens of a text."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -79,7 +79,7 @@ class LstmSeq2SeqEncoder(nn.Module):
         self.lstm = nn.LSTM(width, width // 2, batch_first=True, bidirectional=True)
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States and mask of the masked tokens, moved to the start of the sequence."""
+        """Return hidden states and mask of the tokens in the mask, moved to the start of the sequence."""
         mask = mask.bool()
         order = (~mask).int().argsort(dim=1, stable=True)  # masked tokens first, in their order
         states = states.gather(1, order.unsqueeze(-1).expand_as(states))
@@ -91,7 +91,7 @@ class LstmSeq2SeqEncoder(nn.Module):
 
 
 class LayerwiseAttention(nn.Module):
-    """Weight the encoder's layers by squeeze and excitation, add them up, project."""
+    """Projected weighted sum over the encoder's layers, with weights from squeeze and excitation."""
 
     def __init__(self, num_layers: int, width: int):
         super().__init__()
@@ -108,9 +108,9 @@ class LayerwiseAttention(nn.Module):
         return self.mix(self.layer_weights(squeezed), stacked)
 
     def layer_weights(self, squeezed: Tensor) -> Tensor:
-        """A weight (batch, layers) for each layer from its squeezed mean (batch, layers)."""
+        """Compute the weight of each layer (batch, layers) from its squeezed mean (batch, layers)."""
         return self.W2(F.relu(self.W1(squeezed))).sigmoid()
 
     def mix(self, weights: Tensor, stacked: Tensor) -> Tensor:
-        """(batch, length, hidden) from layers (batch, length, layers, hidden)."""
+        """Compute the weighted sum (batch, length, hidden) over layers (batch, length, layers, hidden)."""
         return self.output_projection(torch.einsum("bk,blkd->bld", weights, stacked))

@@ -1,4 +1,4 @@
-"""Encoders with their weights, read once per process and copied for each model."""
+"""Loading of encoders, which are read once per process and copied for each model."""
 
 import contextlib
 import copy
@@ -10,17 +10,17 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from transformers.utils import logging
 
-from .difference import add_difference
 from .fingerprint import copy_with_fingerprint
 from .isolation import process_lock
+from .weight_delta import add_weight_delta
 from .weights import check_loaded, read_json, read_weights
 
 _MODEL_FILES = (".json", ".safetensors", ".bin")
 
-FALLBACK_MAX_LENGTH = 512  # where neither the encoder nor its tokenizer names a limit
+FALLBACK_MAX_LENGTH = 512  # if neither the encoder nor its tokenizer has a limit
 _NO_LIMIT = 1_000_000  # tokenizers without a limit report a huge number
 
-# Families whose first position is not 0 but after the padding index.
+# Families whose positions start after the padding index.
 _POSITION_OFFSET = {
     "roberta",
     "xlm-roberta",
@@ -32,17 +32,17 @@ _POSITION_OFFSET = {
     "data2vec-text",
 }
 
-# Encoder-decoder families that are used by their encoder alone, and the class of that in transformers.
+# Encoder-decoder families whose encoder can be used separately, and its class in transformers.
 ENCODER_HALVES = {"t5": "T5EncoderModel", "mt5": "T5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
 def encoder_class(config):
-    """The transformers class of a text encoder; of an encoder-decoder family: of its encoder."""
+    """Return the transformers class of a text encoder, or of the encoder of an encoder-decoder family."""
     if config.model_type in ENCODER_HALVES:
         return getattr(transformers, ENCODER_HALVES[config.model_type])
     if config.is_encoder_decoder:
         raise ValueError(
-            f"model_type={config.model_type!r} has a decoder and no encoder that could be used alone; set "
+            f"model_type={config.model_type!r} has a decoder and no encoder that can be used separately; set "
             "architecture_type='encoder-decoder', or choose another encoder."
         )
     return AutoModel
@@ -54,12 +54,12 @@ def build_encoder(config, whole: bool = False):
     Parameters
     ----------
     config : PretrainedConfig
-        The encoder's.
+        Configuration of the encoder.
     whole : bool, default=False
-        With the decoder of an encoder-decoder.
+        Whether to build the decoder of an encoder-decoder too.
     """
     model_class = AutoModel if whole else encoder_class(config)
-    # The type that holds already: another one would be the default of all threads while the encoder is built.
+    # The current default dtype: transformers would set another one for all threads while the encoder is built.
     dtype = config.dtype and torch.get_default_dtype()
     with process_lock():
         if model_class is AutoModel:
@@ -68,8 +68,8 @@ def build_encoder(config, whole: bool = False):
 
 
 @contextlib.contextmanager
-def quiet_transformers():
-    """Loading and saving weights shows no progress bar and no report: what matters of it raises."""
+def silence_transformers():
+    """Hide the progress bars and reports of transformers, as problems raise errors here."""
     with process_lock():
         enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
@@ -83,10 +83,10 @@ def quiet_transformers():
 
 
 @contextlib.contextmanager
-def isolated():
-    """Hold the process lock, with torch's generator of the CPU seeded; afterwards it is what it was.
+def isolate_load():
+    """Hold the process lock with torch's CPU generator seeded, and restore its state afterwards.
 
-    What a model draws while it is loaded (a pooler that the file lacks and nothing reads) is then always the same.
+    Weights that are missing in the file and not used (poolers) are then initialised reproducibly.
     """
     with process_lock(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -94,33 +94,33 @@ def isolated():
 
 
 def load_weights(model_class, config, weights: dict, source: str, whole: bool = True):
-    """Build a model around weights that are in memory.
+    """Build a model from weights in memory.
 
     Parameters
     ----------
     model_class : type
-        A class of transformers.
+        Class of transformers.
     config : PretrainedConfig
-        Its configuration.
+        Configuration of the model.
     weights : dict of str to Tensor
-        Become the model's own; each keeps its type where the names are those of the model.
+        State dict. The tensors are not copied and keep their dtypes.
     source : str
-        Where they came from, for messages.
+        Origin of the weights, for error messages.
     whole : bool, default=True
         See :func:`check_loaded`.
 
     Returns
     -------
     PreTrainedModel
-        In evaluation mode.
+        The model, in evaluation mode.
 
     Raises
     ------
     ValueError
-        The weights are not those that the configuration needs.
+        If the weights do not match the configuration.
     """
-    with isolated(), quiet_transformers():
-        # Another dtype would be the default of all threads meanwhile.
+    with isolate_load(), silence_transformers():
+        # transformers would set another dtype as the default of all threads meanwhile.
         model, info = model_class.from_pretrained(
             None,
             config=config,
@@ -136,48 +136,48 @@ def load_weights(model_class, config, weights: dict, source: str, whole: bool = 
     return model
 
 
-def load_encoder(folder: Path, whole: bool = False, difference: Path | None = None, share: float = 1.0):
+def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = None, share: float = 1.0):
     """Load a copy of the encoder in a folder.
 
     Parameters
     ----------
     folder : Path
-        Holds ``config.json`` and weights.
+        Folder of ``config.json`` and weights.
     whole : bool, default=False
-        With the decoder of an encoder-decoder.
-    difference : Path, optional
-        A file of :func:`write_difference`, of which `share` is added.
+        Whether to load the decoder of an encoder-decoder too.
+    weight_delta : Path, optional
+        File of :func:`write_weight_delta` that is added, times `share`.
     share : float, default=1.0
-        How much of the difference.
+        Factor of the weight delta.
 
     Raises
     ------
     OSError
-        A file is missing or damaged.
+        If a file is missing or damaged.
     ValueError
-        The folder holds no encoder, or weights that its configuration does not describe.
+        If the folder holds no encoder, or weights that do not match its configuration.
     """
     with process_lock():
-        encoder = _read_encoder(folder, whole, difference, share, _file_versions(folder))
+        encoder = _read_encoder(folder, whole, weight_delta, share, _file_versions(folder))
     return copy_with_fingerprint(encoder)
 
 
 def _file_versions(folder: Path) -> tuple:
-    """What changes when a file of the folder is written anew."""
+    """Return a key that changes when a file of the folder is written."""
     files = ((path.name, path.stat()) for path in sorted(folder.glob("*")) if path.suffix in _MODEL_FILES)
     return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
-@functools.lru_cache(maxsize=3)  # the default one is read as it is, with half of our difference, and with all of it
-def _read_encoder(folder: Path, whole: bool, difference: Path | None, share: float, versions: tuple):
+@functools.lru_cache(maxsize=3)  # the default encoder without the weight delta, with half and with all of it
+def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, share: float, versions: tuple):
     config = read_encoder_config(folder)
     model_class = AutoModel if whole else encoder_class(config)
     if model_class is AutoModel:
         with process_lock(), torch.device("meta"):
             model_class = type(build_encoder(copy.deepcopy(config), whole))
     encoder = load_weights(model_class, config, read_weights(folder), f"The encoder {str(folder)!r}", whole=False)
-    if difference is not None:
-        add_difference(encoder, difference, share)
+    if weight_delta is not None:
+        add_weight_delta(encoder, weight_delta, share)
     return encoder
 
 
@@ -187,9 +187,9 @@ def read_encoder_config(folder: Path):
     Raises
     ------
     OSError
-        ``config.json`` is damaged.
+        If ``config.json`` is damaged.
     ValueError
-        It is not the configuration of an encoder that transformers knows.
+        If it is not the configuration of an encoder that transformers supports.
     """
     fields = read_json(folder / "config.json")
     model_type = fields.get("model_type")
@@ -201,18 +201,18 @@ def read_encoder_config(folder: Path):
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"The encoder {str(folder)!r} has model_type={model_type!r}, which this version of transformers does not "
-            "know. Code that comes with a checkpoint is never run: choose another encoder, or update transformers."
+            "support. Code that comes with a checkpoint is never run: choose another encoder, or update transformers."
         )
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def new_encoder(config, whole: bool = False):
-    """Build an encoder with random weights; `whole`: with the decoder of an encoder-decoder."""
+    """Build an encoder with random weights; with `whole`, the decoder of an encoder-decoder too."""
     return build_encoder(config, whole)
 
 
 def max_positions(config) -> int | None:
-    """Most tokens that the encoder has positions for; None: no limit."""
+    """Return the number of positions of the encoder, or None if it has no limit."""
     text_config = config.get_text_config()
     positions = getattr(text_config, "max_position_embeddings", None)
     if not positions or positions < 0 or text_config.model_type in ("t5", "mt5", "umt5"):
@@ -223,7 +223,7 @@ def max_positions(config) -> int | None:
 
 
 def resolve_max_length(max_length: int | None, config, tokenizer) -> int:
-    """`max_length`, or the encoder's own limit; more than its positions raises."""
+    """Return the resolved `max_length`; a value above the number of positions raises."""
     positions = max_positions(config)
     if max_length is None:
         limits = [positions or _NO_LIMIT, tokenizer.model_max_length]
@@ -231,7 +231,7 @@ def resolve_max_length(max_length: int | None, config, tokenizer) -> int:
         return FALLBACK_MAX_LENGTH if shortest >= _NO_LIMIT else shortest
     if positions is not None and max_length > positions:
         raise ValueError(
-            f"max_length={max_length} is more than the {positions} positions of the encoder; lower it, or leave "
+            f"max_length={max_length} is more than the {positions} positions of the encoder; lower it, or set "
             "max_length=None for the encoder's own limit."
         )
     return max_length

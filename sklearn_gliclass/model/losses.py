@@ -1,4 +1,4 @@
-"""Losses with per-sample weights and a mask of real labels; each is a mean over the sum of the weights.
+"""Losses with sample weights and a mask of real labels; each is a weighted mean.
 
 Shapes: ``logits`` (batch, labels); ``mask`` (batch or 1, labels), true for real labels; ``sample_weight``
 (batch,) or, where a loss is a sum over labels, (batch, labels).
@@ -20,7 +20,7 @@ def _element_weights(logits: Tensor, mask: Tensor | None, sample_weight: Tensor 
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    # All weights 0: the sum is 0 too, and so is the loss.
+    # If all weights are 0, so is the loss.
     return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
 
 
@@ -29,10 +29,10 @@ def _mask_logits(logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def cross_entropy_loss(logits, targets, mask=None, sample_weight=None, ignore_index=-100):
-    """Cross-entropy over the real labels.
+    """Compute the cross-entropy over the real labels.
 
-    ``targets`` is (batch,) class positions, where `ignore_index` leaves a row out, or (batch, labels)
-    probabilities (soft labels).
+    ``targets`` are class positions (batch,), where rows with `ignore_index` are left out, or probabilities
+    (batch, labels).
     """
     log_probabilities = _mask_logits(logits, mask).log_softmax(dim=-1)
     if targets.dim() == 2:
@@ -54,10 +54,10 @@ def cross_entropy_loss(logits, targets, mask=None, sample_weight=None, ignore_in
 def focal_loss(
     logits, targets, mask=None, sample_weight=None, ignore_index=-100, alpha=0.5, gamma=2.0, reduction="mean"
 ):
-    """Binary focal loss of each label (Lin et al. 2017, https://arxiv.org/abs/1708.02002).
+    """Compute the binary focal loss of each label (Lin et al. 2017, https://arxiv.org/abs/1708.02002).
 
     ``-alpha_t (1 - p_t)^gamma log p_t``, with ``p_t`` the probability of the true answer; a negative `alpha`
-    switches the weighting off. Targets equal to `ignore_index` are left out. `reduction` is "mean" (over the
+    disables the weighting. Targets equal to `ignore_index` are left out. `reduction` is "mean" (over the
     weights), "sum", or "none" (the (batch, labels) losses, weighted).
     """
     resolve(REDUCTIONS, reduction, "focal_loss_reduction")
@@ -69,7 +69,7 @@ def focal_loss(
     if gamma > 0:
         probabilities = logits.sigmoid()
         p_t = probabilities * targets + (1 - probabilities) * (1 - targets)
-        # The power's slope at 0 is infinite for gamma < 1: a certain answer must not make NaN gradients.
+        # For gamma < 1 the power has an infinite slope at 0, which would give NaN gradients for certain predictions.
         losses = losses * (1 - p_t).clamp_min(torch.finfo(losses.dtype).tiny) ** gamma
     if alpha >= 0:
         losses = losses * (alpha * targets + (1 - alpha) * (1 - targets))
@@ -77,13 +77,13 @@ def focal_loss(
 
 
 def mse_loss(logits, targets, mask=None, sample_weight=None):
-    """Mean squared error of the outputs."""
+    """Compute the mean squared error of the outputs."""
     weights = _element_weights(logits, mask, sample_weight)
     return _weighted_mean((logits - targets.to(logits.dtype)).square(), weights)
 
 
 def contrastive_loss(class_embeddings, mask=None, sample_weight=None):
-    """Push a sample's label embeddings (batch or 1, labels, hidden) apart: each should be nearest to itself."""
+    """Compute a contrastive loss that pushes the label embeddings (batch or 1, labels, hidden) apart."""
     normalized = F.normalize(class_embeddings, dim=-1)
     similarity = normalized @ normalized.transpose(1, 2)  # (B, C, C)
     if mask is not None:
@@ -91,16 +91,16 @@ def contrastive_loss(class_embeddings, mask=None, sample_weight=None):
         similarity = similarity.masked_fill(~mask.unsqueeze(1), torch.finfo(similarity.dtype).min)
     losses = -similarity.log_softmax(dim=-1).diagonal(dim1=1, dim2=2)  # (B, C)
     if sample_weight is not None and losses.shape[0] == 1:
-        sample_weight = None  # the batch shares its labels: no sample owns them
+        sample_weight = None  # the batch shares its labels, which have no sample weights
     return _weighted_mean(losses, _element_weights(losses, mask, sample_weight))
 
 
 def text_contrastive_loss(text_embeddings, class_ids, sample_weight=None, temperature=0.1):
-    """Supervised contrastive loss of the texts in a batch (Khosla et al. 2020, https://arxiv.org/abs/2004.11362).
+    """Compute the supervised contrastive loss of Khosla et al. 2020, https://arxiv.org/abs/2004.11362.
 
-    Texts (batch, hidden) of one class, by their ``class_ids`` (batch,), should be nearer to each other than to the
-    others. A sample counts as often as its weight says; a text and its equals, which are trivially near, are
-    no pair. A text without a partner of its class, or with a negative class id, has no loss.
+    It pulls texts (batch, hidden) of the same class, by their ``class_ids`` (batch,), together within the batch.
+    Samples count with their weights. Identical texts are no pairs, as they are trivially similar. Texts without a
+    partner of their class, or with a negative class id, have no loss.
     """
     normalized = F.normalize(text_embeddings, dim=-1)
     similarity = normalized @ normalized.T  # (B, B)
@@ -118,7 +118,7 @@ def text_contrastive_loss(text_embeddings, class_ids, sample_weight=None, temper
     return _weighted_mean(losses, weights)
 
 
-SAME_TEXT = 1e-6  # embeddings this near to a cosine of 1 are of one text
+SAME_TEXT = 1e-6  # tolerance of the cosine 1 for identical texts
 
 REDUCTIONS = {
     "mean": _weighted_mean,
@@ -130,10 +130,10 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 
 
 def problem_loss(config, logits, targets, mask=None, sample_weight=None):
-    """The loss that ``config.problem_type`` asks for; None infers it from the targets.
+    """Compute the loss of ``config.problem_type``.
 
-    None: integer targets (batch,) are classes; (batch, 1) logits are regression; else the targets are soft
-    labels.
+    If that is None, integer targets (batch,) are classes, logits (batch, 1) are a regression, and other targets are
+    soft labels.
     """
     problem_type = config.problem_type
     if problem_type is None and targets.dim() == 2 and logits.shape[1] == 1:
@@ -150,7 +150,7 @@ def problem_loss(config, logits, targets, mask=None, sample_weight=None):
             ignore_index=config.ignore_index,
             alpha=config.focal_loss_alpha,
             gamma=config.focal_loss_gamma,
-            # A training loss is one number: "none" asks for no reduction of its own, so the usual mean holds.
+            # The training loss is a scalar: "none" is reduced by the mean.
             reduction="mean" if reduction in (None, "none") else reduction,
         )
     return cross_entropy_loss(logits, targets, mask, sample_weight, config.ignore_index)

@@ -1,4 +1,4 @@
-"""GLiClassModel: the torch model with the checkpoint format of transformers."""
+"""The torch model, with the checkpoint format of transformers."""
 
 import os
 
@@ -10,7 +10,7 @@ from transformers import initialization as init
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
-from .loading import isolated, load_weights, quiet_transformers
+from .loading import isolate_load, load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
@@ -18,15 +18,21 @@ from .weights import check_loaded, fill_shared, named_weights, skeleton
 
 
 class GLiClassModel(PreTrainedModel):
-    """A GLiClass model of any architecture.
+    """GLiClass model: one or two encoders, with heads that score the labels of texts.
+
+    It can be used without the estimators, like any model of transformers.
 
     Parameters
     ----------
     config : GLiClassModelConfig
-        What to build.
+        Configuration of the model.
     encoder, label_encoder : torch.nn.Module, optional
-        Encoders that are loaded already; without them they are built from the configuration, with random
-        weights.
+        Pretrained encoders. If None, they are built from the configuration, with random weights.
+
+    See Also
+    --------
+    GLiClassModelConfig : The configuration.
+    GLiClassClassifier : Classifier that builds and trains the model.
 
     Examples
     --------
@@ -52,12 +58,12 @@ class GLiClassModel(PreTrainedModel):
         architecture = resolve(ARCHITECTURES, config.architecture_type, "architecture_type")
         self.model = architecture(config, encoder, label_encoder)
         self.post_init()
-        # On the meta device (from_pretrained) there is nothing to start: the weights come from the file.
+        # On the meta device (from_pretrained), the weights are loaded afterwards.
         if config.projector_init == "identity" and not self.model.logit_scale.is_meta:
             self.model.init_identity()
 
     def _init_weights(self, module):
-        # Encoders are PreTrainedModels and start as they define it: this sees the heads only.
+        # Called for the heads only: encoders are PreTrainedModels, which initialise their own weights.
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, mean=0.0, std=std)
@@ -75,15 +81,21 @@ class GLiClassModel(PreTrainedModel):
 
     @property
     def encoder(self) -> nn.Module:
-        """The text encoder, or the whole encoder-decoder backbone."""
+        """Text encoder, or the whole backbone of an encoder-decoder."""
         return self.model.backbone
 
     def encoder_modules(self) -> list[nn.Module]:
-        """The pretrained parts; everything else is a head."""
+        """Return the encoders; all other modules are heads.
+
+        Returns
+        -------
+        list of torch.nn.Module
+            The text encoder, and the label encoder if it is another module.
+        """
         return self.model.encoder_modules()
 
     def get_input_embeddings(self):
-        """Token embeddings of the text encoder."""
+        """Return the token embeddings of the text encoder."""
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value):
@@ -92,29 +104,33 @@ class GLiClassModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, output_loading_info=False, **kwargs):
-        """Load a checkpoint as transformers does; weights that are missing or do not fit raise.
+        """Load a checkpoint, as other models of transformers do; missing and mismatched weights raise an error.
 
         Parameters
         ----------
         pretrained_model_name_or_path : str or Path
-            A folder, or a name on the Hugging Face hub.
-        *model_args, output_loading_info, **kwargs
+            Folder, or name on the Hugging Face hub.
+        *model_args
+            See ``PreTrainedModel.from_pretrained``.
+        output_loading_info : bool, default=False
+            See ``PreTrainedModel.from_pretrained``.
+        **kwargs
             See ``PreTrainedModel.from_pretrained``.
 
         Returns
         -------
         GLiClassModel
-            Its weights are its own: later changes of the file do not reach them.
+            The model. Its weights are copies, which later changes of the file do not affect.
 
         Raises
         ------
         ValueError
-            The checkpoint is not a GLiClass model, or its weights are not those that its configuration describes.
+            If the checkpoint is not a GLiClass model, or its weights do not match its configuration.
         """
         if isinstance(pretrained_model_name_or_path, str):
             pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         kwargs = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
-        with isolated():
+        with isolate_load():
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
@@ -126,41 +142,41 @@ class GLiClassModel(PreTrainedModel):
 
     @classmethod
     def from_weights(cls, config, weights: dict[str, Tensor], source: str):
-        """Build a model around weights that are in memory.
+        """Build a model from a state dict.
 
         Parameters
         ----------
         config : GLiClassModelConfig
-            Its configuration.
+            Configuration of the model.
         weights : dict of str to Tensor
-            Under the names of the state dict; of tied weights one name is enough. They become the model's own.
+            State dict; tied weights may be in it under one of their names. The tensors are not copied.
         source : str
-            Where they came from, for messages.
+            Origin of the weights, for error messages.
 
         Returns
         -------
         GLiClassModel
-            In evaluation mode.
+            The model, in evaluation mode.
         """
         filled = fill_shared(weights, skeleton(cls, config).shared, source)
         return load_weights(cls, config, filled, source)
 
     def save_pretrained(self, save_directory, state_dict=None, **kwargs):
-        """Write ``config.json`` and ``model.safetensors``; tied encoders stand there under both names.
+        """Write ``config.json`` and ``model.safetensors``, with tied encoders under both of their names.
 
         Parameters
         ----------
         save_directory : str or Path
-            The folder.
+            Folder to write.
         state_dict : dict of str to Tensor, optional
-            Weights to write. Default: those of the model.
+            Weights to write. If None, those of the model.
         **kwargs
             See ``PreTrainedModel.save_pretrained``.
 
         Raises
         ------
         ValueError
-            The configuration does not build the weights that the model has, for example with an adapter in it.
+            If the weights do not match the configuration, for example because the model has an adapter.
         """
         if state_dict is None:
             state_dict = named_weights(self)
@@ -170,12 +186,27 @@ class GLiClassModel(PreTrainedModel):
                     name: tensor.clone() if name.startswith(label_encoder) else tensor
                     for name, tensor in state_dict.items()
                 }
-        with quiet_transformers():
+        with silence_transformers():
             super().save_pretrained(os.path.expanduser(save_directory), state_dict=state_dict, **kwargs)
 
     @torch.no_grad()
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
-        """Resize the text encoder's embeddings; with `mean_resizing` new rows are the mean of the old ones."""
+        """Resize the token embeddings of the text encoder.
+
+        Parameters
+        ----------
+        new_num_tokens : int, optional
+            New number of token embeddings. If None, nothing is resized.
+        pad_to_multiple_of : int, optional
+            Pad the number of token embeddings to a multiple of this one.
+        mean_resizing : bool, default=True
+            Whether new embeddings are the mean of the old ones. If False, they are random.
+
+        Returns
+        -------
+        torch.nn.Embedding
+            The resized embeddings.
+        """
         old = self.get_input_embeddings().weight
         n_old, mean = old.shape[0], old.mean(dim=0)
         embeddings = self.encoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing=False)
@@ -188,31 +219,31 @@ class GLiClassModel(PreTrainedModel):
     def forward(
         self, input_ids=None, attention_mask=None, labels=None, sample_weight=None, class_ids=None, **inputs
     ) -> GLiClassOutput:
-        """Score the labels of each text.
+        """Compute the logits of the labels of each text, and the loss.
 
         Parameters
         ----------
         input_ids, attention_mask : LongTensor of shape (batch, length)
-            The text; uni-encoder and fused: with its prompt.
+            Tokens of the texts, with the label prompt in the uni-encoder and the fused bi-encoder.
         labels : Tensor, optional
-            Targets: (batch,) positions of the true labels, or (batch, labels) indicators, probabilities or
-            values; positions are those of the sample's own labels.
+            Targets: positions of the true labels (batch,) among the labels of each text, or indicators, probabilities
+            or values (batch, labels). If None, no loss is computed.
         sample_weight : Tensor of shape (batch,) or (batch, labels), optional
-            Weights of the loss.
+            Weights of the texts, or of each of their labels, in the loss.
         class_ids : LongTensor of shape (batch,), optional
-            The samples' classes, the same number for the same class, where ``labels`` are positions: the
-            contrastive loss over the texts reads them.
+            Class of each text for the contrastive loss over texts, with `labels` of shape (batch,).
         **inputs
-            ``class_input_ids`` and ``class_attention_mask``: the labels, (labels, length) for a batch that
-            shares them or (batch, labels, length) in the bi-encoders, and the label prompts (batch, length)
-            in the encoder-decoder. ``labels_mask`` (batch, labels): true for real labels. ``class_index``
-            (batch, labels): which of the shared labels are a sample's own, -1 for none. ``labels_at_once``:
-            score at most so many labels together. In place of token ids: cached hidden states, ``text_states``,
-            ``label_states`` and so on, see :meth:`Architecture.score_states`.
+            Further inputs, which depend on the architecture. ``class_input_ids`` and ``class_attention_mask`` are the
+            tokens of the labels in the bi-encoders, (labels, length) if all texts share their labels, else
+            (batch, labels, length); in the encoder-decoder they are the label prompts (batch, length).
+            ``labels_mask`` (batch, labels) is true for real labels. ``class_index`` (batch, labels) selects the labels
+            of each text among shared ones, with -1 for none. ``labels_at_once`` is the number of labels that are scored
+            at a time. Cached hidden states can replace token ids; see :meth:`Architecture.score_states`.
 
         Returns
         -------
         GLiClassOutput
+            Loss, logits and embeddings.
         """
         inputs |= {"labels": labels, "sample_weight": sample_weight, "class_ids": class_ids}
         if "text_states" in inputs:

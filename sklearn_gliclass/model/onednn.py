@@ -1,7 +1,7 @@
-"""Linear layers by oneDNN, where it is faster than what torch takes for float32 by itself.
+"""Linear layers computed by oneDNN, where it is faster than torch's default library for float32.
 
-torch multiplies float32 matrices on a CPU with MKL, which keeps its AVX-512 kernels for Intel's processors. The
-oneDNN that torch carries too has no such preference: on a Zen 5 it is 2.2 times as fast.
+torch multiplies float32 matrices on a CPU with MKL, which has AVX-512 kernels for Intel processors only. oneDNN, which
+torch includes, has them for others too: on a Zen 5 it is 2.2 times as fast.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
-MIN_MULTIPLICATIONS = 4_000_000  # of a matrix product; in smaller ones the copies cost more than they save
+MIN_MULTIPLICATIONS = 4_000_000  # of a matrix product; in smaller ones, the copies take longer than they save
 
 
 class OneDNNLinear(TorchFunctionMode):
-    """Inside this context ``F.linear`` of large float32 matrices runs in oneDNN; gradients do, too."""
+    """Context in which oneDNN computes ``F.linear`` of large float32 matrices and its gradients."""
 
-    # From which gain on it is taken: far from what the libraries differ by where both know the processor.
-    MIN_GAIN = 1.25
+    # Minimum speed-up for its use, well above the differences between the libraries on Intel processors.
+    MIN_SPEEDUP = 1.25
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in ACTIVATIONS and not kwargs and _fits(*args):
@@ -29,30 +29,30 @@ class OneDNNLinear(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
     def multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-        """``F.linear`` and an activation after it, one of the values of ``ACTIVATIONS``."""
+        """Compute ``F.linear`` and an activation after it, one of the values of ``ACTIVATIONS``."""
         outputs = linear(inputs, weight, bias)
         return F.gelu(outputs) if activation == "gelu" else outputs
 
 
 class OneDNNInference(OneDNNLinear):
-    """The same without gradients, for weights that stay as they are while this object is in use.
+    """The same without gradients, for weights that are constant while this object is in use.
 
-    A weight that is used again is kept in oneDNN's own order too, which else each product makes anew.
+    A weight that is used repeatedly is cached in oneDNN's memory layout, into which each product would convert it.
     """
 
-    MIN_GAIN = 1.0
+    MIN_SPEEDUP = 1.0
 
     def __init__(self):
         super().__init__()
-        self.weights = {}  # for each parameter what to multiply with: itself, from its second use on a sorted copy
+        self.weights = {}  # parameter -> itself, and from its second use on a copy in oneDNN's layout
 
     def multiply(self, inputs, weight, bias=None, activation="none"):
-        return infer_linear(inputs, self._sorted(weight, inputs), bias, activation=activation)
+        return infer_linear(inputs, self._reorder(weight, inputs), bias, activation=activation)
 
-    def _sorted(self, weight: Tensor, inputs: Tensor) -> Tensor:
+    def _reorder(self, weight: Tensor, inputs: Tensor) -> Tensor:
         if not isinstance(weight, nn.Parameter):  # computed for this product
             return weight
-        if weight not in self.weights:  # its first use, which in a short call is its last
+        if weight not in self.weights:  # first use, which is the only one in a short call
             self.weights[weight] = weight
         elif self.weights[weight] is weight:
             rows = inputs.numel() // inputs.shape[-1]
@@ -61,31 +61,31 @@ class OneDNNInference(OneDNNLinear):
 
 
 def linear_gelu(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.gelu(F.linear(inputs, weight, bias))``, which :class:`OneDNNInference` computes in one go."""
+    """Compute ``F.gelu(F.linear(inputs, weight, bias))``, which :class:`OneDNNInference` does in one operation."""
     if has_torch_function((inputs, weight)):
         return handle_torch_function(linear_gelu, (inputs, weight), inputs, weight, bias)
     return F.gelu(F.linear(inputs, weight, bias))
 
 
-ACTIVATIONS = {F.linear: "none", linear_gelu: "gelu"}  # oneDNN's names for what follows the product
+ACTIVATIONS = {F.linear: "none", linear_gelu: "gelu"}  # oneDNN's names of the activations after the product
 
 
 def infer_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-    """``F.linear`` by oneDNN without gradients, with an activation; `weight` may be in oneDNN's own order."""
+    """Compute ``F.linear`` with an activation by oneDNN, without gradients; `weight` may be in oneDNN's layout."""
     flat = inputs.reshape(-1, inputs.shape[-1])
-    algorithm = "none" if activation == "gelu" else ""  # the exact GELU, not that by tanh
+    algorithm = "none" if activation == "gelu" else ""  # the exact GELU, not the tanh approximation
     outputs = torch.ops.mkldnn._linear_pointwise(flat, weight, bias, activation, [], algorithm)
     return outputs.view(*inputs.shape[:-1], -1)
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear`` by oneDNN."""
+    """Compute ``F.linear`` by oneDNN."""
     flat = inputs.reshape(-1, inputs.shape[-1])
     return _Linear.apply(flat, weight, bias).view(*inputs.shape[:-1], -1)
 
 
 class _Linear(torch.autograd.Function):
-    """torch's own gradient would keep a second copy of each input: a third more memory in training."""
+    """Linear layer by oneDNN; torch's gradient would keep a copy of each input, a third more memory in training."""
 
     @staticmethod
     def forward(ctx, inputs, weight, bias):
@@ -118,20 +118,20 @@ def _fits(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     )
 
 
-def onednn_pays(inference: bool = False) -> bool:
-    """Whether to multiply in oneDNN on this machine."""
+def is_onednn_faster(inference: bool = False) -> bool:
+    """Return whether oneDNN is faster on this machine."""
     if not torch.backends.mkldnn.is_available():
         return False
     context = OneDNNInference if inference else OneDNNLinear
-    return gain(context) > context.MIN_GAIN
+    return measure_speedup(context) > context.MIN_SPEEDUP
 
 
 @functools.cache
-def gain(context: type[OneDNNLinear]) -> float:
-    """How many times as fast the feed-forward part of a layer is in `context`: measured once per process.
+def measure_speedup(context: type[OneDNNLinear]) -> float:
+    """Measure the speed-up of the feed-forward part of a layer in `context`, once per process.
 
-    With GELU, which together with the product costs more than it saves on some processors. Takes about a tenth
-    of a second.
+    GELU is included, as its fusion with the product is slower on some processors. The measurement takes about 0.1
+    seconds.
     """
     seconds = {library: [] for library in (contextlib.nullcontext(), context())}
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""One lookup for every table of named options (scorers, poolings, losses, architectures)."""
+"""Lookup of named options (scorers, poolings, losses, architectures)."""
 
 from collections.abc import Mapping
 from typing import TypeVar

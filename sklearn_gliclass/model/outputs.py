@@ -1,4 +1,4 @@
-"""GLiClassOutput: what the model's forward pass returns."""
+"""Output of the model's forward pass."""
 
 from dataclasses import dataclass
 

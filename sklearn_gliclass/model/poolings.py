@@ -1,4 +1,4 @@
-"""Poolings: the states of a text's tokens -> one vector, blind to everything outside the mask; no token: zeros."""
+"""Poolings of token states to one vector per text, over the tokens of a mask; an empty mask gives zeros."""
 
 import torch
 from torch import Tensor
@@ -25,50 +25,50 @@ def _count(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def max_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Largest value of each feature."""
+    """Compute the maximum of each feature."""
     least = torch.finfo(states.dtype).min
     return _zero_if_empty(states.masked_fill(~mask.bool().unsqueeze(-1), least).amax(dim=1), mask)
 
 
 def first_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """State of the first token in the mask."""
+    """Return the hidden state of the first token in the mask."""
     return _zero_if_empty(_take(states, _first_true(mask)), mask)
 
 
 def last_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """State of the last token in the mask."""
+    """Return the hidden state of the last token in the mask."""
     return _zero_if_empty(_take(states, mask.shape[1] - 1 - _first_true(mask.flip(1))), mask)
 
 
 def avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens."""
+    """Compute the mean over the tokens."""
     return _zero_outside(states, mask).sum(dim=1) / _count(states, mask)
 
 
 def sum_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Sum over the tokens."""
+    """Compute the sum over the tokens."""
     return _zero_outside(states, mask).sum(dim=1)
 
 
 def rms_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Root of the mean square over the tokens."""
+    """Compute the root mean square over the tokens."""
     mean_square = _zero_outside(states, mask).square().sum(dim=1) / _count(states, mask)
-    # The root's slope at 0 is infinite: a feature that is 0 in every token must not make NaN gradients.
+    # The root has an infinite slope at 0, which would give NaN gradients for features that are 0 in all tokens.
     return mean_square.clamp_min(torch.finfo(states.dtype).tiny).sqrt()
 
 
 def abs_max_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Largest absolute value of each feature."""
+    """Compute the maximum absolute value of each feature."""
     return _zero_outside(states, mask).abs().amax(dim=1)
 
 
 def abs_avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute value over the tokens."""
+    """Compute the mean absolute value over the tokens."""
     return _zero_outside(states, mask).abs().sum(dim=1) / _count(states, mask)
 
 
-def read_by(pooling: str, mask: Tensor) -> Tensor:
-    """Mask (batch, length) of the tokens in `mask` whose states the pooling reads."""
+def mask_read_tokens(pooling: str, mask: Tensor) -> Tensor:
+    """Return the mask (batch, length) of the tokens in `mask` whose hidden states the pooling reads."""
     mask = mask.bool()
     if pooling == "first":
         return mask & (mask.cumsum(dim=1) == 1)
@@ -89,5 +89,5 @@ POOLINGS = {
     "abs_avg": abs_avg_pooling,
 }
 
-# The scorer reads token states itself (only `cross-attn` can).
+# No pooling: the scorer reads the hidden states of all tokens (only `cross-attn`).
 NO_POOLING = "pass"

@@ -1,11 +1,11 @@
-"""Where labels and text are in a sequence with a label prompt."""
+"""Positions of labels and text in sequences with a label prompt."""
 
 import torch
 from torch import Tensor
 
 
 def class_positions(input_ids: Tensor, class_token: int) -> tuple[Tensor, Tensor]:
-    """Positions of the label tokens (batch, labels), 0 in empty slots, and the mask of real ones."""
+    """Return the positions of the label tokens (batch, labels), 0 in empty slots, and the mask of real labels."""
     is_class = input_ids == class_token
     counts = is_class.sum(dim=1)
     rows, columns = is_class.nonzero(as_tuple=True)
@@ -17,12 +17,12 @@ def class_positions(input_ids: Tensor, class_token: int) -> tuple[Tensor, Tensor
 
 
 def take_positions(states: Tensor, positions: Tensor) -> Tensor:
-    """States (batch, labels, hidden) at positions (batch, labels)."""
+    """Select the hidden states (batch, labels, hidden) at positions (batch, labels)."""
     return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
 def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A label's state (batch, labels, hidden) and the mask of real labels, as ``class_token_pooling`` says."""
+    """Pool the labels to (batch, labels, hidden), by ``class_token_pooling``, and return the mask of real labels."""
     positions, mask = _label_positions(config, input_ids)
     if config.class_token_pooling == "first":
         return take_positions(states, positions), mask
@@ -32,8 +32,8 @@ def class_states(config, states: Tensor, input_ids: Tensor, attention_mask: Tens
     return spans @ states / spans.sum(-1, keepdim=True).clamp_min(1), mask
 
 
-def class_read(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mask (batch, length) of the tokens whose states :func:`class_states` reads, for labels and empty slots."""
+def mask_label_tokens(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mask (batch, length) of the tokens that :func:`class_states` reads, for labels and empty slots."""
     if config.class_token_pooling == "first":
         positions, _ = _label_positions(config, input_ids)
         return torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, positions, True)
@@ -41,7 +41,7 @@ def class_read(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
 
 
 def _label_positions(config, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The first token of each label, and the mask of real labels; see :func:`class_positions`."""
+    """Return the first token of each label, and the mask of real labels; see :func:`class_positions`."""
     positions, mask = class_positions(input_ids, config.class_token_index)
     if not config.embed_class_token:
         positions = (positions + 1).clamp_max(input_ids.shape[1] - 1)
@@ -49,7 +49,7 @@ def _label_positions(config, input_ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _label_spans(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(batch, length): k for the tokens of the k-th label, 0 for all others."""
+    """Return the label index of each token (batch, length): k for the k-th label, 0 for other tokens."""
     is_class = input_ids == config.class_token_index
     after_prompt = (input_ids == config.text_token_index).cumsum(dim=1).bool()
     outside = after_prompt | ~attention_mask.bool()
@@ -58,11 +58,12 @@ def _label_spans(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     return is_class.cumsum(dim=1).masked_fill(outside, 0)
 
 
-def text_part(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mask of the tokens that the text is pooled from, in a sequence with a prompt.
+def mask_text(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mask of the tokens that the text is pooled from, in a sequence with a prompt.
 
-    With ``extract_text_features`` and the prompt first: from ``<<SEP>>`` on, as checkpoints were trained;
-    with the prompt last: what stands before it. Otherwise the whole sequence.
+    With ``extract_text_features``, these are the tokens from ``<<SEP>>`` on if the prompt comes first, as in the
+    training of published checkpoints, and the tokens before the prompt if it comes last. Otherwise, they are the whole
+    sequence.
     """
     mask = attention_mask.bool()
     if not config.extract_text_features:

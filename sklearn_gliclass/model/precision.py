@@ -1,51 +1,51 @@
-"""Number formats and devices by name."""
+"""Floating point types and devices by name."""
 
 import contextlib
 
 import torch
 
-from .onednn import OneDNNInference, OneDNNLinear, onednn_pays
+from .onednn import OneDNNInference, OneDNNLinear, is_onednn_faster
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def weight_dtype(dtype: str) -> torch.dtype:
-    """The type of the weights: bfloat16 is mixed precision, its weights stay float32."""
+    """Return the dtype of the weights, which is float32 for mixed precision with bfloat16."""
     return torch.float64 if dtype == "float64" else torch.float32
 
 
 def autocast(device, dtype: str, inference: bool = False):
-    """How matrix products are computed: in bfloat16, where `dtype` says so; in float32 by the faster library.
+    """Return the context for matrix products: autocast to bfloat16, or in float32 the faster library.
 
     Parameters
     ----------
     device : str or torch.device
-        Where the model is.
+        Device of the model.
     dtype : str
         A key of ``DTYPES``.
     inference : bool, default=False
-        No gradient is asked for, and the weights stay as they are while the result is in use.
+        Whether no gradients are computed and the weights are constant while the context is in use.
 
     Returns
     -------
     context manager
-        May be entered many times.
+        Reusable context manager.
     """
     kind = torch.device(device).type
     if dtype == "bfloat16":
         return torch.autocast(kind, torch.bfloat16)
-    if dtype == "float32" and kind == "cpu" and onednn_pays(inference):
+    if dtype == "float32" and kind == "cpu" and is_onednn_faster(inference):
         return OneDNNInference() if inference else OneDNNLinear()
     return contextlib.nullcontext()
 
 
 def find_device(device: str) -> str:
-    """Resolve "auto" to a GPU, where there is one.
+    """Resolve "auto" to a GPU if one is available.
 
     Raises
     ------
     ValueError
-        This is not the name of a device.
+        If this is not the name of a device.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -62,7 +62,7 @@ def find_device(device: str) -> str:
 
 
 def require_device(device: str) -> str:
-    """Resolve a device as :func:`find_device` does, and raise a ValueError where this machine lacks it."""
+    """Resolve a device as :func:`find_device` does, and raise a ValueError if it is not available."""
     found = find_device(device)
     try:
         torch.empty(0, device=found)

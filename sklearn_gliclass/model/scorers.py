@@ -1,6 +1,6 @@
-"""Scorers: a text and its labels -> one logit per label.
+"""Scorers, which compute one logit per label from the embeddings of a text and its labels.
 
-Every scorer is built from the config and the width of the states, and is called as
+Every scorer is built from the configuration and the hidden size, and is called as
 ``scorer(text, classes, text_mask, class_mask)`` with ``text`` (batch, hidden) -- or (batch, length, hidden)
 for `cross-attn` --, ``classes`` (batch or 1, labels, hidden) and both masks (batch or 1, ...); it returns
 (batch, labels). A first axis of 1 in ``classes`` means that the batch shares its labels.
@@ -22,7 +22,7 @@ def _score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Se
 
 
 def _dot(text: Tensor, classes: Tensor) -> Tensor:
-    """Dot products (batch, labels) of texts (batch, hidden) and labels (batch or 1, labels, hidden)."""
+    """Compute dot products (batch, labels) of texts (batch, hidden) and labels (batch or 1, labels, hidden)."""
     if classes.shape[0] == 1:
         return text @ classes[0].T
     return torch.einsum("bd,bcd->bc", text, classes)
@@ -35,7 +35,7 @@ class DotScorer(nn.Module):
         super().__init__()
 
     def init_dot_product(self) -> None:
-        """It is one."""
+        """Do nothing: it is a dot product."""
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         return _dot(text, classes)
@@ -44,10 +44,10 @@ class DotScorer(nn.Module):
 class _PairLayers(torch.autograd.Function):
     """``relu(dropout([text, label, text factor * label factor] @ first.T + bias)) @ last``, for each text and label.
 
-    Most of a step with the scorer "weighted-dot" is in here. The first layer acts on a concatenation: each part is
-    multiplied by itself, once and not once per pair. Its outputs (batch, labels, units) are by far the largest
-    numbers of the model; they are worked on in place, and kept once: where one of them is 0, be it by the activation
-    or by dropout, no gradient goes through it.
+    Most of the time of a step with the scorer "weighted-dot" is spent here. The first layer acts on a concatenation, so
+    that the products of text and label are computed separately, not for each pair. Its outputs (batch, labels, units)
+    are by far the largest tensor of the model. They are changed in place and stored once: an output that is 0, by the
+    activation or by dropout, has no gradient.
     """
 
     @staticmethod
@@ -77,7 +77,7 @@ class _PairLayers(torch.autograd.Function):
         d_of_text = d_hidden.sum(dim=1, keepdim=True)  # (B, 1, 4D)
         d_of_label = d_hidden.sum_to_size(len(label), *d_hidden.shape[1:])  # (B or 1, C, 4D)
         d_product = d_hidden @ of_product
-        # Each part of the weight's gradient is written where it belongs.
+        # The parts of the weight's gradient are written to their slices.
         d_first = torch.empty_like(first, dtype=dtype)
         parts = ((d_of_text, text), (d_of_label, label), (d_hidden, product))
         for part, (outputs, inputs) in zip(d_first.chunk(3, dim=1), parts, strict=True):
@@ -95,14 +95,14 @@ class _PairLayers(torch.autograd.Function):
 
 
 def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
-    """Values of which a share, in steps of 1 / 65,536, is set to 0; and the share that is kept.
+    """Apply dropout with a probability in steps of 1 / 65,536; return the values and the fraction that is kept.
 
-    torch's dropout draws 32 random bits or more for each value, in one thread; 16 do.
+    torch's dropout generates at least 32 random bits per value, in one thread; 16 are sufficient.
     """
     n_dropped = min(round(share * 2**16), 2**16 - 1)
-    drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-    lots, first_kept = drawn.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
-    if values.dtype.itemsize >= 4:  # which holds a lot as it is: one pass does, values where the lot is larger, else 0
+    random_bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+    lots, first_kept = random_bits.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
+    if values.dtype.itemsize >= 4:  # wide enough for the random number: one pass selects the values
         values = torch.ops.aten.threshold_backward(values, lots.to(values.dtype), first_kept - 1)
     else:
         values = values.masked_fill_(lots < first_kept, 0.0)
@@ -110,10 +110,10 @@ def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
 
 
 class WeightedDotScorer(nn.Module):
-    """An MLP over [text, label, text * label], with a projection of each first."""
+    """MLP over [text, label, text * label], each of them projected first."""
 
-    # Pairs of hidden units that share a dot product at the start: dropout takes single ones out, and with many of
-    # them a step of the optimiser is no longer small beside their weights.
+    # Pairs of hidden units that share the initial dot product. With few of them, dropout of a single unit has a large
+    # effect; with many, an optimiser step is not small relative to their weights.
     max_pairs = 16
 
     def __init__(self, config, width: int):
@@ -137,12 +137,11 @@ class WeightedDotScorer(nn.Module):
 
     @torch.no_grad()
     def init_dot_product(self) -> None:
-        """Start as the dot product of text and label, exactly, whatever the width.
+        """Initialise the scorer exactly as the dot product of text and label, for any width.
 
-        The factors start as text and label themselves. Two hidden units read the sum s of their products as
-        relu(w s) and relu(-w s), and relu(x) - relu(-x) = x. The last layer adds n such pairs up, each with the
-        weight w = 1 / sqrt(n). The other hidden units keep their random weights, and count nothing until the last
-        layer has learnt to use them.
+        The factors are initialised as text and label. Two hidden units compute relu(w s) and relu(-w s) of the sum s of
+        their products, and relu(x) - relu(-x) = x. The last layer adds n such pairs up, each with the weight
+        w = 1 / sqrt(n). The other hidden units have random weights, and weight 0 in the last layer.
         """
         width, n_pairs = self.width, min(self.max_pairs, 2 * self.width)
         for projection in (self.proj_text, self.proj_label):
@@ -159,7 +158,7 @@ class WeightedDotScorer(nn.Module):
 
 
 class MLPScorer(nn.Module):
-    """An MLP over [text, label]."""
+    """MLP over [text, label]."""
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -174,7 +173,7 @@ class MLPScorer(nn.Module):
 
 
 class HopfieldScorer(nn.Module):
-    """The text, retrieved by each label from a Hopfield memory (Ramsauer et al. 2020), added and scored by an MLP."""
+    """MLP over the sum of label and text that each label retrieves from a Hopfield network (Ramsauer et al. 2020)."""
 
     beta = 4.0
 
@@ -190,14 +189,14 @@ class HopfieldScorer(nn.Module):
         if class_mask is not None:
             attention = attention.masked_fill(~class_mask.bool(), torch.finfo(attention.dtype).min)
         attention = attention.softmax(dim=1).unsqueeze(-1)
-        # The first layer acts on a sum, label + attention * value: each part is multiplied once, not once per pair.
+        # The first layer acts on a sum, label + attention * value, whose parts are multiplied once, not for each pair.
         first = self.mlp[0]
         of_value = F.linear(self.v_proj(text), first.weight).unsqueeze(1)  # (B, 1, H)
         return self.mlp[1:](first(classes) + attention * of_value).squeeze(-1)
 
 
 class CrossAttentionScorer(nn.Module):
-    """Each label attends to the text's tokens; an MLP reads the result beside the label."""
+    """MLP over each label and its attention over the tokens of the text."""
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -241,11 +240,11 @@ SCORERS = {
     "cross-attn": CrossAttentionScorer,
 }
 
-# Scorers that can start as a dot product. The others end in an MLP that is given no products of text and label.
+# Scorers that can be initialised as a dot product. The others have an MLP without products of text and label.
 DOT_PRODUCT_SCORERS = {name for name, scorer in SCORERS.items() if hasattr(scorer, "init_dot_product")}
 
-# Scorers that read the text's tokens and take no pooling.
+# Scorers that read the tokens of the text, without pooling.
 TOKEN_SCORERS = {"cross-attn"}
 
-# Scorers with an MLP: how wide it is unless the config says otherwise.
+# Default width of the MLP in the scorers.
 MLP_HIDDEN_SIZES = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}

@@ -3,19 +3,19 @@
 from .architecture import Architecture, Reading
 from .loading import build_encoder
 from .packed import run_encoder
-from .positions import class_read, class_states, text_part
+from .positions import class_states, mask_label_tokens, mask_text
 
 
 class UniEncoder(Architecture):
-    """``text <<LABEL>>l1<<LABEL>>l2...<<SEP>>``, or with ``prompt_first`` the prompt before the text."""
+    """Uni-encoder of ``text <<LABEL>>l1<<LABEL>>l2...<<SEP>>``, or with ``prompt_first`` the prompt before the text."""
 
     def __init__(self, config, encoder=None, label_encoder=None):
         super().__init__(config)
         self.encoder_model = encoder or build_encoder(config.encoder_config)
 
     def encode(self, input_ids, attention_mask, every_layer):
-        text_mask = text_part(self.config, input_ids, attention_mask)
-        read = self.text_read(text_mask) | class_read(self.config, input_ids, attention_mask)
+        text_mask = mask_text(self.config, input_ids, attention_mask)
+        read = self.mask_pooled_tokens(text_mask) | mask_label_tokens(self.config, input_ids, attention_mask)
         outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids)
         layers = self.pick_layers(
             getattr(outputs, "hidden_states", None), outputs.last_hidden_state, attention_mask, every_layer

@@ -1,4 +1,4 @@
-"""Weights by name: read from files without staying tied to them, and checked against what a configuration builds."""
+"""Reading of weights into memory, and validation against the configuration of the model."""
 
 import copy
 import json
@@ -20,9 +20,9 @@ SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _NAMES_SHOWN = 5
 _MAX_SKELETONS = 8
-# torch.compile puts the module that it wraps under this name.
+# Name under which torch.compile holds the module that it wraps.
 _COMPILED = "_orig_mod."
-# transformers' base models have a pooler, which nothing here reads; files often lack it.
+# Pooler of transformers' base models, which is not used here, and often missing in files.
 _POOLER = re.compile(r"(^|\.)pooler\.")
 
 
@@ -30,7 +30,7 @@ _POOLER = re.compile(r"(^|\.)pooler\.")
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object; a damaged file raises an ``OSError`` that names it."""
+    """Read a JSON object; a damaged file raises an ``OSError`` with its name."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -43,22 +43,22 @@ def read_json(path: Path) -> dict:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the weights of a folder into memory; later changes of the files do not reach them.
+    """Read the weights of a folder into memory, as copies that later changes of the files do not affect.
 
     Parameters
     ----------
     folder : Path
-        Holds ``model.safetensors`` or, from older programs, ``pytorch_model.bin``; one file or several with an index.
+        Folder of ``model.safetensors`` or the older ``pytorch_model.bin``, in one file or in several with an index.
 
     Returns
     -------
     dict of str to Tensor
-        On the CPU, in the types of the file.
+        State dict on the CPU, with the dtypes of the file.
 
     Raises
     ------
     OSError
-        There is no such file, or it is damaged.
+        If there is no such file, or it is damaged.
     """
     weights = {}
     for path in _weight_files(folder):
@@ -80,10 +80,10 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / single]
         if (folder / index).is_file():
             return [folder / name for name in _shard_names(folder / index)]
-    advice = "save or download the checkpoint again"
+    hint = "save or download the checkpoint again"
     if (folder / "adapter_config.json").is_file():
-        advice = "it holds an adapter alone: load it with peft, merge it with merge_and_unload(), and save that model"
-    raise OSError(f"The folder {str(folder)!r} holds no weights ({SAFETENSORS}); {advice}.")
+        hint = "it holds only an adapter: load it with peft, merge it with merge_and_unload(), and save that model"
+    raise OSError(f"The folder {str(folder)!r} holds no weights ({SAFETENSORS}); {hint}.")
 
 
 def _shard_names(path: Path) -> list[str]:
@@ -96,19 +96,19 @@ def _shard_names(path: Path) -> list[str]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
-        # The tensors of safetensors are views of the mapped file: who truncates it would end this process.
+        # Copied: the tensors of safetensors are views of the mapped file, and its truncation would kill the process.
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's own message advises to run what the file holds
-        raise OSError("it holds something else than weights, and is not read further") from None
+    except pickle.UnpicklingError:  # torch's message recommends weights_only=False, which runs code
+        raise OSError("it holds other objects than weights, which are not loaded") from None
     return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
-# -- what a configuration builds -----------------------------------------------------------------------------
+# -- weights of a configuration -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ class Skeleton:
     Attributes
     ----------
     shapes : dict of str to torch.Size
-        By name, as in the state dict.
+        Shapes by the names of the state dict.
     shared : list of list of str
-        Names that stand for one and the same tensor.
+        Groups of names of one tensor (tied weights).
     """
 
     shapes: dict[str, torch.Size]
@@ -131,7 +131,7 @@ _skeletons: "OrderedDict[tuple, Skeleton]" = OrderedDict()
 
 
 def skeleton(model_class: type[nn.Module], config: PretrainedConfig) -> Skeleton:
-    """Return names and shapes of the weights; the model is built without memory, once for each configuration."""
+    """Return names and shapes of the weights; the model is built on the meta device, once per configuration."""
     key = model_class, config.to_json_string(use_diff=False)
     with process_lock():
         if key not in _skeletons:
@@ -156,15 +156,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict of a model under the names that its configuration builds.
-
-    Modules that ``torch.compile`` has wrapped are unwrapped.
+    """Return the state dict of a model, with the names of modules that ``torch.compile`` has wrapped restored.
 
     Raises
     ------
     ValueError
-        Names or shapes differ from what the configuration builds, because modules were replaced or changed from
-        outside: such a model could be saved, but not loaded.
+        If names or shapes do not match the configuration, because modules were replaced or changed: such a model could
+        be saved, but not loaded.
     """
     model = unwrap(model)
     weights = {name.replace(_COMPILED, ""): tensor for name, tensor in model.state_dict().items()}
@@ -173,22 +171,22 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
     mismatched = [(n, t.shape, shapes[n]) for n, t in weights.items() if n in shapes and t.shape != shapes[n]]
     if missing or unexpected or mismatched:
         raise ValueError(
-            "The model cannot be saved, because its configuration does not build its weights: "
+            "The model cannot be saved, because its weights do not match its configuration: "
             f"{describe_differences(missing, unexpected, mismatched)}. Modules were changed after the model was built: "
             "merge adapters first (peft: model = model.merge_and_unload()), remove parametrizations "
             "(torch.nn.utils.parametrize.remove_parametrizations) and pruning (torch.nn.utils.prune.remove), and "
-            "undo changes of model_.config."
+            "revert changes of model_.config."
         )
     return weights
 
 
 def fill_shared(weights: Mapping[str, Tensor], shared: Iterable[list[str]], source: str) -> dict[str, Tensor]:
-    """Return the weights with every name of a tensor that is stored under one of its names.
+    """Add the missing names of tied weights that are stored under one of their names.
 
     Raises
     ------
     ValueError
-        Two names of one tensor have different values.
+        If two names of tied weights have different values.
     """
     filled = dict(weights)
     for names in shared:
@@ -196,8 +194,8 @@ def fill_shared(weights: Mapping[str, Tensor], shared: Iterable[list[str]], sour
         for name in present[1:]:
             if not _equal(weights[present[0]], weights[name]):
                 raise ValueError(
-                    f"{source}: {present[0]} and {name} are one weight in this configuration, and have different "
-                    "values. The configuration does not belong to the weights (tie_encoders?); save the model again."
+                    f"{source}: {present[0]} and {name} are tied weights in this configuration, but have different "
+                    "values. The configuration does not match the weights (tie_encoders?); save the model again."
                 )
         filled.update(dict.fromkeys(names, weights[present[0]]) if present else {})
     return filled
@@ -211,23 +209,23 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 
 
 def check_loaded(model: nn.Module, info: dict, source: str, whole: bool = True) -> None:
-    """Raise where the weights given were not those that the model needs.
+    """Raise if the weights that were loaded do not match the model.
 
     Parameters
     ----------
     model : PreTrainedModel
         The model that was loaded.
     info : dict
-        What transformers reports with ``output_loading_info=True``.
+        Report of transformers with ``output_loading_info=True``.
     source : str
-        Where the weights came from, for the message.
+        Origin of the weights, for the error message.
     whole : bool, default=True
-        The weights are those of this model alone. False: of an encoder, whose file may hold the heads of other tasks.
+        Whether the file may hold only weights of this model. If False, it may hold heads of other tasks too.
 
     Raises
     ------
     ValueError
-        Weights are missing, unexpected or of another shape; the message names them.
+        If weights are missing, unexpected or of another shape; the message names them.
     """
     patterns = _ignored_patterns(model)
     buffers = {name for name, _ in model.named_buffers()}
@@ -252,18 +250,18 @@ def _ignored_patterns(model: nn.Module) -> list[str]:
 
 
 def _is_ignored(name: str, patterns: list[str]) -> bool:
-    # Older programs stored buffers that are computed today.
+    # Older versions of transformers stored buffers that are now computed.
     return name.endswith(("position_ids", "inv_freq")) or any(re.search(pattern, name) for pattern in patterns)
 
 
 def _is_inside(name: str, model: nn.Module) -> bool:
-    """Whether a name is that of a part of the encoder, not of a head beside it."""
+    """Return whether a name belongs to the encoder, and not to a head."""
     first = name.removeprefix(f"{model.base_model_prefix}.").partition(".")[0]
     return first in dict(model.named_children()) and not _POOLER.search(name)
 
 
 def describe_differences(missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[tuple]) -> str:
-    """Name the differences: the first five of each kind, and how many there are.
+    """Describe the differences: their number, and the first five of each kind.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Pictures of training, labels, thresholds and single predictions, as scikit-learn's Display classes.
+"""Display classes in the manner of scikit-learn: training curves, label similarities, thresholds, attributions.
 
-matplotlib is imported when something is plotted.
+matplotlib is imported at the first plot.
 """
 
 from .attribution import TokenAttributionDisplay

@@ -1,49 +1,57 @@
-"""TokenAttributionDisplay: which tokens of a text spoke for a label, and which against it."""
+"""Attribution of a prediction to the tokens of its text."""
 
 import html
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ..explain import token_attributions
+from ..explain import compute_token_attributions
 from ..inputs import read_texts
-from .figure import BLUE, RED, single_axes
+from .figure import BLUE, RED, create_axes
 
 FOR, AGAINST = BLUE, RED
 STYLES = ("bars", "text")
 TEXT_COLUMNS = 72
-CHARACTER_WIDTH = 0.602  # of matplotlib's monospaced font, in parts of its size
+CHARACTER_WIDTH = 0.602  # of matplotlib's monospaced font, as a fraction of the font size
 LINE_HEIGHT = 1.6
 
 
 class TokenAttributionDisplay:
-    """What the tokens of one text add to the logit of a label.
+    """Attribution of the logit of a label to the tokens of a text.
 
-    The values are gradient times input of each token's embedding, averaged on the way from the mean token of the
-    vocabulary (integrated gradients): they sum to the logit of the text minus the logit of a text of mean tokens.
-    In a notebook the display shows as coloured text: blue speaks for the label, orange against it.
+    The attributions are integrated gradients, with the mean token embedding of the vocabulary as the baseline. They sum
+    to the logit of the text minus that of the baseline, a text of mean tokens. In a notebook, the display renders as
+    coloured text: blue tokens raise the logit, orange ones lower it.
+
+    It is created by :meth:`from_estimator` or :meth:`compute`.
 
     Parameters
     ----------
     text : str
         The text, as the model reads it.
     spans : list of (int, int)
-        The characters ``text[start:end]`` of each token.
+        Characters ``text[start:end]`` of each token.
     values : ndarray of shape (n_tokens,)
-        What each token adds. For a regressor in the units of y.
+        Attribution of each token, for a regressor in the units of y.
     label : str
         The label.
     output, baseline : float
-        The label's logit, or the value that a regressor predicts, for the text and for mean tokens.
+        Logit of the label, or prediction of a regressor, for the text and for the baseline.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
+        Figure that contains the plot.
     ax_ : matplotlib Axes
+        Axes of the plot.
     bars_ : matplotlib BarContainer or None
-        With ``style="bars"``.
+        The bars. None with ``style="text"``.
     text_ : list of matplotlib Text or None
-        With ``style="text"``.
+        The tokens. None with ``style="bars"``.
+
+    References
+    ----------
+    Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017, https://arxiv.org/abs/1703.01365
 
     Examples
     --------
@@ -65,7 +73,7 @@ class TokenAttributionDisplay:
 
     @property
     def tokens(self):
-        """The characters of each token, list of str."""
+        """Characters of each token, as a list of str."""
         return [self.text[start:end].strip() for start, end in self.spans]
 
     @classmethod
@@ -75,47 +83,55 @@ class TokenAttributionDisplay:
         Parameters
         ----------
         estimator : GLiClassClassifier or GLiClassRegressor
-            Fitted.
+            Fitted estimator.
         X : str, or array-like of shape (1,) or (1, n_features)
             One text, or one row of a table.
         label : object, optional
-            One of `classes_`; for a regressor one of `label_names_`. Default: the likeliest class; a regressor
-            with several outputs needs it.
+            Label whose logit is attributed: one of `classes_`, or of `label_names_` for a regressor. If None, the
+            predicted class. A regressor with several outputs needs it.
         n_steps : int, default=16
-            Points of the integral.
+            Number of points at which the gradient is evaluated. Raise it for more exact sums.
         style : {"bars", "text"}, default="bars"
-            Bars, or the text coloured.
+            Whether to plot a bar for each token, or the coloured text.
         ax : matplotlib Axes, optional
-            Where to draw. Default: a new figure.
+            Axes to plot on. If None, a new figure is created.
 
         Returns
         -------
         TokenAttributionDisplay
+            The display.
         """
         return cls.compute(estimator, X, label=label, n_steps=n_steps).plot(ax, style=style)
 
     @classmethod
     def compute(cls, estimator, X, *, label=None, n_steps=16):
-        """Compute the attributions of one prediction and plot nothing: in a notebook they show as coloured text.
+        """Compute the attributions of one prediction without a plot; in a notebook, the display renders as text.
 
         Parameters
         ----------
-        estimator, X, label, n_steps
-            As in :meth:`from_estimator`.
+        estimator : GLiClassClassifier or GLiClassRegressor
+            Fitted estimator.
+        X : str, or array-like of shape (1,) or (1, n_features)
+            One text, or one row of a table.
+        label : object, optional
+            Label whose logit is attributed, as in :meth:`from_estimator`.
+        n_steps : int, default=16
+            Number of points at which the gradient is evaluated.
 
         Returns
         -------
         TokenAttributionDisplay
+            The display.
         """
         check_is_fitted(estimator, ("model_", "label_names_"))
         X = [X] if isinstance(X, str) else X
         texts = read_texts(X, estimator)
         if len(texts) != 1:
-            raise ValueError(f"X must be one text or one row, got {len(texts)}; pass X[:1], or a text as a str.")
+            raise ValueError(f"X must be one text or one row, got {len(texts)}; pass X[:1], or the text as a str.")
         index, name = _find_label(estimator, X, label)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        found = token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
+        found = compute_token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
             for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))
@@ -125,20 +141,22 @@ class TokenAttributionDisplay:
         return cls(texts[0], found.spans, found.values * scale, name, output, baseline)
 
     def plot(self, ax=None, *, style="bars", max_tokens=40):
-        """Draw the attributions.
+        """Plot the attributions.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to draw. Default: a new figure.
+            Axes to plot on. If None, a new figure is created.
         style : {"bars", "text"}, default="bars"
-            Bars, or the text coloured.
+            Whether to plot a bar for each token, or the coloured text.
         max_tokens : int, default=40
-            Most bars; of a longer text the tokens with the largest absolute values, in the order of the text.
+            Maximum number of bars. Of a longer text, the tokens with the largest absolute attributions are plotted, in
+            the order of the text.
 
         Returns
         -------
-        self
+        TokenAttributionDisplay
+            This display.
         """
         if style not in STYLES:
             raise ValueError(f"Unknown style {style!r}; choose from {', '.join(map(repr, STYLES))}.")
@@ -156,7 +174,7 @@ class TokenAttributionDisplay:
 
     def _plot_bars(self, ax, max_tokens):
         shown = np.sort(np.argsort(-np.abs(self.values), kind="stable")[:max_tokens])
-        self.ax_ = single_axes(self, ax, (5.0, 1.2 + 0.22 * max(3, len(shown))))
+        self.ax_ = create_axes(self, ax, (5.0, 1.2 + 0.22 * max(3, len(shown))))
         values = self.values[shown]
         self.bars_ = self.ax_.barh(range(len(shown)), values, color=[FOR if v >= 0 else AGAINST for v in values])
         self.ax_.set_yticks(range(len(shown)), [self.tokens[index] for index in shown], fontsize="small")
@@ -170,7 +188,7 @@ class TokenAttributionDisplay:
         lines = wrap_pieces(self._pieces(), TEXT_COLUMNS)
         width = 7.5
         size = width * 72 / TEXT_COLUMNS / CHARACTER_WIDTH
-        self.ax_ = single_axes(self, ax, (width, 0.5 + len(lines) * size * LINE_HEIGHT / 72))
+        self.ax_ = create_axes(self, ax, (width, 0.5 + len(lines) * size * LINE_HEIGHT / 72))
         if ax is not None:
             box = ax.get_window_extent()
             size = box.width / ax.figure.dpi * 72 / TEXT_COLUMNS / CHARACTER_WIDTH
@@ -192,12 +210,12 @@ class TokenAttributionDisplay:
         return float(np.abs(self.values).max(initial=0.0)) or 1.0
 
     def _pieces(self) -> list[tuple[str, float]]:
-        """The whole text in pieces, each with its value: 0 between tokens; tokens of one character share it."""
+        """Split the text into pieces with their values, 0 between tokens; tokens that share a character are added."""
         pieces, done = [], 0
         for (start, end), value in zip(self.spans, self.values, strict=True):
             space = len(self.text[start:end]) - len(self.text[start:end].lstrip())
             start += space
-            if start < done:  # a part of a character that several tokens make up
+            if start < done:  # a character that consists of several tokens
                 if pieces:
                     pieces[-1] = (pieces[-1][0], pieces[-1][1] + value)
                 start = done
@@ -214,7 +232,7 @@ class TokenAttributionDisplay:
         return f"{type(self).__name__}({self._title()!r})"
 
     def _repr_html_(self) -> str:
-        """The text, coloured; the values show when the mouse is over a token."""
+        """Render the coloured text, with the value of a token as its tooltip."""
         largest = self._largest()
         spans = []
         for piece, value in self._pieces():
@@ -260,7 +278,7 @@ def wrap_pieces(pieces, n_columns: int) -> list[list[tuple[str, float]]]:
 
 
 def _find_label(estimator, X, label) -> tuple[int, str]:
-    """Index and name of the label that is asked for, or of the one that is predicted."""
+    """Return index and name of the given label, or of the predicted one."""
     names = list(getattr(estimator, "classes_", estimator.label_names_))
     if label is not None:
         if label not in names:
@@ -271,5 +289,5 @@ def _find_label(estimator, X, label) -> tuple[int, str]:
     elif len(names) == 1:
         index = 0
     else:
-        raise ValueError(f"This regressor has several outputs: say which one with label=, one of {names}.")
+        raise ValueError(f"This regressor has several outputs; choose one with label=, from {names}.")
     return index, str(names[index])

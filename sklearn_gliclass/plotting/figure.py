@@ -1,28 +1,28 @@
-"""What the pictures share: matplotlib when it is needed, grids of panels, colours."""
+"""Helpers of the displays: import of matplotlib, grids of panels, colours."""
 
 import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-# Okabe and Ito's colours, which people with any kind of colour vision tell apart.
+# The colour-blind safe palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 
 
 def pyplot(display):
-    """matplotlib.pyplot, or an error that says how to get it."""
+    """Import matplotlib.pyplot; raise an ImportError with instructions if it is not installed."""
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
     return plt
 
 
-def single_axes(display, ax, figsize):
-    """`ax`, or the axes of a new figure."""
+def create_axes(display, ax, figsize):
+    """Return `ax`, or the axes of a new figure."""
     return ax if ax is not None else pyplot(display).subplots(figsize=figsize, layout="constrained")[1]
 
 
-def panel_grid(display, ax, n_panels: int, n_columns: int, panel_size, **options):
-    """A grid of panels in a new figure, or in the room of `ax`.
+def create_panels(display, ax, n_panels: int, n_columns: int, panel_size, **options):
+    """Create a grid of panels in a new figure, or in the area of `ax`.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def panel_grid(display, ax, n_panels: int, n_columns: int, panel_size, **options
         ax.set_axis_off()
         grid = ax.get_subplotspec().subgridspec(*shape, wspace=0.35, hspace=0.5).subplots(squeeze=False, **options)
     axes = np.ravel(grid)
-    for column in range(shape[1]):  # the ticks of shared axes, where the last row has no panel
+    for column in range(shape[1]):  # tick labels of shared axes, above empty cells of the last row
         last = [panel for panel in axes[:n_panels] if panel.get_subplotspec().colspan.start == column][-1]
         last.tick_params(labelbottom=True)
     for empty in axes[n_panels:]:

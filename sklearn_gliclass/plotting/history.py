@@ -1,46 +1,49 @@
-"""TrainingHistoryDisplay: losses, scores, learning rates and rewards over the epochs."""
+"""Training curves: losses, scores, learning rates and rewards over the epochs."""
 
 from numbers import Number
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from .figure import COLOURS, panel_grid
+from .figure import COLOURS, create_panels
 
 _NO_SERIES = ("epoch", "dur", "batches")
-MARKED_UP_TO = 30  # epochs that are drawn as dots besides the line
+MARKED_UP_TO = 30  # number of epochs up to which lines have markers
 
 
 class TrainingHistoryDisplay:
-    """The course of a training.
+    """Training curves of an estimator.
 
-    Each series of the history is a line; series of one kind share a panel: losses, scores, learning rates,
-    rewards, and what else a training records.
+    Each series of the history is a line. Losses, scores, learning rates, rewards and other series have panels of their
+    own.
+
+    It is created by :meth:`from_estimator` or :meth:`from_history`.
 
     Parameters
     ----------
     series : dict of str to array-like of shape (n_epochs,)
-        What is drawn; NaN where an epoch has no value.
+        Values of each series, NaN for epochs without a value.
     panels : dict of str to list of str, optional
-        Title of each panel and the series in it. Default: one panel for all.
+        Names of the series in each panel, by the title of the panel. If None, one panel for all.
     batch_loss : tuple of two ndarrays, optional
-        Where the batches stand, in epochs, and their losses.
+        Positions of the batches in epochs, and their losses.
     best_epoch : int, optional
-        The epoch whose weights were kept.
+        Epoch whose weights were restored by early stopping.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
+        Figure that contains the panels.
     axes_ : ndarray of matplotlib Axes
-        One for each panel.
+        Axes of the panels.
     lines_ : dict of str to Line2D
-        The line of each series.
+        Lines of the series.
     bounding_ax_ : matplotlib Axes or None
-        The `ax` that was given, whose room the panels took.
+        The `ax` that was passed, whose area the panels fill.
 
     See Also
     --------
-    GLiClassClassifier : Its `history_` holds the numbers.
+    GLiClassClassifier : Classifier whose `history_` is plotted.
 
     Examples
     --------
@@ -60,59 +63,62 @@ class TrainingHistoryDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None):
-        """Plot what a fitted estimator recorded.
+        """Plot the training curves of a fitted estimator.
 
         Parameters
         ----------
         estimator : GLiClassClassifier or GLiClassRegressor
-            Fitted.
+            Fitted estimator.
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
 
         Returns
         -------
         TrainingHistoryDisplay
+            The display.
         """
         check_is_fitted(estimator, "model_")
         if not len(getattr(estimator, "history_", ())):
             raise ValueError(
-                "The estimator was not trained (max_epochs=0, fit(None, labels) or from_pretrained), so there is no "
-                "history to plot; fit it on examples first."
+                "The estimator was not trained (max_epochs=0, fit(None, labels) or from_pretrained) and has no "
+                "history; fit it on examples first."
             )
         return cls.from_history(estimator.history_, ax=ax)
 
     @classmethod
     def from_history(cls, history, *, ax=None):
-        """Plot a history.
+        """Plot the training curves of a history.
 
         Parameters
         ----------
         history : skorch.history.History or list of dict
-            One row for each epoch.
+            History with a row for each epoch.
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
 
         Returns
         -------
         TrainingHistoryDisplay
+            The display.
         """
         series = read_series(history)
         return cls(series, group_series(history, series), read_batch_loss(history), find_best_epoch(history)).plot(ax)
 
     def plot(self, ax=None):
-        """Draw the lines.
+        """Plot the training curves.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
 
         Returns
         -------
-        self
+        TrainingHistoryDisplay
+            This display.
         """
         panels = self.panels or {"": list(self.series)}
-        self.figure_, self.axes_, self.bounding_ax_ = panel_grid(self, ax, len(panels), 3, (4.2, 3.2))
+        self.figure_, self.axes_, self.bounding_ax_ = create_panels(self, ax, len(panels), 3, (4.2, 3.2))
         self.lines_ = {}
         for axes, (title, names) in zip(self.axes_, panels.items(), strict=True):
             self._plot_panel(axes, title, names)
@@ -126,7 +132,7 @@ class TrainingHistoryDisplay:
             epochs = np.arange(1, len(values) + 1)
             marker = "o" if len(values) <= MARKED_UP_TO else None
             label = name.replace("_", " ")
-            # A sum of one part equals it, such as the reward: dashed, the line below shows.
+            # A sum of one component, such as the reward, equals it: dashed lines let the line below show.
             hides = any(np.array_equal(values, line.get_ydata(), equal_nan=True) for line in axes.lines)
             (self.lines_[name],) = axes.plot(
                 epochs, values, "--" if hides else "-", color=colour, marker=marker, markersize=3, label=label
@@ -137,14 +143,14 @@ class TrainingHistoryDisplay:
         axes.set(title=title, xlabel="epoch", xlim=(0, n_epochs * 1.03))
         axes.xaxis.get_major_locator().set_params(integer=True)
         if title == "learning rate":
-            axes.yaxis.set_major_formatter("{x:.1e}")  # an exponent on top would meet the title
+            axes.yaxis.set_major_formatter("{x:.1e}")  # an offset text on top would overlap the title
         axes.grid(alpha=0.3)
         if [line.get_label() for line in axes.lines] != [title]:
             axes.legend(fontsize="small")
 
 
 def read_series(history) -> dict[str, np.ndarray]:
-    """The numbers of each epoch by name, NaN where an epoch has none; durations, counters and events left out.
+    """Read the series of a history, with NaN for epochs without a value; durations and counters are left out.
 
     Examples
     --------
@@ -163,8 +169,8 @@ def read_series(history) -> dict[str, np.ndarray]:
 
 
 def group_series(history, series) -> dict[str, list[str]]:
-    """Titles of the panels and the series in each; what is of no known kind has a panel of its own."""
-    # skorch notes beside each score whether it was the best one so far.
+    """Group the series into panels, by title; series of no known kind have panels of their own."""
+    # skorch records for each score whether it was the best one so far.
     scores = {name.removesuffix("_best") for row in history for name in row if name.endswith("_best")}
     panels: dict[str, list[str]] = {}
     for name in series:
@@ -183,7 +189,7 @@ def group_series(history, series) -> dict[str, list[str]]:
 
 
 def read_batch_loss(history):
-    """Where the batches stand, in epochs, and their losses; None where the history has none."""
+    """Read the positions of the batches in epochs and their losses; None if the history has none."""
     places, losses = [], []
     for number, row in enumerate(history):
         batches = [batch["train_loss"] for batch in row.get("batches", ()) if "train_loss" in batch]
@@ -193,7 +199,7 @@ def read_batch_loss(history):
 
 
 def find_best_epoch(history) -> int | None:
-    """The last epoch that lowered the validation loss, from 1 on."""
+    """Return the last epoch that lowered the validation loss, counted from 1."""
     best = [number for number, row in enumerate(history, start=1) if row.get("valid_loss_best")]
     return best[-1] if best else None
 

@@ -1,4 +1,4 @@
-"""LabelSimilarityDisplay: which labels a model takes for near."""
+"""Similarity of the labels of a model."""
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
@@ -6,38 +6,44 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils.validation import check_is_fitted
 
-from ..explain import label_embeddings
+from ..explain import compute_label_embeddings
 from ..inputs import read_texts
-from .figure import single_axes
+from .figure import create_axes
 
-NUMBERS_UP_TO = 12  # labels, for whom the numbers stand in the cells
+NUMBERS_UP_TO = 12  # number of labels up to which cells show their values
 INCHES_WITH_NUMBERS, INCHES_PER_LABEL, MAX_INCHES = 0.38, 0.17, 24.0
-INCHES_PER_CHARACTER = 0.075  # of a name beside the map
+INCHES_PER_CHARACTER = 0.075  # of a label name beside the heat map
 POINTS_PER_INCH = 72
 
 
 class LabelSimilarityDisplay:
-    """Heat map of the labels' cosine similarity, ordered so that near labels stand side by side.
+    """Heat map of the cosine similarities of the label embeddings, ordered by hierarchical clustering.
 
-    The labels are compared as the model's scorer sees them. Labels that are near and should not be want better
-    `label_names` or more examples; they are where to look first when classes are confused.
+    The embeddings are those that the model's scorer takes. Labels that are similar but should not be are likely to be
+    confused, as scikit-learn's ``ConfusionMatrixDisplay`` shows; they need more distinct `label_names` or more
+    examples.
+
+    It is created by :meth:`from_estimator`.
 
     Parameters
     ----------
     similarity : ndarray of shape (n_labels, n_labels)
-        Symmetric; 1 on the diagonal.
+        Symmetric matrix of cosine similarities.
     labels : sequence of str
-        Their names.
+        Names of the labels.
 
     Attributes
     ----------
     order_ : ndarray of shape (n_labels,)
-        The label in each row of the picture.
+        Index of the label in each row of the heat map.
     figure_ : matplotlib Figure
+        Figure that contains the heat map.
     ax_ : matplotlib Axes
+        Axes of the heat map.
     im_ : matplotlib AxesImage
+        Image of the heat map.
     text_ : ndarray of matplotlib Text of shape (n_labels, n_labels), or None
-        The numbers in the cells; only for few labels.
+        Numbers in the cells. None for more than 12 labels.
 
     Examples
     --------
@@ -55,46 +61,47 @@ class LabelSimilarityDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X=None, *, ax=None, cmap="viridis", colorbar=True):
-        """Plot the labels of a fitted estimator.
+        """Plot the similarities of the labels of a fitted estimator.
 
         Parameters
         ----------
         estimator : GLiClassClassifier or GLiClassRegressor
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n_samples,) or (n_samples, n_features), optional
-            Texts beside which the labels are read; their mean counts. Default: the empty text. A bi-encoder
-            reads labels alone: there it makes no difference.
+            Texts with which the labels are encoded; the label embeddings are averaged over them. If None, the empty
+            text. It has no effect in a bi-encoder, which encodes labels separately.
         ax : matplotlib Axes, optional
-            Where to draw. Default: a new figure, whose size grows with the number of labels.
+            Axes to plot on. If None, a new figure is created, whose size grows with the number of labels.
         cmap : str or Colormap, default="viridis"
-            Colours of the similarities.
+            Colour map of the similarities.
         colorbar : bool, default=True
-            Add a colour bar.
+            Whether to add a colour bar.
 
         Returns
         -------
         LabelSimilarityDisplay
+            The display.
         """
         check_is_fitted(estimator, ("model_", "label_names_"))
         texts = [""] if X is None else read_texts(X, estimator)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        embeddings = label_embeddings(fitted.model, fitted.layout(), texts, at_once)
+        embeddings = compute_label_embeddings(fitted.model, fitted.layout(), texts, at_once)
         names = [str(label) for label in getattr(estimator, "classes_", estimator.label_names_)]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)
 
     def nearest(self, n=10):
-        """The pairs of labels that are nearest.
+        """Return the most similar pairs of labels.
 
         Parameters
         ----------
         n : int, default=10
-            How many.
+            Number of pairs.
 
         Returns
         -------
         list of (str, str, float)
-            Two labels and their similarity, the nearest pair first.
+            Two labels and their similarity, the most similar pair first.
         """
         rows, columns = np.triu_indices(len(self.labels), k=1)
         values = self.similarity[rows, columns]
@@ -102,27 +109,28 @@ class LabelSimilarityDisplay:
         return [(self.labels[rows[i]], self.labels[columns[i]], float(values[i])) for i in best]
 
     def plot(self, ax=None, *, cmap="viridis", colorbar=True):
-        """Draw the heat map.
+        """Plot the heat map.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            Where to draw. Default: a new figure, whose size grows with the number of labels.
+            Axes to plot on. If None, a new figure is created, whose size grows with the number of labels.
         cmap : str or Colormap, default="viridis"
-            Colours of the similarities. The diagonal is left blank, so that they show the other cells.
+            Colour map of the similarities. The diagonal is left blank, so that the colours span the other cells.
         colorbar : bool, default=True
-            Add a colour bar.
+            Whether to add a colour bar.
 
         Returns
         -------
-        self
+        LabelSimilarityDisplay
+            This display.
         """
         n = len(self.labels)
         side = min(MAX_INCHES, n * (INCHES_WITH_NUMBERS if n <= NUMBERS_UP_TO else INCHES_PER_LABEL))
         margin = INCHES_PER_CHARACTER * max(map(len, self.labels))
-        self.ax_ = single_axes(self, ax, (side + margin + 1.2, side + margin + 0.2))
+        self.ax_ = create_axes(self, ax, (side + margin + 1.2, side + margin + 0.2))
         self.figure_ = self.ax_.figure
-        self.order_ = similarity_order(self.similarity)
+        self.order_ = order_by_similarity(self.similarity)
         cells = np.ma.array(self.similarity[np.ix_(self.order_, self.order_)], mask=np.eye(n, dtype=bool))
         self.im_ = self.ax_.imshow(cells, cmap=cmap)
         names = [self.labels[index] for index in self.order_]
@@ -152,15 +160,13 @@ class LabelSimilarityDisplay:
         return text
 
 
-def similarity_order(similarity: np.ndarray) -> np.ndarray:
-    """Leaves of an average-linkage clustering, turned so that neighbours are as near as they can be.
-
-    The order is that of Bar-Joseph et al. 2001, "Fast optimal leaf ordering for hierarchical clustering".
+def order_by_similarity(similarity: np.ndarray) -> np.ndarray:
+    """Return the optimal leaf ordering of an average-linkage clustering (Bar-Joseph et al. 2001).
 
     Examples
     --------
     >>> near, far = 0.9, 0.1
-    >>> similarity_order(np.array([[1, far, near], [far, 1, far], [near, far, 1]])).tolist()
+    >>> order_by_similarity(np.array([[1, far, near], [far, 1, far], [near, far, 1]])).tolist()
     [1, 2, 0]
     """
     if len(similarity) < 3:

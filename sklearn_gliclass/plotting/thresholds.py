@@ -1,4 +1,4 @@
-"""ThresholdCurveDisplay: precision, recall and F1 of each class over the threshold."""
+"""Precision, recall and F1 score of each class over the threshold."""
 
 import numpy as np
 from scipy.sparse import issparse
@@ -6,40 +6,45 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from ..class_values import class_keys, column_positions
 from ..containers import column_names
-from .figure import BLUE, GREEN, ORANGE, panel_grid
+from .figure import BLUE, GREEN, ORANGE, create_panels
 
 WHERE_F1_SAYS_NOTHING = 0.5
 TITLE_CHARACTERS = 22
 
 
 class ThresholdCurveDisplay:
-    """Precision, recall and F1 of each class of a multi-label problem over the threshold.
+    """Precision, recall and F1 score of each class of a multi-label problem over the threshold.
 
-    Choose thresholds on rows that the model was not trained on and that don't measure it afterwards:
-    ``clf.set_params(threshold=display.best_thresholds)``.
+    Use it to choose thresholds, ``clf.set_params(threshold=display.best_thresholds)``, on a validation set: on rows
+    that are neither in the training set nor in the test set. For binary classifiers, scikit-learn has
+    ``PrecisionRecallDisplay`` and ``TunedThresholdClassifierCV``.
+
+    It is created by :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
     thresholds : ndarray of shape (n_thresholds,)
-        Ascending.
+        Thresholds in ascending order.
     precision, recall, f1 : ndarray of shape (n_classes, n_thresholds)
-        NaN: the precision where nothing is predicted, and the recall of a class without rows.
+        The curves. The precision is NaN where nothing is predicted, and the recall for a class without positives.
     class_names : sequence of str
         Names of the classes.
     n_positive : ndarray of shape (n_classes,)
-        Rows of each class.
+        Number of positives of each class.
 
     Attributes
     ----------
     best_thresholds : ndarray of shape (n_classes,)
-        Where each class's F1 is highest, the middle of equally good ones; 0.5 where the F1 is 0 everywhere.
+        Threshold with the highest F1 score of each class, the middle one if several are equally good, and 0.5 if the F1
+        score is 0 for all.
     figure_ : matplotlib Figure
+        Figure that contains the panels.
     axes_ : ndarray of matplotlib Axes
-        One for each class.
+        Axes of the classes.
     lines_ : list of dict of str to Line2D
         The curves "precision", "recall" and "F1" of each class.
     bounding_ax_ : matplotlib Axes or None
-        The `ax` that was given, whose room the panels took.
+        The `ax` that was passed, whose area the panels fill.
 
     Examples
     --------
@@ -63,27 +68,27 @@ class ThresholdCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, thresholds=None, classes=None, ax=None):
-        """Plot a fitted multi-label classifier on rows that it was not trained on.
+        """Plot the curves of a fitted multi-label classifier on held-out rows.
 
         Parameters
         ----------
         estimator : GLiClassClassifier
-            Fitted on a multi-label y.
+            Classifier that was fitted on a multi-label y.
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table.
         y : array-like of shape (n_samples, n_classes)
-            0 and 1 for each class. The columns of a DataFrame are found by name, others are in the order of
-            `classes_`.
+            Indicator matrix. The columns of a DataFrame are matched by name, others are in the order of `classes_`.
         thresholds : array-like of shape (n_thresholds,), optional
-            Where to measure. Default: 0 to 1 in steps of 0.01.
+            Thresholds of the curves. If None, 0 to 1 in steps of 0.01.
         classes : list, optional
-            Names of the classes to draw. Default: all.
+            Names of the classes to plot. If None, all.
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
 
         Returns
         -------
         ThresholdCurveDisplay
+            The display.
         """
         check_is_fitted(estimator, ("model_", "classes_"))
         names, keys = column_names(y), class_keys(estimator.classes_)
@@ -100,27 +105,28 @@ class ThresholdCurveDisplay:
 
     @classmethod
     def from_predictions(cls, y_true, y_proba, *, class_names=None, thresholds=None, classes=None, ax=None):
-        """Plot probabilities of any classifier.
+        """Plot the curves of the probabilities of any classifier.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples, n_classes)
-            0 and 1 for each class.
+            Indicator matrix.
         y_proba : array-like of shape (n_samples, n_classes)
             Probabilities. The columns of two DataFrames are matched by name.
         class_names : list of str, optional
-            Names of the columns. Columns of a DataFrame that have the same names in another order are brought into
-            this one. Default: the columns of a DataFrame `y_proba` or `y_true`, else "0", "1", ...
+            Names of the columns. The columns of a DataFrame with the same names are brought into this order. If None,
+            the columns of a DataFrame `y_proba` or `y_true`, else "0", "1" and so on.
         thresholds : array-like of shape (n_thresholds,), optional
-            Where to measure. Default: 0 to 1 in steps of 0.01.
+            Thresholds of the curves. If None, 0 to 1 in steps of 0.01.
         classes : list, optional
-            Names of the classes to draw. Default: all.
+            Names of the classes to plot. If None, all.
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
 
         Returns
         -------
         ThresholdCurveDisplay
+            The display.
         """
         y_true, y_proba, class_names = _match_columns(y_true, y_proba, class_names)
         y_true, y_proba = _check_predictions(y_true, y_proba)
@@ -128,35 +134,38 @@ class ThresholdCurveDisplay:
         if len(class_names) != y_true.shape[1]:
             raise ValueError(f"class_names has {len(class_names)} names for {y_true.shape[1]} columns; give one each.")
         if len(set(class_names)) < len(class_names):
-            raise ValueError(f"class_names must be different, got {class_names}; give each class a name of its own.")
+            raise ValueError(f"class_names must be distinct, got {class_names}; rename the classes.")
         thresholds = _check_thresholds(thresholds)
-        curves = threshold_curves(y_true, y_proba, thresholds)
+        curves = compute_threshold_curves(y_true, y_proba, thresholds)
         return cls(thresholds, *curves, class_names, y_true.sum(axis=0)).plot(ax, classes=classes)
 
     def plot(self, ax=None, *, classes=None):
-        """Draw a panel for each class.
+        """Plot a panel for each class.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
-            The panels take its room. Default: a new figure.
+            Axes whose area the panels fill. If None, a new figure is created.
         classes : list, optional
-            Names of the classes to draw. Default: all.
+            Names of the classes to plot. If None, all.
 
         Returns
         -------
-        self
+        ThresholdCurveDisplay
+            This display.
         """
         names = [str(name) for name in (self.class_names if classes is None else classes)]
         unknown = sorted(set(names) - set(self.class_names))
         if unknown:
             raise ValueError(f"Unknown classes {unknown}; choose from {list(self.class_names)}.")
         if not names:
-            raise ValueError(f"classes is empty; choose from {list(self.class_names)}, or leave None for all of them.")
+            raise ValueError(
+                f"classes is empty; choose from {list(self.class_names)}, or set classes=None for all of them."
+            )
         size = (2.6, 2.1) if len(names) <= 12 else (1.9, 1.5)
         columns = 4 if len(names) <= 12 else 7
         options = {"sharex": True, "sharey": True}
-        self.figure_, self.axes_, self.bounding_ax_ = panel_grid(self, ax, len(names), columns, size, **options)
+        self.figure_, self.axes_, self.bounding_ax_ = create_panels(self, ax, len(names), columns, size, **options)
         self.lines_ = [
             self._plot_class(axes, list(self.class_names).index(name))
             for axes, name in zip(self.axes_, names, strict=True)
@@ -178,7 +187,7 @@ class ThresholdCurveDisplay:
         axes.set_title(f"{_short(self.class_names[index])} ({self.n_positive[index]})", fontsize="small")
         axes.set(xlim=(0, 1), ylim=(0, 1.05))
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])  # short, so that neighbouring panels' don't meet
+            axis.set_ticks([0, 0.5, 1], ["0", "0.5", "1"])  # short, so that those of neighbouring panels do not overlap
         axes.grid(alpha=0.3)
         best = self.best_thresholds[index]
         if self.f1[index].max() > 0:
@@ -196,13 +205,13 @@ def _short(name: str) -> str:
     return name if len(name) <= TITLE_CHARACTERS else name[: TITLE_CHARACTERS - 1] + "…"
 
 
-def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
-    """Precision, recall and F1, each (n_classes, n_thresholds), of predicting ``y_proba >= threshold``.
+def compute_threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.ndarray):
+    """Compute precision, recall and F1 score, each (n_classes, n_thresholds), of ``y_proba >= threshold``.
 
     Parameters
     ----------
     y_true : ndarray of shape (n_samples, n_classes)
-        0 and 1.
+        Indicator matrix.
     y_proba : ndarray of shape (n_samples, n_classes)
         Probabilities.
     thresholds : ndarray of shape (n_thresholds,)
@@ -211,7 +220,7 @@ def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.nda
     Returns
     -------
     precision, recall, f1
-        NaN: the precision where nothing is predicted, and the recall of a class without rows.
+        The precision is NaN where nothing is predicted, and the recall for a class without positives.
     """
     shape = (y_true.shape[1], len(thresholds))
     hits, predicted = np.empty(shape), np.empty(shape)
@@ -226,7 +235,7 @@ def threshold_curves(y_true: np.ndarray, y_proba: np.ndarray, thresholds: np.nda
 
 
 def best_thresholds(thresholds: np.ndarray, f1: np.ndarray) -> np.ndarray:
-    """Where each row of `f1` is highest: the middle of the first run of equally good thresholds.
+    """Return the threshold at which each row of `f1` is highest, the middle of the first run of equal values.
 
     Examples
     --------
@@ -247,10 +256,10 @@ def _columns(table, order: np.ndarray) -> np.ndarray:
 
 
 def _match_columns(y_true, y_proba, class_names):
-    """Truth and probabilities with their columns in one order, and the names of these, or None."""
+    """Return truth and probabilities with their columns in the same order, and the names of the columns or None."""
     tables = [y_true, y_proba]
     names = [None if found is None else [str(name) for name in found] for found in map(column_names, tables)]
-    if class_names is not None:  # may be other names than those of the columns, which then are in this order
+    if class_names is not None:  # names for the columns, or the columns of a DataFrame in another order
         wanted = [str(name) for name in class_names]
         names = [found if found is not None and sorted(found) == sorted(wanted) else None for found in names]
     else:
@@ -261,7 +270,7 @@ def _match_columns(y_true, y_proba, class_names):
 
 
 def _check_thresholds(thresholds) -> np.ndarray:
-    """Where to measure, ascending."""
+    """Check the thresholds, and return them in ascending order."""
     if thresholds is None:
         return np.linspace(0, 1, 101)
     values = np.asarray(thresholds, dtype=float)
@@ -280,7 +289,9 @@ def _check_predictions(y_true, y_proba):
     y_proba = check_array(y_proba, input_name="y_proba")
     check_consistent_length(y_true, y_proba)
     if y_true.shape != y_proba.shape:
-        raise ValueError(f"y has shape {y_true.shape} and the probabilities {y_proba.shape}; they must be the same.")
+        raise ValueError(
+            f"y has shape {y_true.shape} and the probabilities have shape {y_proba.shape}; they must be the same."
+        )
     if y_proba.min() < 0 or y_proba.max() > 1:
         raise ValueError(
             f"y_proba must hold probabilities from 0 to 1, got values from {y_proba.min():.3g} to {y_proba.max():.3g}; "

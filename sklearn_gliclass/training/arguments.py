@@ -1,4 +1,4 @@
-"""TrainingArguments: what the training loop is told."""
+"""Hyperparameters of the training loop and of reinforcement learning."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions, valid
 from .optimizers import OPTIMIZERS, SCHEDULES
 from .transformers_arguments import read_transformers_arguments
 
-# The constraint of each field, which the estimators declare as their own too.
+# Constraints of the fields; the estimators declare them too.
 CONSTRAINTS = {
     "lr": [Interval(Real, 0, None, closed="left")],
     "others_lr": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"}), None],
@@ -44,50 +44,60 @@ RL_CONSTRAINTS = {
 
 STEPS_PER_ROOT = 48  # optimiser steps per square root of the number of batches
 OTHERS_LR = 5e-4
-# Heads alone learn longer in smaller steps: on two classes less by heart, on many of them more.
+# Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
 FROZEN_STEPS_PER_ROOT, FROZEN_OTHERS_LR = 72, 3e-4
 MIN_EPOCHS = 3
-BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # the first, but so many batches where these are not too small
+BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # 32, less for fewer than 3 batches of 32, but at least 16
 
 
 @dataclass
 class TrainingArguments(BaseEstimator):
-    """What the training loop is told.
+    """Hyperparameters of the training loop.
+
+    The estimators have the same hyperparameters; :meth:`GLiClassClassifier.from_config` takes them as one object.
 
     Parameters
     ----------
     lr : float, default=1e-4
-        Peak learning rate of the encoders.
+        Peak learning rate of the encoder parameters. Large encoders need lower rates.
     others_lr : float, "auto" or None, default="auto"
-        Peak learning rate of everything else. "auto": 5e-4, where the heads alone are trained 3e-4; None: `lr`.
+        Peak learning rate of the head parameters. If "auto", 5e-4, or 3e-4 if the encoders are frozen. If None, `lr`.
+        Raise it for scorers that start from random weights.
     weight_decay : float, default=0.01
-        Decay of the encoders' matrices; biases and norms have none.
+        Weight decay of the encoder parameters. Biases and norms have none.
     others_weight_decay : float, default=0.0
-        Decay of the other matrices.
+        Weight decay of the head parameters. Biases and norms have none.
     optim : str, default="adamw_torch"
-        Optimiser, by its name in transformers.
+        Optimiser, by its name in ``transformers.TrainingArguments``. "adafactor" and "sgd" need less memory.
     max_epochs : int or None, default=None
-        Passes over the data. None: as many as give 48 optimiser steps per square root of the number of batches
-        (for one batch 48, for ten 152, for a hundred 480), 3 at least; half as many again where the heads alone
-        are trained.
+        Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
+        with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
+        the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred.
     batch_size : int or None, default=None
-        Samples in a forward pass. None: 32, of fewer than 96 samples a third, and 16 at least.
+        Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``. Lower it if memory runs
+        out.
     gradient_accumulation_steps : int, default=1
-        Forward passes per optimiser step.
+        Number of forward passes per optimiser step. Raise it for batches that are larger than memory holds.
     lr_scheduler_type : str, default="linear"
-        Schedule after the warm-up, by its name in transformers.
+        Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``.
     warmup_ratio : float, default=0.1
-        Share of the steps in which the rates rise.
+        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. Raise it if
+        the loss jumps in the first steps.
     max_grad_norm : float or None, default=1.0
-        Gradients are scaled down to this norm; None: never.
+        Norm to which gradients are clipped. If None, they are not. Lower it if the loss jumps.
     cache_dir : str or None, default=None
-        Where models from the hub are kept; None: the Hugging Face cache.
+        Folder for models from the Hugging Face hub. If None, the Hugging Face cache.
+
+    See Also
+    --------
+    RLTrainerConfig : The same for reinforcement learning, with the hyperparameters of PPO.
+    Trainer : The training loop that reads them.
 
     Examples
     --------
     >>> TrainingArguments(max_epochs=5).resolve_epochs(1000)
     5
-    >>> TrainingArguments(batch_size=16).resolve_epochs(n_samples=100)     # 7 steps an epoch
+    >>> TrainingArguments(batch_size=16).resolve_epochs(n_samples=100)     # 7 steps per epoch
     17
     """
 
@@ -108,24 +118,26 @@ class TrainingArguments(BaseEstimator):
 
     @classmethod
     def from_transformers(cls, args) -> "TrainingArguments":
-        """Read a ``transformers.TrainingArguments``.
+        """Convert a ``transformers.TrainingArguments``.
 
         Parameters
         ----------
         args : transformers.TrainingArguments
-            Or gliclass's, which extends it. One rate and one decay for all weights become both of ours.
+            Arguments of transformers, or of gliclass, whose class extends it. Where they have one learning rate and
+            one weight decay for all parameters, encoder and head parameters get the same values.
 
         Returns
         -------
         TrainingArguments
+            The same hyperparameters.
 
         Raises
         ------
         TypeError
-            `args` is something else.
+            If `args` is an object of another type.
         ValueError
-            Fields that were set and have no counterpart here, all of them by name. Accepted are the folder for
-            files that are never written and the answer "no" to what is never done (logging, saving, evaluating).
+            If fields are set that have no counterpart here; the message names all of them. The output folder is
+            ignored, and fields that disable logging, saving or evaluation are allowed.
 
         Examples
         --------
@@ -139,29 +151,75 @@ class TrainingArguments(BaseEstimator):
         return found
 
     def validate(self) -> None:
-        """Raise ``InvalidParameterError`` (a ValueError and TypeError) for a value that is not allowed."""
+        """Check the values, and raise ``InvalidParameterError`` (a ValueError and TypeError) for one out of range."""
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
 
     def resolve_batch_size(self, n_samples: int) -> int:
-        """`batch_size`, or the number that None stands for."""
+        """Return the resolved value of `batch_size`.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of training samples.
+
+        Returns
+        -------
+        int
+            `batch_size`, or the number that None resolves to.
+        """
         if self.batch_size is not None:
             return self.batch_size
-        # A few large batches are nearly the same in each epoch: steps that differ learn what new texts share too.
+        # A few large batches are nearly the same in each epoch; batches that differ generalise better.
         return min(BATCH_SIZE, max(MIN_BATCH_SIZE, -(-n_samples // MIN_BATCHES)))
 
     def steps_per_epoch(self, n_samples: int) -> int:
-        """Optimiser steps in a pass over `n_samples`."""
+        """Compute the number of optimiser steps per epoch.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of training samples.
+
+        Returns
+        -------
+        int
+            Number of optimiser steps.
+        """
         batches = -(-n_samples // self.resolve_batch_size(n_samples))
         return -(-batches // self.gradient_accumulation_steps)
 
     def resolve_others_lr(self, heads_only: bool = False) -> float:
-        """`others_lr`, or the number that "auto" or None stands for."""
+        """Return the resolved value of `others_lr`.
+
+        Parameters
+        ----------
+        heads_only : bool, default=False
+            Whether all encoder parameters are frozen.
+
+        Returns
+        -------
+        float
+            `others_lr`, or the number that "auto" or None resolves to.
+        """
         if self.others_lr == "auto":
             return FROZEN_OTHERS_LR if heads_only else OTHERS_LR
         return self.lr if self.others_lr is None else self.others_lr
 
     def resolve_epochs(self, n_samples: int, heads_only: bool = False) -> int:
-        """`max_epochs`, or the number that None stands for."""
+        """Return the resolved value of `max_epochs`.
+
+        Parameters
+        ----------
+        n_samples : int
+            Number of training samples.
+        heads_only : bool, default=False
+            Whether all encoder parameters are frozen.
+
+        Returns
+        -------
+        int
+            `max_epochs`, or the number that None resolves to.
+        """
         if self.max_epochs is not None:
             return self.max_epochs
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
@@ -171,14 +229,19 @@ class TrainingArguments(BaseEstimator):
         return max(MIN_EPOCHS, round(steps / self.steps_per_epoch(n_samples)))
 
     def resolve(self, n_samples: int, heads_only: bool = False) -> "TrainingArguments":
-        """A copy with what was left open in `max_epochs`, `batch_size` and `others_lr`.
+        """Return a copy with the resolved values of `max_epochs`, `batch_size` and `others_lr`.
 
         Parameters
         ----------
         n_samples : int
-            Samples to train on.
+            Number of training samples.
         heads_only : bool, default=False
-            Whether the encoders are frozen as a whole.
+            Whether all encoder parameters are frozen.
+
+        Returns
+        -------
+        TrainingArguments
+            The copy.
         """
         return clone(self).set_params(
             max_epochs=self.resolve_epochs(n_samples, heads_only),
@@ -189,40 +252,62 @@ class TrainingArguments(BaseEstimator):
 
 @dataclass
 class RLTrainerConfig(TrainingArguments):
-    """What reinforcement learning is told: the fields of :class:`TrainingArguments` and those of PPO.
+    """Hyperparameters of reinforcement learning by proximal policy optimisation (PPO).
 
-    A value of -1 switches an option off: it then contributes exactly nothing.
+    They are the fields of :class:`TrainingArguments`, whose values are independent of those of the supervised
+    training, and the hyperparameters of PPO. A value of -1 disables an option.
 
     Parameters
     ----------
     lr, others_lr : float, default=5e-6, 5e-5
-        Peak learning rates of encoders and others. With the rates of supervised training, several updates on one
-        sample of labels can undo what was learnt.
-    weight_decay, others_weight_decay, optim, max_epochs, batch_size : see TrainingArguments
-        Those of the supervised training are not taken over. `max_epochs` and the schedule count a batch, with all
-        of its `num_rl_iters` updates, as one step.
-    gradient_accumulation_steps, lr_scheduler_type, warmup_ratio, max_grad_norm, cache_dir : see TrainingArguments
-        As above.
+        Peak learning rates of the encoder and of the head parameters. They are lower than those of supervised training,
+        because several updates on the same actions can undo what the model has learnt.
+    weight_decay, others_weight_decay : float, default=0.01, 0.0
+        Weight decay of the encoder and of the head parameters, as in :class:`TrainingArguments`.
+    optim : str, default="adamw_torch"
+        Optimiser, as in :class:`TrainingArguments`.
+    max_epochs : int or None, default=None
+        Number of passes over the training data, as in :class:`TrainingArguments`. A batch with all of its
+        `num_rl_iters` updates counts as one optimiser step, also in the schedule.
+    batch_size : int or None, default=None
+        Number of samples in a forward pass, as in :class:`TrainingArguments`.
+    gradient_accumulation_steps : int, default=1
+        Number of forward passes per optimiser step, as in :class:`TrainingArguments`.
+    lr_scheduler_type : str, default="linear"
+        Learning rate schedule after the warm-up, as in :class:`TrainingArguments`.
+    warmup_ratio : float, default=0.1
+        Fraction of the optimiser steps in which the learning rates rise, as in :class:`TrainingArguments`.
+    max_grad_norm : float or None, default=1.0
+        Norm to which gradients are clipped, as in :class:`TrainingArguments`.
+    cache_dir : str or None, default=None
+        Folder for models from the Hugging Face hub, as in :class:`TrainingArguments`.
     cliprange : float, default=0.2
-        How far the ratio of new to old probability counts: up to 1 - cliprange and 1 + cliprange.
+        Clipping range of the ratio between the new and the old probability of an action:
+        ``[1 - cliprange, 1 + cliprange]``.
     num_rl_iters : int, default=3
-        Updates on the actions sampled for a batch.
+        Number of updates on the actions that are sampled for a batch.
     gamma : float, default=-1
-        Focal weights ``(1 - p_t)^gamma``, with p_t the probability of the true answer when the actions were
-        sampled: labels that the model knows already count less.
+        Exponent of the focal weights ``(1 - p_t) ** gamma``, where p_t is the probability of the true answer at the
+        time when the actions are sampled. A positive value reduces the weight of labels that are predicted well
+        already.
     alpha : float, default=-1
-        Weight of the labels that are true; 1 - alpha is that of the others.
+        Weight of the true labels, in [0, 1]; the others have the weight ``1 - alpha``.
     labels_smoothing : float, default=-1
-        Share of each action that is spread evenly over all actions.
+        Label smoothing of the actions: the fraction of each action that is spread evenly over all actions, in [0, 1).
     entropy_beta : float, default=-1
-        Factor of the entropy, which is rewarded: predictions stay undecided for longer.
+        Factor of an entropy bonus, which keeps the policy exploring for longer.
     kl_beta : float, default=-1
-        Factor of the Kullback-Leibler divergence from the reference model, which is punished.
+        Factor of the penalty on the Kullback-Leibler divergence from the reference model.
     get_actions : {"bernoulli", "threshold"}, default="bernoulli"
-        "bernoulli": sampled from the probabilities, each label for itself, or where one label holds one of them.
-        "threshold": the labels whose probability reaches `threshold`, or where one label holds the likeliest.
+        How the actions are chosen. "bernoulli" samples them from the probabilities: each label on its own for
+        multi-label y, one of the labels for single-label y. "threshold" chooses the labels whose probability is at
+        least `threshold`, or the most probable label for single-label y.
     threshold : float, default=0.5
-        See `get_actions`.
+        Decision threshold of ``get_actions="threshold"`` for multi-label y, in [0, 1].
+
+    See Also
+    --------
+    RLTrainer : The training loop that reads them.
 
     References
     ----------

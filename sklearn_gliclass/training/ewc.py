@@ -1,10 +1,10 @@
-"""Elastic weight consolidation: what earlier data taught holds on to its weights.
+"""Elastic weight consolidation (EWC) against catastrophic forgetting.
 
 Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural networks", https://arxiv.org/abs/1612.00796.
-After each training k, the Fisher information F_k says how strongly its n_k rows depend on each weight, and the penalty
-``lambda / 2 * sum_k n_k F_k (w - w_k)^2 / sum_k n_k`` draws the weights w to the values w_k that they had then. The
-sum of parabolas is one parabola, so that two numbers for each weight are all that is kept: the mean of F_k, and the
-mean of w_k weighted by n_k F_k.
+After each training k, the Fisher information F_k measures how strongly the likelihood of its n_k rows depends on each
+weight, and the penalty ``lambda / 2 * sum_k n_k F_k (w - w_k)^2 / sum_k n_k`` pulls the weights w towards their values
+w_k at that time. A sum of parabolas is a parabola, so that two numbers per weight are sufficient: the mean of F_k, and
+the mean of w_k weighted by n_k F_k.
 """
 
 from itertools import islice
@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from skorch.callbacks import Callback
 
-MAX_ROWS = 256  # rows, drawn at random, that the information is estimated from: each takes a backward pass
+MAX_ROWS = 256  # random rows on which the information is estimated, with a backward pass each
 
 
 class ElasticWeightConsolidation(Callback):
-    """Adds the gradient of the penalty before the optimiser's step, and its size to the history.
+    """Callback that adds the gradient of the penalty before the optimiser's step, and records the penalty.
 
     Parameters
     ----------
     ewc_lambda : float
         Strength of the penalty.
     state : dict, optional
-        What :meth:`consolidate` left after the earlier trainings: "fisher" and "anchor" by name of weight, and
-        "n_rows". None: there is nothing to protect yet.
+        State of :meth:`consolidate` after the earlier trainings: "fisher" and "anchor" by parameter name, and "n_rows".
+        If None, there was no earlier training.
     """
 
     def __init__(self, ewc_lambda: float, state: dict | None = None):
@@ -58,31 +58,31 @@ class ElasticWeightConsolidation(Callback):
         self._weights = []
 
     def consolidate(self, net, dataset, seed: int) -> None:
-        """Add what the data just trained on depend on to the state."""
+        """Add the Fisher information of the data just trained on to the state."""
         fisher = fisher_information(net, dataset, seed)
         self.state = consolidate(self.state, fisher, net.module_, len(dataset))
 
 
 def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
-    """Diagonal of the Fisher information of each weight, a mean over rows.
+    """Estimate the diagonal of the Fisher information, as a mean over rows.
 
-    The squared gradient of the log-likelihood of an answer drawn from the model itself, row by row.
+    It is the squared gradient of the log-likelihood of a target sampled from the model, row by row.
 
     Parameters
     ----------
     net : Trainer
-        Its model as it is.
+        Net with the trained model.
     dataset : TextDataset
-        At most `MAX_ROWS` of its rows are read.
+        Training data, of which at most `MAX_ROWS` rows are used.
     seed : int
-        Seed of rows and answers.
+        Seed of the rows and of the sampled targets.
 
     Returns
     -------
     dict of str to ndarray
-        By the names of ``named_parameters``.
+        Fisher information by the names of ``named_parameters``.
     """
-    net.rest()
+    net.disable_dropout()
     weights = {name: weight for name, weight in net.module_.named_parameters() if weight.requires_grad}
     squares = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     generator = torch.Generator(net.device).manual_seed(seed)
@@ -99,10 +99,10 @@ def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
 
 
 def consolidate(kept: dict | None, fisher: dict[str, np.ndarray], module, n_rows: int) -> dict:
-    """What is kept after one more training, on `n_rows` rows: "fisher" and "anchor" by name, and "n_rows".
+    """Update the state after a training on `n_rows` rows: "fisher" and "anchor" by name, and "n_rows".
 
-    Which weights are frozen may differ from training to training. Of a frozen weight nothing is measured, which
-    counts as information 0: these rows hold it nowhere, and what earlier rows say of it stays.
+    The frozen parameters may differ between trainings. A frozen parameter has the information 0 in a training, so that
+    only the other trainings affect its penalty.
     """
     kept = {"fisher": {}, "anchor": {}, "n_rows": 0} if kept is None else kept
     total = kept["n_rows"] + n_rows
@@ -113,32 +113,32 @@ def consolidate(kept: dict | None, fisher: dict[str, np.ndarray], module, n_rows
         weight = parameter.detach().cpu().numpy()
         before, now = kept["fisher"].get(name, 0.0) * (kept["n_rows"] / total), fisher.get(name, 0.0) * (n_rows / total)
         mean[name] = np.asarray(before + now)
-        # No data depend on a weight whose information is 0: wherever it is, is well.
+        # A weight with information 0 has no penalty, whatever its anchor.
         share = np.divide(now, mean[name], out=np.ones_like(mean[name]), where=mean[name] > 0)
         earlier = kept["anchor"].get(name, weight)
         anchor[name] = np.asarray(earlier + share * (weight - earlier))
     return {"fisher": mean, "anchor": anchor, "n_rows": total}
 
 
-def _of_choice(logits, generator):
-    drawn = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)
-    return logits.log_softmax(dim=1).gather(1, drawn).sum()
+def _single_label_log_likelihood(logits, generator):
+    sampled = torch.multinomial(logits.detach().softmax(dim=1), 1, generator=generator)
+    return logits.log_softmax(dim=1).gather(1, sampled).sum()
 
 
-def _of_labels(logits, generator):
-    drawn = torch.bernoulli(logits.detach().sigmoid(), generator=generator)
-    return -F.binary_cross_entropy_with_logits(logits, drawn, reduction="sum")
+def _multi_label_log_likelihood(logits, generator):
+    sampled = torch.bernoulli(logits.detach().sigmoid(), generator=generator)
+    return -F.binary_cross_entropy_with_logits(logits, sampled, reduction="sum")
 
 
-def _of_values(logits, generator):
-    # Standardised values, with the noise of a standard deviation.
+def _regression_log_likelihood(logits, generator):
+    # Standardised values, with normal noise of standard deviation 1.
     noise = torch.empty_like(logits).normal_(generator=generator)
     return -(logits - (logits.detach() + noise)).square().sum() / 2
 
 
-# problem_type -> f(logits, generator): log-likelihood of an answer that is drawn from the model
+# problem_type -> f(logits, generator): log-likelihood of a target that is sampled from the model
 LIKELIHOODS = {
-    "single_label_classification": _of_choice,
-    "multi_label_classification": _of_labels,
-    "regression": _of_values,
+    "single_label_classification": _single_label_log_likelihood,
+    "multi_label_classification": _multi_label_log_likelihood,
+    "regression": _regression_log_likelihood,
 }

@@ -10,7 +10,7 @@ from transformers.trainer_utils import SchedulerType
 
 
 def _adamw(groups, lr):
-    # One kernel for the whole step: the same formula, a third of the training time saved on a CPU.
+    # The fused implementation saves a third of the training time on a CPU.
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
@@ -26,7 +26,7 @@ def _bitsandbytes(name, bits, **kwargs):
     return "bitsandbytes", f"bitsandbytes.optim.{name}", {"optim_bits": bits, **kwargs}
 
 
-# Optimisers of packages that are not among our requirements: name -> (what to install, class, its options).
+# Optimisers of optional packages: name -> (package to install, class, options).
 PACKAGED = {
     "adamw_torch_4bit": ("torchao", "torchao.optim.AdamW4bit", _ADAM),
     "adamw_torch_8bit": ("torchao", "torchao.optim.AdamW8bit", _ADAM),
@@ -54,7 +54,7 @@ PACKAGED = {
 
 
 def _packaged(groups, lr, optim):
-    """The optimiser of another package, or an error with the line that installs it."""
+    """Build the optimiser of an optional package, or raise an error with the command that installs it."""
     package, path, kwargs = PACKAGED[optim]
     module, name = path.rsplit(".", 1)
     try:
@@ -67,9 +67,8 @@ def _packaged(groups, lr, optim):
     return optimizer(groups, lr=lr, **kwargs)
 
 
-# name -> f(parameter groups, lr). Missing are names of transformers that take more than parameters and a rate: lists
-# of layers (galore, apollo), a training loop of their own (lomo), other devices (xla, npu), a package that is no
-# longer built (anyprecision).
+# name -> f(parameter groups, lr). Names of transformers are left out that need lists of layers (galore, apollo), a
+# training loop of their own (lomo), other devices (xla, npu) or a discontinued package (anyprecision).
 OPTIMIZERS = {
     "adamw_torch": _adamw,
     "adamw_torch_fused": _adamw,
@@ -80,10 +79,10 @@ OPTIMIZERS = {
     **{name: partial(_packaged, optim=name) for name in PACKAGED},
 }
 
-# "reduce_lr_on_plateau" follows a score and greedy a loss: neither is known at each step.
+# "reduce_lr_on_plateau" and "greedy" need a score or loss, which is not known at each step.
 SCHEDULES = tuple(kind.value for kind in SchedulerType if kind.value not in {"reduce_lr_on_plateau", "greedy"})
 
-# Schedules that transformers can't build without further numbers; these are its Trainer's own choices.
+# Schedules with required arguments; these are the values of transformers' Trainer.
 _SCHEDULE_KWARGS = {
     "cosine_with_min_lr": lambda steps, lr: {"min_lr_rate": 0.1},
     "cosine_warmup_with_min_lr": lambda steps, lr: {"min_lr_rate": 0.1},
@@ -93,9 +92,9 @@ _SCHEDULE_KWARGS = {
 
 
 def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[dict]:
-    """Encoders and others, each with and without weight decay (biases and norms have none).
+    """Build the parameter groups of encoder and head parameters, with and without weight decay.
 
-    What belongs to an encoder is decided by membership, not by name.
+    Encoder parameters are recognised by membership in the encoder modules, not by name.
     """
     inside = {id(parameter) for encoder in encoders for parameter in encoder.parameters()}
     others_lr = args.resolve_others_lr()
@@ -114,13 +113,13 @@ def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[
 
 
 def build_optimizer(model: nn.Module, encoders: list[nn.Module], args) -> torch.optim.Optimizer:
-    """The optimiser that ``args.optim`` names, with the parameter groups of `args`."""
-    # Each group has a rate of its own; the polynomial schedule divides by the default, which must not be 0.
+    """Build the optimiser ``args.optim`` with the parameter groups of `args`."""
+    # All groups have their own learning rates; the polynomial schedule divides by the default, which must not be 0.
     return OPTIMIZERS[args.optim](parameter_groups(model, encoders, args), lr=args.lr or 1.0)
 
 
-def add_thawed(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> None:
-    """Take in the weights that were frozen when the optimiser was built and no longer are."""
+def add_unfrozen_parameters(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> None:
+    """Add the parameters that were frozen when the optimiser was built and no longer are."""
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for group in parameter_groups(model, encoders, args):
         thawed = [parameter for parameter in group["params"] if id(parameter) not in known]
@@ -129,7 +128,7 @@ def add_thawed(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> 
 
 
 def build_scheduler(optimizer, args, n_steps: int):
-    """The schedule that ``args.lr_scheduler_type`` names, over `n_steps` optimiser steps."""
+    """Build the schedule ``args.lr_scheduler_type`` over `n_steps` optimiser steps."""
     kwargs = _SCHEDULE_KWARGS.get(args.lr_scheduler_type, lambda steps, lr: {})(n_steps, optimizer.defaults["lr"])
     return get_scheduler(
         args.lr_scheduler_type,

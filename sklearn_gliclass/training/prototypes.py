@@ -1,8 +1,9 @@
-"""Class prototypes: after the training, each label moves towards the mean of its class's texts.
+"""Class prototypes: after the training, each label embedding is interpolated with the centroid of its class's texts.
 
-The loss stops pulling once it tells the examples apart, which few examples are soon. A label's state then lies on the
-right side of them, not yet in their middle, and texts that the training has not seen fall on the wrong side. The means
-are class prototypes (Snell et al. 2017, https://arxiv.org/abs/1703.05175), and the labels' names keep their part.
+With few examples, the loss vanishes as soon as the classes are separated. A label embedding is then on the right side
+of its examples but not in their centre, and unseen texts may be on the wrong side. The centroids are the class
+prototypes of Snell et al. 2017, https://arxiv.org/abs/1703.05175; the interpolation keeps the information of the label
+names.
 """
 
 import numpy as np
@@ -11,12 +12,12 @@ import torch.nn.functional as F
 
 from ..data.dataset import TextDataset
 
-LABEL_CENTROID_SHARE = 0.5  # names and examples alike: all the way is as good on average, and loses more on some sets
-ROWS_A_CLASS = 64  # a mean of so many is near enough to that of all
+LABEL_CENTROID_SHARE = 0.5  # 1.0 is as accurate on average, and worse on some data sets
+MAX_ROWS_PER_CLASS = 64  # rows for the mean of a class
 
 
-def has_movable_labels(config) -> bool:
-    """Whether labels are points that can be moved: read apart from the text, and scored by a dot product."""
+def supports_prototypes(config) -> bool:
+    """Return whether label embeddings can be interpolated: encoded separately and scored by a dot product."""
     return (
         config.problem_type == "single_label_classification"
         and config.architecture_type == "bi-encoder"
@@ -25,22 +26,22 @@ def has_movable_labels(config) -> bool:
 
 
 @torch.no_grad()
-def move_labels(net, dataset: TextDataset, share: float) -> None:
-    """Turn each label's state towards the mean of its class's texts; its length stays.
+def interpolate_labels(net, dataset: TextDataset, share: float) -> None:
+    """Interpolate the direction of each label embedding with its class prototype; its norm is kept.
 
     Parameters
     ----------
     net : Trainer
-        Its model is changed, in the last layer of the labels' projector.
+        The last layer of the label projector of its model is changed.
     dataset : TextDataset
-        Texts and classes, or rows of probabilities. Classes without a text keep their states.
+        Texts and classes, or rows of probabilities. Labels of classes without texts are not changed.
     share : float
-        How far: 0 not at all, 1 all the way.
+        Interpolation weight, in [0, 1].
     """
     projector = net.module_.model.classes_projector
     rows = _rows(dataset)
     texts, states = net.embed(dataset, rows)
-    means = _memberships(dataset, rows).T @ texts.cpu().double()
+    means = _membership_weights(dataset, rows).T @ texts.cpu().double()
     labels = projector(states).cpu().double()
     middle = (1 - share) * F.normalize(labels, dim=1) + share * F.normalize(means, dim=1)
     moved = F.normalize(middle, dim=1) * labels.norm(dim=1, keepdim=True)
@@ -48,16 +49,18 @@ def move_labels(net, dataset: TextDataset, share: float) -> None:
 
 
 def _rows(dataset: TextDataset) -> np.ndarray:
-    """Rows, ascending, spread evenly over those of each class, by its likeliest class where a row has probabilities."""
+    """Select rows evenly from each class, in ascending order; a row of probabilities has its most probable class."""
     classes = dataset.targets if dataset.targets.ndim == 1 else dataset.targets.argmax(axis=1)
     order = np.argsort(classes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
-    spread = [np.linspace(0, len(group) - 1, min(len(group), ROWS_A_CLASS)).round().astype(int) for group in groups]
+    spread = [
+        np.linspace(0, len(group) - 1, min(len(group), MAX_ROWS_PER_CLASS)).round().astype(int) for group in groups
+    ]
     return np.sort(np.concatenate([group[places] for group, places in zip(groups, spread, strict=True)]))
 
 
-def _memberships(dataset: TextDataset, rows: np.ndarray) -> torch.Tensor:
-    """How much of each row belongs to each label: (rows, labels), its weight included."""
+def _membership_weights(dataset: TextDataset, rows: np.ndarray) -> torch.Tensor:
+    """Return the weights (rows, labels) with which the rows count in the prototypes, sample weights included."""
     targets, weight = dataset.targets[rows], dataset.sample_weight[rows]
     shares = np.eye(dataset.n_labels)[targets] if targets.ndim == 1 else targets
     return torch.from_numpy(shares * weight[:, None]).double()

@@ -1,4 +1,4 @@
-"""What models beside the trained one say about its texts, asked once before reinforcement learning."""
+"""Predictions of reference and value models, computed once before reinforcement learning."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from ..targets import MULTI, PROBLEM_TYPES, SINGLE, logits_to_probabilities
 _KINDS = {PROBLEM_TYPES[SINGLE]: SINGLE, PROBLEM_TYPES[MULTI]: MULTI}
 
 
-def reference_probabilities(reference, texts: Sequence[str] | None, labels: Sequence[str], problem_type: str):
-    """Probabilities (n_texts, n_labels) that a reference gives to labels.
+def compute_reference_probabilities(reference, texts: Sequence[str] | None, labels: Sequence[str], problem_type: str):
+    """Compute the probabilities (n_texts, n_labels) of a reference model.
 
     Parameters
     ----------
     reference : fitted GLiClassClassifier, (GLiClassModel, tokenizer[, label tokenizer]) or callable
-        A classifier must know the labels' texts and must have been trained on the same kind of y.
+        The reference model. A classifier must have the same label texts and problem type.
     texts, labels : sequence of str
-        What it reads.
+        Texts and label texts.
     problem_type : str
-        Of the model that is trained.
+        Problem type of the trained model.
     """
-    from ..model import GLiClassModel  # late: takes transformers' models with it
+    from ..model import GLiClassModel  # imports the models of transformers, which takes long
 
     texts = _check_texts(texts, "reference_model")
     if isinstance(reference, (tuple, list)):
@@ -48,26 +48,26 @@ def reference_probabilities(reference, texts: Sequence[str] | None, labels: Sequ
             f"labels; it must return probabilities of shape ({len(texts)}, {len(labels)})."
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError("reference_model returned values that are no probabilities: they must lie in 0..1.")
+        raise ValueError("reference_model returned values that are not probabilities: they must lie in [0, 1].")
     return probabilities
 
 
-def fixed_values(value_model, texts: Sequence[str] | None) -> np.ndarray:
-    """The reward (n_texts,) that a fitted regressor or a callable expects of each text."""
+def compute_expected_rewards(value_model, texts: Sequence[str] | None) -> np.ndarray:
+    """Compute the expected reward (n_texts,) of each text with a fitted regressor or a callable."""
     texts = list(_check_texts(texts, "value_model"))
     values = value_model.predict(texts) if hasattr(value_model, "predict") else value_model(texts)
     values = np.asarray(values, dtype=np.float64)
     if values.size != len(texts) or not np.isfinite(values).all():
         raise ValueError(
             f"value_model returned the shape {values.shape} for {len(texts)} texts, or values that are not finite; it "
-            "must return one number for each text."
+            "must return one finite number for each text."
         )
     return values.reshape(-1)
 
 
 def _check_texts(texts, name: str):
     if texts is None:
-        raise ValueError(f"{name} reads texts, and this TextDataset has none; build it with texts=.")
+        raise ValueError(f"{name} takes texts, and this TextDataset has none; pass texts=... to it.")
     return texts
 
 
@@ -88,11 +88,11 @@ def _classifier_probabilities(reference, texts, labels, problem_type) -> np.ndar
     if reference.config_.problem_type != problem_type:
         raise ValueError(
             f"reference_model was trained for {reference.config_.problem_type!r}, and this y is {problem_type!r}; give "
-            "a reference for the same kind of y."
+            "a reference for the same type of y."
         )
     missing = [label for label in labels if label not in known]
     if missing:
-        raise ValueError(f"reference_model does not know the label(s) {missing[:5]!r}; it knows {list(known)[:10]!r}.")
-    # Its engine and not predict_proba: the texts may have been made of the rows of a table.
+        raise ValueError(f"reference_model does not have the label(s) {missing[:5]!r}; it has {list(known)[:10]!r}.")
+    # Its engine instead of predict_proba, as the texts may be converted rows of a table.
     logits = reference.fitted_.engine(**engine_options(reference)).logits(texts)
     return logits_to_probabilities(logits, _KINDS[problem_type])[:, [known.index(label) for label in labels]]

@@ -1,8 +1,8 @@
-"""Rewards of reinforcement learning: how good the labels are that a model gave to each text.
+"""Reward functions of reinforcement learning.
 
-A reward is a function ``f(probs, actions, targets, valid_mask) -> (n, 1)`` of four tensors (n, labels): the
-probabilities, the labels given (0 or 1), the true ones (0 or 1; with soft labels shares), and which columns hold a
-label that is known. The first three are 0 where the last is false.
+A reward is a function ``f(probs, actions, targets, valid_mask) -> (n, 1)`` of four tensors of shape (n, labels): the
+probabilities, the actions (the labels that the policy assigned, 0 or 1), the true labels (0 or 1, or probabilities
+for soft labels) and the mask of labels whose truth is known. The first three are 0 where the mask is false.
 
 Examples
 --------
@@ -20,42 +20,110 @@ from torch import Tensor
 
 
 def precision(probs, actions, targets, valid_mask) -> Tensor:
-    """Share of the given labels that are true; 1 where none is given and none is true."""
+    """Compute the precision of each text: the fraction of its assigned labels that are true.
+
+    Parameters
+    ----------
+    probs : Tensor of shape (n, labels)
+        Probabilities of the policy. They have no effect.
+    actions : Tensor of shape (n, labels)
+        Labels that the policy assigned, 0 or 1.
+    targets : Tensor of shape (n, labels)
+        True labels, 0 or 1, or probabilities for soft labels.
+    valid_mask : BoolTensor of shape (n, labels)
+        Mask of labels whose truth is known. It has no effect: `actions` and `targets` are 0 where it is false.
+
+    Returns
+    -------
+    Tensor of shape (n, 1)
+        Reward of each text; 1 for a text that has no true label and gets none.
+    """
     return _share((actions * targets).sum(1, keepdim=True), actions, actions, targets)
 
 
 def recall(probs, actions, targets, valid_mask) -> Tensor:
-    """Share of the true labels that are given; 1 where none is given and none is true."""
+    """Compute the recall of each text: the fraction of its true labels that are assigned.
+
+    Parameters
+    ----------
+    probs : Tensor of shape (n, labels)
+        Probabilities of the policy. They have no effect.
+    actions : Tensor of shape (n, labels)
+        Labels that the policy assigned, 0 or 1.
+    targets : Tensor of shape (n, labels)
+        True labels, 0 or 1, or probabilities for soft labels.
+    valid_mask : BoolTensor of shape (n, labels)
+        Mask of labels whose truth is known. It has no effect: `actions` and `targets` are 0 where it is false.
+
+    Returns
+    -------
+    Tensor of shape (n, 1)
+        Reward of each text; 1 for a text that has no true label and gets none.
+    """
     return _share((actions * targets).sum(1, keepdim=True), targets, actions, targets)
 
 
 def f1(probs, actions, targets, valid_mask) -> Tensor:
-    """Harmonic mean of precision and recall; with one label given, the share of it that is true."""
+    """Compute the F1 score of each text, the harmonic mean of precision and recall.
+
+    Parameters
+    ----------
+    probs : Tensor of shape (n, labels)
+        Probabilities of the policy. They have no effect.
+    actions : Tensor of shape (n, labels)
+        Labels that the policy assigned, 0 or 1.
+    targets : Tensor of shape (n, labels)
+        True labels, 0 or 1, or probabilities for soft labels.
+    valid_mask : BoolTensor of shape (n, labels)
+        Mask of labels whose truth is known. It has no effect: `actions` and `targets` are 0 where it is false.
+
+    Returns
+    -------
+    Tensor of shape (n, 1)
+        Reward of each text; 1 for a text that has no true label and gets none.
+    """
     return _share(2 * (actions * targets).sum(1, keepdim=True), actions + targets, actions, targets)
 
 
 def exact_match(probs, actions, targets, valid_mask) -> Tensor:
-    """1 where the given labels are the true ones, all of them."""
+    """Compute whether the assigned labels of each text are exactly the true ones, 1 or 0.
+
+    Parameters
+    ----------
+    probs : Tensor of shape (n, labels)
+        Probabilities of the policy. They have no effect.
+    actions : Tensor of shape (n, labels)
+        Labels that the policy assigned, 0 or 1.
+    targets : Tensor of shape (n, labels)
+        True labels, 0 or 1, or probabilities for soft labels.
+    valid_mask : BoolTensor of shape (n, labels)
+        Mask of labels whose truth is known. It has no effect: `actions` and `targets` are 0 where it is false.
+
+    Returns
+    -------
+    Tensor of shape (n, 1)
+        Reward of each text; 1 for a text that has no true label and gets none.
+    """
     return ((actions - targets).abs() < 0.5).all(dim=1, keepdim=True).to(actions.dtype)
 
 
 def _share(part: Tensor, whole: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
     whole = whole.sum(1, keepdim=True)
-    empty = (actions + targets).sum(1, keepdim=True) == 0  # nothing to find, nothing found: as good as can be
+    empty = (actions + targets).sum(1, keepdim=True) == 0  # no true label and no assigned one: a perfect prediction
     return torch.where(empty, torch.ones_like(part), part / whole.clamp_min(torch.finfo(whole.dtype).tiny))
 
 
 class MetricReward:
-    """A metric of scikit-learn's kind as a reward: computed for each text over its labels.
+    """Reward function from a metric of scikit-learn, which is computed for each text over its labels.
 
     Parameters
     ----------
     metric : callable
-        ``metric(y_true, y_pred, **kwargs) -> number``, such as ``sklearn.metrics.jaccard_score``.
+        Function ``metric(y_true, y_pred, **kwargs) -> number``, such as ``sklearn.metrics.jaccard_score``.
     probabilities : bool, default=False
-        Give it the probabilities instead of the labels given.
+        Whether the metric takes the probabilities instead of the actions.
     **kwargs
-        Further arguments of the metric.
+        Further keyword arguments of the metric.
 
     Examples
     --------
@@ -72,7 +140,7 @@ class MetricReward:
         self.kwargs = kwargs
 
     def __call__(self, probs, actions, targets, valid_mask) -> Tensor:
-        """The metric of each row (n, 1)."""
+        """Compute the metric of each row, of shape (n, 1)."""
         given, true, valid = (
             tensor.cpu().numpy() for tensor in (probs if self.probabilities else actions, targets, valid_mask)
         )
@@ -83,7 +151,7 @@ class MetricReward:
 
 
 def read_components(components) -> dict[str, Callable]:
-    """Reward components by name: a dict, (name, function) pairs, or None for F1."""
+    """Return the reward components by name, from a dict, (name, function) pairs, or None (F1)."""
     if components is None:
         return {"f1": f1}
     pairs = list(components.items()) if isinstance(components, Mapping) else list(components)
@@ -95,13 +163,15 @@ def read_components(components) -> dict[str, Callable]:
             )
     names = [name for name, _ in pairs]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"reward_components must be named, each with a name of its own, got the names {names!r}.")
+        raise ValueError(
+            f"reward_components must have at least one function and distinct names, got the names {names!r}."
+        )
     return dict(pairs)
 
 
 @torch.no_grad()
 def compute_rewards(components: Mapping[str, Callable], probs, actions, targets, valid_mask) -> dict[str, Tensor]:
-    """Each component's reward (n, 1); one that returns anything else raises a ValueError with its name."""
+    """Compute the reward (n, 1) of each component; a component that returns anything else raises a ValueError."""
     rewards = {}
     for name, function in components.items():
         value = function(probs, actions, targets, valid_mask)
@@ -120,8 +190,8 @@ def compute_rewards(components: Mapping[str, Callable], probs, actions, targets,
             row = int((~value.isfinite()).nonzero()[0, 0])
             raise ValueError(
                 f"The reward component {name!r} returned {value[row].item()} for {int((~value.isfinite()).sum())} of "
-                f"{len(probs)} texts; a reward must be a finite number. Its labels given: "
-                f"{actions[row].int().tolist()}, true: {targets[row].tolist()}."
+                f"{len(probs)} texts; a reward must be a finite number. First text: actions "
+                f"{actions[row].int().tolist()}, true labels {targets[row].tolist()}."
             )
         rewards[name] = value
     return rewards

@@ -1,4 +1,4 @@
-"""RLTrainer: reinforcement learning with a reward, by proximal policy optimisation."""
+"""Reinforcement learning by proximal policy optimisation."""
 
 import copy
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from ..model.precision import autocast, weight_dtype
 from .arguments import RLTrainerConfig
 from .optimizers import build_optimizer
 from .ppo import POLICIES, clipped_loss, focal_weights
-from .reference_models import fixed_values, reference_probabilities
+from .reference_models import compute_expected_rewards, compute_reference_probabilities
 from .rewards import compute_rewards, read_components
 from .trainer import Trainer
 
 
 class Step:
-    """The batches of one optimiser step, where skorch has one batch."""
+    """Batches of one optimiser step, which skorch treats as one batch."""
 
     last_of_step = True
 
@@ -34,7 +34,7 @@ class Step:
 
 
 class Steps:
-    """What skorch iterates over: the batches of an epoch, step by step."""
+    """Iterable over the optimiser steps of an epoch."""
 
     def __init__(self, epochs: Epochs):
         self.epochs = epochs
@@ -50,7 +50,7 @@ class Steps:
 
 @dataclass
 class Rollout:
-    """A batch, the labels given to its texts, and what came of it; tensors (n, 1), (n, labels) or (n, decisions)."""
+    """Batch with its sampled actions and their rewards; tensors are (n, 1), (n, labels) or (n, decisions)."""
 
     batch: Batch
     inputs: dict[str, Tensor]
@@ -67,63 +67,82 @@ class Rollout:
 
     @property
     def reward(self) -> Tensor:
-        """All components together."""
+        """Sum of the components."""
         return sum(self.rewards.values())
 
 
 class RecordMeans(Callback):
-    """What the steps noted, in the history as means over the epoch's texts."""
+    """Callback that records the measures of the steps in the history, as means over the epoch's texts."""
 
     def on_epoch_end(self, net, **kwargs):
         batches = net.history[-1]["batches"]
-        for name in net.noted_:
+        for name in net.measured_:
             values, sizes = zip(*((row[name], row["train_batch_size"]) for row in batches if name in row), strict=True)
             net.history.record(name, float(np.average(values, weights=sizes)))
 
 
 class RLTrainer(Trainer):
-    """A skorch net that trains a :class:`~sklearn_gliclass.GLiClassModel` on rewards.
+    """Training loop of reinforcement learning by proximal policy optimisation (PPO), as a skorch net.
 
-    For each batch labels are given to its texts, as the model's probabilities say. A reward says how good they are,
-    and `num_rl_iters` updates make labels with more reward than expected likelier, those with less unlikelier (PPO
-    with clipped ratios). Labels decide one by one (multi-label), or one of them is chosen (single-label). Dropout is
-    off, so that ratios start at 1. Losses, divergences and entropies are sums over a text's decisions, averaged over
-    the texts by their sample weights.
-
-    A reward that is the same for all texts has no advantage over the batch's mean: nothing is learnt from it, and
-    only weight decay, entropy and divergence move the weights.
+    The policy is the model's probabilities, and its actions are the labels of the texts: each label is a decision of
+    its own (multi-label), or one label is chosen (single-label). For each batch, actions are sampled and rewarded, and
+    `num_rl_iters` updates raise the probability of actions whose reward is above the expected one, with clipped
+    probability ratios. Dropout is disabled, so that the ratios start at 1. Losses, divergences and entropies are summed
+    over the decisions of a text and averaged over the texts, weighted by their sample weights.
 
     Parameters
     ----------
     module : GLiClassModel
-        The model; it is trained in place.
+        The model, which is trained in place.
     args : RLTrainerConfig, optional
-        What reinforcement learning is told.
-    valid, dtype, seed, callbacks, progress, device, **kwargs
-        As in :class:`Trainer`. `seed` is that of the actions, too.
+        Hyperparameters of reinforcement learning. If None, ``RLTrainerConfig()``.
+    valid : TextDataset, optional
+        Validation set, as in :class:`Trainer`.
+    dtype : {"float32", "bfloat16", "float64"}, default="float32"
+        Floating point type, as in :class:`Trainer`.
+    seed : int, default=0
+        Seed of the order of the data and of the actions.
     reward_components : dict or list of (name, function) pairs, optional
-        Rewards, which are added up. A function gets four tensors (n, labels), probabilities, labels given, true
-        labels and the mask of known ones, and returns a reward for each text, of shape (n, 1). Default: F1 of each
-        text. ``sklearn_gliclass.training.rewards`` has more, and ``MetricReward`` for metrics of scikit-learn.
+        Reward functions, whose sum is maximised. Each takes four tensors of shape (n, labels) -- the probabilities, the
+        actions, the true labels and the mask of known labels -- and returns a reward for each text, of shape (n, 1). If
+        None, the F1 score of each text. The module ``sklearn_gliclass.training.rewards`` has others, and
+        ``MetricReward`` for metrics of scikit-learn.
     value_model : torch.nn.Module, fitted regressor or callable, optional
-        What reward is to be expected of a text. A module gets the model's inputs and returns (n, 1), or logits whose
-        mean counts; a copy of it is trained beside the model, with the same rates. A regressor's ``predict`` or a
-        callable gets the texts, once. Default: the batch's mean reward.
+        Predictor of the expected reward of a text, which is subtracted from its reward to give the advantage. A
+        module takes the inputs of the model and returns (n, 1), or an output whose mean logit is used; a copy of it is
+        trained together with the model, at the same learning rates. A regressor's ``predict``, or a callable, takes the
+        texts, once before the training. If None, the mean reward of the optimiser step.
     reference_model : fitted GLiClassClassifier, (GLiClassModel, tokenizer) or callable, optional
-        The model should not stray far from its probabilities, see `kl_beta`; with ``kl_beta=-1`` the divergence is
-        measured only. The pair may have a third part, the tokenizer of the label encoder. A callable gets texts
-        and label texts and returns probabilities (n_texts, n_labels).
+        Reference policy of the Kullback-Leibler penalty, whose factor is `kl_beta`. With ``kl_beta=-1``, the divergence
+        is recorded only. The pair may have a third item, the tokenizer of the label encoder. A callable takes texts
+        and label texts, and returns probabilities (n_texts, n_labels). If None, there is no penalty.
+    **kwargs
+        `callbacks`, `progress`, `device` and the further parameters of :class:`Trainer`.
 
     Attributes
     ----------
     module_ : GLiClassModel
         The trained model.
     value_model_ : torch.nn.Module
-        The trained copy of `value_model`, where that is a module.
+        The trained copy of `value_model`. It exists if `value_model` is a module.
     history : skorch.history.History
-        Per epoch besides losses and rates: `reward` and `reward_NAME` of each component, `advantage` (mean) and
-        `advantage_std`, `policy_loss`, `clip_fraction` (decisions whose ratio left the range), `entropy`, `kl` (with
-        a reference), `value_loss` (with a module of values); means over the texts, and over the updates.
+        Besides losses and learning rates, the means of each epoch over texts and updates: `reward` and `reward_NAME` of
+        each component, `advantage` and `advantage_std`, `policy_loss`, `clip_fraction` (fraction of the decisions whose
+        ratio is outside the clipping range), `entropy`, `kl` (with a reference model) and `value_loss` (with a module
+        as value model).
+
+    See Also
+    --------
+    Trainer : Supervised training loop.
+
+    Notes
+    -----
+    A reward that is the same for all texts has an advantage of 0, so that only weight decay, the entropy bonus and the
+    Kullback-Leibler penalty change the weights.
+
+    References
+    ----------
+    Schulman et al., "Proximal Policy Optimization Algorithms", 2017, https://arxiv.org/abs/1707.06347
 
     Examples
     --------
@@ -133,7 +152,7 @@ class RLTrainer(Trainer):
     >>> clf = GLiClassClassifier(**TINY, rl=RLTrainerConfig(max_epochs=2), label_names=["sports", "politics"],
     ...                          reward_components=[("precision", precision), ("recall", recall)])
     >>> clf = clf.fit(["goal", "vote", "a goal in the vote"], [[1, 0], [0, 1], [1, 1]])
-    >>> clf.n_iter_, len(clf.history_[:, "reward_precision"])     # 5 epochs supervised, 2 on rewards
+    >>> clf.n_iter_, len(clf.history_[:, "reward_precision"])     # 5 supervised epochs, 2 of reinforcement
     (7, 2)
     """
 
@@ -148,10 +167,10 @@ class RLTrainer(Trainer):
     def _default_callbacks(self):
         return [*super()._default_callbacks, ("record_means", RecordMeans())]
 
-    # -- before the first step -------------------------------------------------------------------------------
+    # -- preparation -------------------------------------------------------------------------------
 
     def initialize_optimizer(self, triggered_directly=None):
-        """Build the optimisers of the model and, where it is trained, of the value model."""
+        """Build the optimiser of the model and, if it is a module, that of the value model."""
         super().initialize_optimizer(triggered_directly)
         self.policy_ = self._check_options()
         self.components_ = read_components(self.reward_components)
@@ -161,62 +180,62 @@ class RLTrainer(Trainer):
             self.value_optimizer_ = build_optimizer(self.value_model_, encoders, self.args_)
 
     def _check_options(self):
-        """The policy for the model's problem; an option that would not be read raises."""
+        """Return the policy class of the problem type; an option without effect raises."""
         args, problem_type = self.args_, self.module_.config.problem_type
         if not isinstance(args, RLTrainerConfig):
             raise TypeError(f"RLTrainer takes an RLTrainerConfig, got {type(args).__name__}.")
         if problem_type not in POLICIES:
             raise ValueError(
-                f"Reinforcement learning gives labels to texts, and this model has problem_type={problem_type!r}; it "
-                f"must be one of {sorted(POLICIES)}."
+                f"Reinforcement learning needs a classification model, got problem_type={problem_type!r}; it must be "
+                f"one of {sorted(POLICIES)}."
             )
         if args.kl_beta >= 0 and self.reference_model is None:
             raise ValueError(
                 f"kl_beta={args.kl_beta!r} is the factor of the divergence from a reference model, and "
-                "reference_model is None; give one, or leave kl_beta=-1."
+                "reference_model is None; set reference_model, or kl_beta=-1."
             )
         policy = POLICIES[problem_type]
         if args.threshold != RLTrainerConfig.threshold and (
             args.get_actions != "threshold" or problem_type == "single_label_classification"
         ):
             raise ValueError(
-                f"threshold={args.threshold!r} has no effect here: it is read where get_actions='threshold' and y is "
-                f"multi-label, and here get_actions={args.get_actions!r} and problem_type={problem_type!r}."
+                f"threshold={args.threshold!r} has no effect here: it needs get_actions='threshold' and "
+                f"multi-label y, got get_actions={args.get_actions!r} and problem_type={problem_type!r}."
             )
         return policy
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train on a :class:`TextDataset` as `args` says, or for `epochs` more at constant rates."""
+        """Train on a :class:`TextDataset` as `args` says, or for `epochs` epochs at constant learning rates."""
         X = self.get_dataset(X)
         if isinstance(self.value_model, nn.Module) and isinstance(X, StateDataset):
             raise ValueError(
-                "value_model is a torch module, which reads token ids, and with freeze_encoder=True the training reads "
-                "encoder states; give a fitted regressor or a function of texts as value_model, or set "
+                "value_model is a torch module, which takes token ids, and with freeze_encoder=True the model is "
+                "trained on cached hidden states; set value_model to a fitted regressor or a function of texts, or set "
                 "freeze_encoder=False."
             )
-        self.noted_ = []
+        self.measured_ = []
         self.generator_ = torch.Generator(self.device).manual_seed(self.seed)
         labels = X.layout.label_texts
         self.reference_ = self.values_ = None
         if self.reference_model is not None:
-            self.reference_ = reference_probabilities(
+            self.reference_ = compute_reference_probabilities(
                 self.reference_model, X.texts, labels, self.module_.config.problem_type
             )
         if self.value_model is not None and not isinstance(self.value_model, nn.Module):
-            self.values_ = fixed_values(self.value_model, X.texts)
+            self.values_ = compute_expected_rewards(self.value_model, X.texts)
         return super().fit_loop(X, y, epochs=epochs, **fit_params)
 
     def get_iterator(self, dataset, training=False):
-        """The batches of a step together; for validation as in :class:`Trainer`."""
+        """Return an iterator over optimiser steps for training, and over batches for validation."""
         iterator = super().get_iterator(dataset, training)
         return Steps(iterator) if training else iterator
 
-    # -- a step: give labels, see the rewards, improve -------------------------------------------------------
+    # -- one optimiser step -------------------------------------------------------
 
     def train_step(self, batch, **fit_params):
-        """Give labels to the texts of a step, and `num_rl_iters` updates of the weights."""
+        """Sample the actions of a step, and update the weights `num_rl_iters` times."""
         self._set_training(True)
-        self.rest()
+        self.disable_dropout()
         step, _ = batch
         rollouts = [self._roll_out(part) for part in step.batches]
         self._set_advantages(rollouts)
@@ -225,19 +244,19 @@ class RLTrainer(Trainer):
             self.scheduler_.step()
         means = {name: float(np.mean([measure[name] for measure in measures])) for name in measures[0]}
         loss = means.pop("loss")
-        self._note({**_outcome(rollouts), **means})
+        self._record_measures({**_mean_outcome(rollouts), **means})
         width = max(rollout.logits.shape[1] for rollout in rollouts)
         logits = [F.pad(r.logits, (0, width - r.logits.shape[1]), value=-torch.inf) for r in rollouts]
         return {"loss": torch.tensor(loss), "y_pred": torch.cat(logits)}
 
-    def _note(self, values: dict[str, float]) -> None:
-        self.noted_ = list(values)
+    def _record_measures(self, values: dict[str, float]) -> None:
+        self.measured_ = list(values)
         for name, value in values.items():
             self.history.record_batch(name, value)
 
     @torch.no_grad()
     def _roll_out(self, batch: Batch) -> Rollout:
-        """Give labels to the texts of a batch."""
+        """Sample the actions of a batch and compute their rewards."""
         args = self.args_
         inputs = to_device(batch.inputs, self.device, weight_dtype(self.dtype))
         labels, sample_weight = inputs.pop("labels"), inputs.pop("sample_weight")
@@ -254,15 +273,15 @@ class RLTrainer(Trainer):
             valid=valid,
             actions=actions,
             log_prob=policy.log_prob(actions, args.labels_smoothing),
-            focal=policy.of_decisions(focal, actions),
+            focal=policy.to_decisions(focal, actions),
             weights=weights,
             row_weights=weights.sum(1, keepdim=True) / policy.decisions.sum(1, keepdim=True).clamp_min(1),
             rewards=compute_rewards(self.components_, policy.probs, actions, targets, valid),
-            reference=self._reference_of(batch, logits),
+            reference=self._reference_probabilities(batch, logits),
             logits=logits,
         )
 
-    def _reference_of(self, batch: Batch, logits: Tensor) -> Tensor | None:
+    def _reference_probabilities(self, batch: Batch, logits: Tensor) -> Tensor | None:
         if self.reference_ is None:
             return None
         probabilities = np.take_along_axis(self.reference_[batch.rows], batch.orders, axis=1)
@@ -270,9 +289,10 @@ class RLTrainer(Trainer):
 
     @torch.no_grad()
     def _set_advantages(self, rollouts: list[Rollout]) -> None:
-        """Reward minus what was to be expected: the values, or the mean reward of the step."""
+        """Set the advantages: reward minus expected reward, which is the value or the mean reward of the step."""
         total = _total_weight(rollouts)
-        # From the first on, so that the mean of equal rewards is exactly that: Adam would enlarge a rounding error.
+        # As a deviation from the first reward, so that equal rewards have an advantage of exactly 0: Adam normalises
+        # gradients, and would amplify a rounding error.
         first = rollouts[0].reward[0]
         mean = first + sum(((r.reward - first) * r.row_weights).sum() for r in rollouts) / total
         for rollout in rollouts:
@@ -283,22 +303,22 @@ class RLTrainer(Trainer):
             rollout.advantage = rollout.reward - expected
 
     def _values(self, rollout: Rollout) -> Tensor:
-        """The value model's expectation (n, 1)."""
+        """Compute the expected rewards (n, 1) with the value model."""
         with autocast(self.device, self.dtype):
             output = self.value_model_(**rollout.inputs)
         values = getattr(output, "logits", output)
-        if values is not output:  # the labels stand in random order: no column is special
+        if values is not output:  # the mean over the labels, whose order is random
             values = values.masked_fill(~rollout.valid, 0.0).sum(1) / rollout.valid.sum(1).clamp_min(1)
         if not isinstance(values, Tensor) or values.numel() != len(rollout.batch):
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(
                 f"value_model returned {found} for a batch of {len(rollout.batch)} texts; it must return one value for "
-                f"each, of shape ({len(rollout.batch)}, 1), or an output with logits."
+                f"each text, of shape ({len(rollout.batch)}, 1), or an output with logits."
             )
         return values.reshape(-1, 1).to(weight_dtype(self.dtype))
 
     def _update(self, rollouts: list[Rollout], step) -> dict[str, float]:
-        """One step of the optimisers; the measures of the step, means over its texts."""
+        """Take a step of the optimisers, and return the measures of the step, as means over its texts."""
         total = _total_weight(rollouts)
         sums: dict[str, float] = {}
         for rollout in rollouts:
@@ -317,7 +337,7 @@ class RLTrainer(Trainer):
         return sums
 
     def _terms(self, rollout: Rollout) -> tuple[dict[str, Tensor], int]:
-        """The sums that the loss is made of, and how many ratios left the range."""
+        """Compute the terms of the loss, as sums over texts, and the number of clipped ratios."""
         args = self.args_
         policy = self.policy_(self.logits(rollout.inputs), rollout.valid)
         log_prob = policy.log_prob(rollout.actions, args.labels_smoothing)
@@ -334,7 +354,7 @@ class RLTrainer(Trainer):
         return terms, int((clipped & (weights > 0)).sum())
 
     def _loss(self, terms: dict[str, Tensor]) -> Tensor:
-        """What is minimised; an option at -1 is not in it."""
+        """Add the terms up to the loss; options at -1 are left out."""
         args = self.args_
         loss = terms["policy_loss"]
         if "value_loss" in terms:
@@ -347,9 +367,9 @@ class RLTrainer(Trainer):
 
 
 def read_targets(labels: Tensor, logits: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """True labels (n, labels), 0 or 1 or shares, and the mask of those that are known.
+    """Return the true labels (n, labels), as 0 and 1 or probabilities, and the mask of known labels.
 
-    `labels` is (n,) positions of the one true label, or (n, labels).
+    `labels` is (n,) positions of the true labels, or (n, labels).
     """
     if labels.dim() == 1:
         return F.one_hot(labels, logits.shape[1]).to(logits.dtype), torch.ones_like(logits, dtype=torch.bool)
@@ -362,8 +382,8 @@ def _total_weight(rollouts: list[Rollout]) -> Tensor:
     return total.clamp_min(torch.finfo(total.dtype).tiny)
 
 
-def _outcome(rollouts: list[Rollout]) -> dict[str, float]:
-    """Mean rewards and advantages of a step's texts."""
+def _mean_outcome(rollouts: list[Rollout]) -> dict[str, float]:
+    """Compute the mean rewards and advantages of the texts of a step."""
     names = rollouts[0].rewards
     parts = {f"reward_{name}": torch.cat([rollout.rewards[name] for rollout in rollouts]) for name in names}
     advantage = torch.cat([rollout.advantage for rollout in rollouts])

@@ -1,4 +1,4 @@
-"""One training: data sets and net for a fitted model, then stage after stage."""
+"""A training run: data sets and net for a model, and the stages of the training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from skorch.callbacks import EarlyStopping
 
 from ..data.dataset import TextDataset
-from ..fitted import engine_options, warn_of_unknown_labels
+from ..fitted import engine_options, warn_unknown_labels
 from ..model.fingerprint import forget
-from ..model.freezing import freeze, is_whole
-from ..warn import is_called_by_user, warn, warn_of_truncation
+from ..model.freezing import freeze, is_fully_frozen
+from ..warn import is_called_by_user, warn, warn_truncation
 from .arguments import FIELDS, TrainingArguments
 from .ewc import ElasticWeightConsolidation
 from .splitting import split_rows
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingRun:
-    """A training on its way through its stages.
+    """State of a training run.
 
     Attributes
     ----------
     net : Trainer
-        Trains the model in place.
+        Net that trains the model in place.
     train, valid : TextDataset or None
-        What is trained and validated on.
+        Training and validation data.
     seed : int
         Seed of the order of the data.
     is_hidden : bool
-        A fit inside of another one: it warns of nothing, and an interrupt ends both.
+        Whether it is a fit inside another one, which does not warn, and whose interrupt ends both.
     rl_net : RLTrainer or None
-        Net of the reinforcement learning, once it has run.
+        Net of the reinforcement learning, after it has run.
     interrupted : bool
-        The user has pressed Ctrl-C; what is left is done without more training.
+        Whether the user has pressed Ctrl-C, after which no stage trains any more.
     """
 
     net: Trainer
@@ -56,22 +56,22 @@ class TrainingRun:
 
 
 def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None, trains=True, is_hidden=False):
-    """Build the data sets and, unless there is one, the net.
+    """Build the data sets and, unless one is given, the net.
 
     Parameters
     ----------
     estimator : BaseGLiClass
-        Its hyperparameters are read.
+        Estimator with the hyperparameters.
     fitted : FittedModel
-        Its model is what the net trains.
+        Model to train.
     samples : Samples
-        What is trained on.
+        Training data, including the validation set.
     seed : int
         Seed of the split and of the order of the data.
     net : Trainer, optional
-        Goes on with its optimiser (`partial_fit`).
+        Net whose optimiser is reused (`partial_fit`).
     trains : bool, default=True
-        Whether any stage trains; if not, frozen encoders need not run.
+        Whether any stage trains. If not, hidden states of frozen encoders are not computed.
     is_hidden : bool, default=False
         See :class:`TrainingRun`.
 
@@ -81,12 +81,12 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
     """
     train, valid = _datasets(estimator, fitted, samples, seed)
     if not is_hidden:
-        warn_of_unknown_labels(train.layout)
-        _warn_of_truncation(train)
+        warn_unknown_labels(train.layout)
+        _warn_truncated_rows(train)
     freeze(fitted.model, estimator.freeze_encoder)
-    frozen = is_whole(estimator.freeze_encoder)
+    frozen = is_fully_frozen(estimator.freeze_encoder)
     if frozen and trains:
-        engine = fitted.engine(**engine_options(estimator), apart=True)
+        engine = fitted.engine(**engine_options(estimator), separate_passes=True)
         train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
@@ -99,7 +99,7 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
 
 
 def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
-    """An initialised net for a model."""
+    """Build an initialised net for a model."""
     _check_callbacks(estimator.callbacks or [])
     return Trainer(
         model,
@@ -124,7 +124,7 @@ def _check_callbacks(callbacks) -> None:
 
 
 def _set_validation(estimator, net: Trainer, valid: TextDataset | None) -> None:
-    """Validate on other data, and stop early by them."""
+    """Set the validation set, and early stopping on it."""
     net.valid = valid
     net.callbacks_ = [entry for entry in net.callbacks_ if entry[0] != "early_stopping"]
     if valid is not None:
@@ -134,15 +134,15 @@ def _set_validation(estimator, net: Trainer, valid: TextDataset | None) -> None:
 
 
 def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = None) -> None:
-    """Run the stages; the model is ready to predict afterwards.
+    """Run the stages; the model is in evaluation mode afterwards.
 
     Raises
     ------
     ValueError
-        Loss, gradient or weights became non-finite.
+        If the loss, the gradient or weights become non-finite.
     KeyboardInterrupt
-        Ctrl-C before the first epoch was complete, in a hidden fit, or in one that a library called (a search, a
-        cross-validation). In a fit of the user's own, the epochs trained so far are kept, with a warning.
+        At Ctrl-C before the end of the first epoch, in a hidden fit, or in a fit that a library called (a search, a
+        cross-validation). In a fit that user code called, the completed epochs are kept, with a warning.
     """
     net, entry = run.net, ("ewc", ewc)
     first = len(net.history)
@@ -160,12 +160,12 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
     _check_weights(net)
     for module in net.module_.model.frozen_modules():
         if any(parameter.requires_grad for parameter in module.parameters()):
-            forget(module)  # its hidden states are no longer those in a cache
+            forget(module)  # its hidden states are no longer the cached ones
 
 
 @contextmanager
-def restored_on_failure(model, net: Trainer | None):
-    """Put weights, optimiser and history back to what they were if anything raises."""
+def restore_on_failure(model, net: Trainer | None):
+    """Restore weights, optimiser and history if an error is raised."""
     weights = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
     optimizer = None if net is None else _copy_optimizer(net.optimizer_)
     n_epochs = 0 if net is None else len(net.history)
@@ -219,11 +219,11 @@ def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(np.float64 if dtype == "float64" else np.float32)
 
 
-def _warn_of_truncation(train: TextDataset) -> None:
-    # The first labels stand for any: which of them share a prompt with a text differs from epoch to epoch.
+def _warn_truncated_rows(train: TextDataset) -> None:
+    # Estimated with the first labels, as the labels in a text's prompt differ between epochs.
     labels = train.all_labels[: train.max_labels]
-    n_truncated = int(train.layout.is_cut(train.tokens.lengths, labels).sum())
-    warn_of_truncation(n_truncated, len(train), train.layout.max_length)
+    n_truncated = int(train.layout.is_truncated(train.tokens.lengths, labels).sum())
+    warn_truncation(n_truncated, len(train), train.layout.max_length)
 
 
 def _handle_interrupt(run: TrainingRun, first: int) -> None:
@@ -232,14 +232,14 @@ def _handle_interrupt(run: TrainingRun, first: int) -> None:
         return
     history = run.net.history
     if len(history) and "train_loss" not in history[-1]:
-        del history[-1:]  # an epoch that was not completed
+        del history[-1:]  # the incomplete epoch
     n_epochs = len(history) - first
     if n_epochs == 0 or run.is_hidden or not is_called_by_user():
         raise KeyboardInterrupt
     run.interrupted = True
     warn(
-        f"The fit was interrupted: the {n_epochs} epoch(s) trained so far are kept. Call partial_fit to train on, or "
-        "fit to start anew."
+        f"The fit was interrupted: the {n_epochs} epoch(s) trained so far are kept. Call partial_fit to continue the "
+        "training, or fit to restart it."
     )
 
 
@@ -254,4 +254,4 @@ def _check_weights(net: Trainer) -> None:
 
 
 def _discard(*args, **kwargs) -> None:
-    """Where skorch's callbacks would print."""
+    """Discard the messages of skorch's callbacks."""

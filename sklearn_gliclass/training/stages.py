@@ -1,4 +1,4 @@
-"""The stages of a training, each an object with a method `run`; `fit` hands a list of them to `run.train`."""
+"""Stages of a training, objects with a method `run`; `fit` passes a list of them to `run.train`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from ..warn import warn
 from .ewc import ElasticWeightConsolidation
-from .prototypes import move_labels
+from .prototypes import interpolate_labels
 from .rl import RLTrainer
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class Supervised:
-    """Epochs over the examples.
+    """Supervised epochs.
 
     Parameters
     ----------
     epochs : int, optional
-        That many more at constant rates (`partial_fit`). Default: what the training arguments say.
+        Number of epochs at constant learning rates (`partial_fit`). If None, `max_epochs` with the schedule.
     """
 
     epochs: int | None = None
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the stage trains for at least one epoch."""
         return self.epochs != 0
 
     def run(self, run: TrainingRun) -> None:
@@ -43,19 +43,19 @@ class Supervised:
             warn(
                 f"The training loss did not fall: {losses[0]:.4g} in the first of {len(losses)} epochs, "
                 f"{losses[-1]:.4g} in the last. Lower lr={args.lr!r} and others_lr={args.resolve_others_lr()!r} if it "
-                "rose, raise them if it stood still.",
+                "rose, and raise them if it did not change.",
                 ConvergenceWarning,
             )
 
 
 @dataclass
 class Prototypes:
-    """Move each label towards the mean of its class's texts, once examples have been trained on.
+    """Interpolation of each label embedding with its class prototype, after supervised training.
 
     Parameters
     ----------
     share : float
-        Interpolation weight: 0 leaves the labels where they are, 1 puts them on the means.
+        Interpolation weight, in [0, 1]: with 0 the labels are not changed, with 1 they are the prototypes.
     """
 
     share: float
@@ -63,17 +63,17 @@ class Prototypes:
 
     def run(self, run: TrainingRun) -> None:
         if self.share and len(run.net.history):
-            move_labels(run.net, run.train, self.share)
+            interpolate_labels(run.net, run.train, self.share)
 
 
 @dataclass
 class Reinforcement:
-    """Epochs on rewards.
+    """Epochs of reinforcement learning.
 
     Parameters
     ----------
     build_net : callable
-        Called with keyword arguments of :class:`RLTrainer`; returns one.
+        Function that takes keyword arguments of :class:`RLTrainer` and returns one.
     """
 
     build_net: Callable[..., RLTrainer]
@@ -93,12 +93,12 @@ class Reinforcement:
 
 @dataclass
 class Consolidation:
-    """Measure which weights the data depend on, for later trainings.
+    """Estimation of the Fisher information of the data, for later trainings.
 
     Parameters
     ----------
     callback : ElasticWeightConsolidation
-        Keeps the measurement.
+        Callback that stores the information.
     """
 
     callback: ElasticWeightConsolidation

@@ -1,4 +1,4 @@
-"""Trainer: the training loop, a skorch net around the torch model."""
+"""The training loop: a skorch net around the torch model."""
 
 import numpy as np
 import skorch
@@ -14,21 +14,21 @@ from ..data.dataset import Epochs, TextDataset
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from .arguments import TrainingArguments
-from .optimizers import add_thawed, build_optimizer, build_scheduler
+from .optimizers import add_unfrozen_parameters, build_optimizer, build_scheduler
 
 # A schedule needs to know its end; single epochs (`partial_fit`) have none.
 AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
 
 
 class ProgressBar(Callback):
-    """One bar over all optimiser steps of a fit; it goes when the fit is done, as a search has many of them."""
+    """Progress bar over all optimiser steps of a fit; it is removed at the end, as a search has many fits."""
 
     def initialize(self):
         self.bar_ = None
         return self
 
     def on_epoch_begin(self, net, **kwargs):
-        if self.bar_ is None:  # the number of steps is known by now
+        if self.bar_ is None:  # here the number of steps is known
             self.bar_ = tqdm(total=net.n_steps_, desc="fit", unit="step", leave=False, dynamic_ncols=True)
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
@@ -47,7 +47,7 @@ class ProgressBar(Callback):
 
 
 class RecordLearningRate(Callback):
-    """The rates at the end of each epoch, in the history as `lr` and `others_lr`."""
+    """Callback that records the learning rates at the end of each epoch in the history, as `lr` and `others_lr`."""
 
     def on_epoch_end(self, net, **kwargs):
         rates = {group["name"]: group["lr"] for group in net.optimizer_.param_groups}
@@ -56,30 +56,31 @@ class RecordLearningRate(Callback):
 
 
 class Trainer(skorch.NeuralNet):
-    """A skorch net that trains a :class:`~sklearn_gliclass.GLiClassModel`.
+    """Training loop of a :class:`~sklearn_gliclass.GLiClassModel`, as a skorch net.
 
-    Two learning rates, warm-up and schedule, accumulation and clipping of gradients; callbacks, history and
-    parameters are skorch's.
+    It adds separate learning rates of encoder and head parameters, warm-up and schedules, and accumulation and clipping
+    of gradients to skorch's callbacks, history and parameters. The estimators create it; use it directly to train a
+    model on a :class:`TextDataset` of your own.
 
     Parameters
     ----------
     module : GLiClassModel
-        The model; it is trained in place.
+        The model, which is trained in place.
     args : TrainingArguments, optional
-        Rates, schedule, epochs and the rest.
+        Hyperparameters of the training loop. If None, ``TrainingArguments()``.
     valid : TextDataset, optional
-        Data for the validation loss.
+        Validation set. If None, there is no validation loss.
     dtype : {"float32", "bfloat16", "float64"}, default="float32"
-        Precision; "bfloat16" is mixed precision.
+        Floating point type. "bfloat16" is mixed precision with float32 weights.
     seed : int, default=0
-        Seed of the order of the data. Dropout draws from torch's generator: seed that for equal runs.
+        Seed of the order of the data. Dropout uses torch's generator, which has a seed of its own.
     callbacks : list, optional
-        skorch callbacks. Scoring callbacks see class indices and standardised values; an ``LRScheduler``
-        takes the place of the schedule of `args`.
+        Callbacks of skorch. Scoring callbacks see class indices or standardised values. An ``LRScheduler`` replaces the
+        schedule of `args`.
     progress : bool, default=False
-        Show a progress bar.
+        Whether to show a progress bar.
     device : str, default="cpu"
-        Where to train.
+        Device of the training, by its name in torch.
     **kwargs
         Further parameters of ``skorch.NeuralNet``.
 
@@ -88,7 +89,11 @@ class Trainer(skorch.NeuralNet):
     module_ : GLiClassModel
         The trained model.
     history : skorch.history.History
-        Losses, durations and rates per epoch.
+        Losses, durations and learning rates of each epoch.
+
+    See Also
+    --------
+    RLTrainer : Training loop of reinforcement learning.
 
     Examples
     --------
@@ -106,7 +111,7 @@ class Trainer(skorch.NeuralNet):
         self.dtype = dtype
         self.seed = seed
         self.progress = progress
-        # The optimiser and its rates are built from `args`; skorch's table of losses would be printed.
+        # The optimiser is built from `args`, and skorch's table of losses is not printed.
         kwargs.setdefault("criterion", nn.Identity)
         kwargs.setdefault("train_split", None)
         kwargs.setdefault("callbacks__print_log", None)
@@ -125,36 +130,36 @@ class Trainer(skorch.NeuralNet):
         self.optimizer_ = build_optimizer(self.module_, self.module_.encoder_modules(), self.args_)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Train on a :class:`TextDataset` as `args` says, or for `epochs` more at constant rates."""
+        """Train on a :class:`TextDataset` as `args` says, or for `epochs` epochs at constant learning rates."""
         args = self.args_ if epochs is None else clone(self.args_).set_params(**AT_CONSTANT_RATES)
         epochs = args.resolve_epochs(len(X)) if epochs is None else epochs
         self.n_steps_ = epochs * args.steps_per_epoch(len(X))
-        add_thawed(self.optimizer_, self.module_, self.module_.encoder_modules(), self.args_)
-        # skorch's scheduler among the callbacks takes the place of our own.
+        add_unfrozen_parameters(self.optimizer_, self.module_, self.module_.encoder_modules(), self.args_)
+        # A scheduler of skorch among the callbacks replaces that of `args`.
         own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
         self.n_labels_ = X.n_labels
-        # Walking through all modules in each step would show.
+        # Collected once: walking through all modules in each step takes noticeable time.
         self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
         self.rng_ = np.random.RandomState(self.seed)
         self.interrupted_, self.step_ = False, 0
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt as interrupt:
-            # skorch's early stopping raises one too; skorch itself ends the training at either.
+            # skorch's early stopping raises a KeyboardInterrupt too, and skorch ends the training at both.
             self.interrupted_ = not _is_early_stop(interrupt)
             raise
-        finally:  # an error must not leave a bar that the next one stands below
+        finally:  # also after an error, which would leave an unfinished bar on the screen
             for _, callback in self.callbacks_:
                 if isinstance(callback, ProgressBar):
                     callback.close()
 
     def get_split_datasets(self, X, y=None, **fit_params):
-        """The data as given, and the validation data."""
+        """Return the training data and the validation data."""
         return X, self.valid
 
     def get_dataset(self, X, y=None):
-        """The data as given: a :class:`TextDataset`."""
+        """Return the data, which must be a :class:`TextDataset`."""
         if not isinstance(X, TextDataset):
             raise TypeError(
                 f"Trainer takes a TextDataset, got {type(X).__name__}; fit a GLiClassClassifier or GLiClassRegressor "
@@ -163,14 +168,14 @@ class Trainer(skorch.NeuralNet):
         return X
 
     def get_iterator(self, dataset, training=False):
-        """Batches of like lengths; in training their order is random, anew in each epoch."""
+        """Return an iterator over batches of texts of similar lengths, in random order in training."""
         args, batch_size = self.args_, self.args_.resolve_batch_size(len(dataset))
         if training:
             return Epochs(dataset, batch_size, self.rng_, args.gradient_accumulation_steps)
         return Epochs(dataset, batch_size)
 
     def infer(self, x, **fit_params):
-        """The model's output for a batch of training."""
+        """Run the model on a training batch."""
         return self._run(x.inputs, **fit_params)
 
     def _run(self, inputs, **fit_params):
@@ -181,16 +186,16 @@ class Trainer(skorch.NeuralNet):
         return to_device(inputs, self.device, weight_dtype(self.dtype))
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        """The model computes its loss itself."""
+        """Return the loss, which the model has computed."""
         return y_pred.loss
 
     def train_step(self, batch, **fit_params):
-        """One batch: gradients, and at the end of an accumulation group an optimiser step."""
+        """Compute the gradients of a batch, and take an optimiser step at the end of an accumulation group."""
         self._set_training(True)
         inputs, _ = batch
         output = self.infer(inputs, **fit_params)
         self._check_finite(output.loss, "the loss")
-        # A loss that is a sum adds up by itself; means are weighted by what they were divided by.
+        # A loss that is a sum is accumulated as it is; a mean is weighted by its share of the step's total weight.
         share = 1.0 if self._sums_losses() else inputs.share
         (output.loss * share).backward()
         if inputs.last_of_step:
@@ -198,7 +203,7 @@ class Trainer(skorch.NeuralNet):
         return {"loss": output.loss.detach(), "y_pred": output.logits.detach()}
 
     def _check_finite(self, value: torch.Tensor, what: str) -> None:
-        """Raise where a step went wrong: everything after it would be NaN."""
+        """Raise if the loss or gradient of a step is not finite: all weights would become NaN."""
         if not torch.isfinite(value):
             args = self.args_
             raise ValueError(
@@ -208,26 +213,37 @@ class Trainer(skorch.NeuralNet):
             )
 
     def logits(self, inputs) -> torch.Tensor:
-        """Logits (n, labels) of inputs on the device, with gradients."""
+        """Compute logits with gradients.
+
+        Parameters
+        ----------
+        inputs : dict of str to Tensor
+            Inputs of the model.
+
+        Returns
+        -------
+        Tensor of shape (n, labels)
+            The logits.
+        """
         return self._run(inputs).logits.to(weight_dtype(self.dtype))
 
-    def rest(self) -> None:
-        """Switch dropout off, with gradients still to come: cuDNN's LSTMs compute them in training mode only."""
+    def disable_dropout(self) -> None:
+        """Put the model in evaluation mode, except for LSTMs, whose gradients cuDNN computes in training mode only."""
         self.module_.eval()
         for part in self.module_.modules():
             if isinstance(part, nn.RNNBase):
                 part.train()
 
     def _set_training(self, training=True):
-        if self.module_.training != training:  # walking through all modules in each step would show
+        if self.module_.training != training:  # walking through all modules in each step takes noticeable time
             super()._set_training(training)
-        # Schedule-free optimisers train with other weights than they predict with.
+        # Schedule-free optimisers have different weights for training and for prediction.
         switch = getattr(self.optimizer_, "train" if training else "eval", None)
         if switch is not None:
             switch()
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
-        """Ready to predict."""
+        """Put the model in evaluation mode."""
         super().on_train_end(net, X=X, y=y, **kwargs)
         self._set_training(False)
 
@@ -242,7 +258,7 @@ class Trainer(skorch.NeuralNet):
             self.scheduler_.step()
 
     def _take_step(self, parameters, optimizer) -> None:
-        """Clip the gradients, move the weights, and start with no gradients again."""
+        """Clip the gradients, take an optimiser step, and reset the gradients."""
         if self.args_.max_grad_norm is not None:
             self._check_finite(nn.utils.clip_grad_norm_(parameters, self.args_.max_grad_norm), "the gradient")
         optimizer.step()
@@ -250,14 +266,14 @@ class Trainer(skorch.NeuralNet):
         self.step_ += 1
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        """One pass over the batches; in validation the labels are encoded once for all of them."""
+        """Run one epoch over the batches; in validation, the labels are encoded once for all of them."""
         if iterator is not None and not training:
             fit_params["shared"] = self._shared_inputs(iterator.dataset)
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
 
     @torch.no_grad()
     def _shared_inputs(self, dataset: TextDataset) -> list[dict[str, torch.Tensor]]:
-        """For each chunk of labels, what its batches have in common: the label states of the bi-encoders."""
+        """Return the inputs that all batches of each chunk of labels share: the label embeddings of the bi-encoders."""
         self._set_training(False)
         with autocast(self.device, self.dtype):
             return [
@@ -267,10 +283,21 @@ class Trainer(skorch.NeuralNet):
 
     @torch.no_grad()
     def embed(self, dataset: TextDataset, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where texts and labels of a plain bi-encoder are.
+        """Compute the embeddings of texts and labels in a plain bi-encoder.
 
-        Returns the projected texts (rows, hidden) of some rows, in ascending order, as the scorer takes them, and the
-        states (labels, hidden) of all labels before their projection.
+        Parameters
+        ----------
+        dataset : TextDataset
+            The texts and labels.
+        rows : ndarray of int
+            Rows of the texts, in ascending order.
+
+        Returns
+        -------
+        texts : Tensor of shape (rows, hidden)
+            Projected texts, as the scorer takes them.
+        labels : Tensor of shape (labels, hidden)
+            Embeddings of all labels before their projection.
         """
         shared = self._shared_inputs(dataset)
         batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows))
@@ -282,23 +309,23 @@ class Trainer(skorch.NeuralNet):
 
     @torch.no_grad()
     def _all_logits(self, batch, shared):
-        """Logits of all labels, chunk by chunk."""
+        """Compute the logits of all labels, chunk by chunk."""
         self._set_training(False)
         logits = [self._run(chunk, **common).logits for chunk, common in zip(batch.chunks, shared, strict=True)]
         return torch.cat(logits, dim=1).to(weight_dtype(self.dtype))
 
     def validation_step(self, batch, shared, **fit_params):
-        """Loss and logits of a batch over all labels, without gradients."""
+        """Compute loss and logits of a batch over all labels, without gradients."""
         inputs, _ = batch
         logits = self._all_logits(inputs, shared)
         target = to_device(inputs.inputs, self.device, logits.dtype)
         loss = problem_loss(self.module_.config, logits, target["labels"], None, target["sample_weight"])
         return {"loss": loss, "y_pred": logits}
 
-    # -- what skorch's scoring callbacks ask for -------------------------------------------------------------
+    # -- interface of skorch's scoring callbacks -------------------------------------------------------------
 
     def forward_iter(self, X, training=False, device="cpu"):
-        """Yield the logits (n, labels) of a data set, in the order of its rows."""
+        """Yield the logits (n, labels) of a data set, in the order of its rows, as one tensor."""
         dataset = self.get_dataset(X)
         batch_size = self.args_.resolve_batch_size(len(dataset))
         batches, shared = list(dataset.evaluation_batches(batch_size)), self._shared_inputs(dataset)
@@ -306,12 +333,12 @@ class Trainer(skorch.NeuralNet):
         yield _in_order(logits, batches)
 
     def predict_proba(self, X):
-        """Probabilities (n, labels) of a data set; for regression the standardised values."""
+        """Compute the probabilities (n, labels) of a data set, or the standardised values of a regression."""
         logits = torch.cat(list(self.forward_iter(X)))
         return OUTPUTS[self.module_.config.problem_type](logits).cpu().numpy()
 
     def predict(self, X):
-        """Class indices (n,), indicators (n, labels), or standardised values (n, outputs) of a data set."""
+        """Predict class indices (n,), indicators (n, labels) or standardised values (n, outputs) of a data set."""
         values = self.predict_proba(X)
         problem_type = self.module_.config.problem_type
         if problem_type == "single_label_classification":
@@ -320,7 +347,7 @@ class Trainer(skorch.NeuralNet):
 
     @property
     def classes_(self):
-        """Class indices, as targets have them in here."""
+        """Class indices, which the targets of the data set hold."""
         return np.arange(self.n_labels_)
 
     def __sklearn_tags__(self):
@@ -333,7 +360,7 @@ class Trainer(skorch.NeuralNet):
 
 
 def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
-    """Whether a callback that stops early raised it, and not the user."""
+    """Return whether an early-stopping callback raised the interrupt, and not the user."""
     trace = interrupt.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
@@ -341,11 +368,11 @@ def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
 
 
 def _in_order(results: torch.Tensor, batches) -> torch.Tensor:
-    """What the batches gave, one after the other, in the order of the data set's rows."""
+    """Bring the concatenated results of batches into the order of the data set's rows."""
     return results[np.argsort(np.concatenate([batch.rows for batch in batches]))]
 
 
-# problem_type -> what the logits stand for
+# problem_type -> conversion of logits to predictions
 OUTPUTS = {
     "single_label_classification": lambda logits: logits.softmax(dim=1),
     "multi_label_classification": lambda logits: logits.sigmoid(),

@@ -1,8 +1,8 @@
-"""transformers.TrainingArguments -> the fields of ours."""
+"""Conversion of ``transformers.TrainingArguments``."""
 
 import dataclasses
 
-# Fields with a counterpart; `others_lr`, `others_weight_decay` and `cache_dir` are gliclass's.
+# Fields with a counterpart; `others_lr`, `others_weight_decay` and `cache_dir` exist in gliclass's class only.
 COUNTERPARTS = {
     "learning_rate": "lr",
     "others_lr": "others_lr",
@@ -19,11 +19,11 @@ COUNTERPARTS = {
     "cache_dir": "cache_dir",
 }
 
-# No files are written, nothing is reported and there is no loader: how is not read, and "no" is what happens anyway.
-_NOT_READ = {"output_dir", "dataloader_pin_memory"}
-_NEVER_DONE = {"save_strategy", "logging_strategy", "eval_strategy", "report_to", "push_to_hub", "do_train"}
+# Fields that are ignored, and fields of features that do not exist here, which may be disabled.
+_IGNORED_FIELDS = {"output_dir", "dataloader_pin_memory"}
+_DISABLED_FEATURES = {"save_strategy", "logging_strategy", "eval_strategy", "report_to", "push_to_hub", "do_train"}
 
-_ELSEWHERE = {
+_ALTERNATIVES = {
     "seed": "random_state of the estimator",
     "bf16": 'dtype="bfloat16" of the estimator',
     "use_cpu": 'device="cpu" of the estimator',
@@ -37,16 +37,16 @@ _ELSEWHERE = {
 
 
 def read_transformers_arguments(args) -> dict:
-    """The fields of :class:`TrainingArguments` that `args` stands for.
+    """Convert `args` to the fields of :class:`TrainingArguments`.
 
-    A field that was set and has no counterpart raises a ValueError that lists all of them.
+    Fields that are set and have no counterpart raise a ValueError that lists them.
     """
     from transformers import TrainingArguments as TransformersArguments  # slow to import, and needs accelerate
 
     if not isinstance(args, TransformersArguments):
         raise TypeError(
-            f"from_transformers takes a transformers.TrainingArguments, got {type(args).__name__}; our own "
-            "TrainingArguments are used as they are."
+            f"from_transformers takes a transformers.TrainingArguments, got {type(args).__name__}; pass "
+            "a sklearn_gliclass.TrainingArguments without conversion."
         )
     _check_counterparts(args)
     others_lr = getattr(args, "others_lr", None)
@@ -54,7 +54,7 @@ def read_transformers_arguments(args) -> dict:
         "lr": float(args.learning_rate),
         "others_lr": others_lr,
         "weight_decay": float(args.weight_decay),
-        # Without a rate of their own, the others' matrices decay as all do.
+        # Without a learning rate of their own, head parameters have the weight decay of the encoder.
         "others_weight_decay": float(args.weight_decay if others_lr is None else args.others_weight_decay),
         "optim": args.optim.value,
         "max_epochs": int(args.num_train_epochs),
@@ -62,7 +62,7 @@ def read_transformers_arguments(args) -> dict:
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "lr_scheduler_type": args.lr_scheduler_type.value,
         "warmup_ratio": float(args.warmup_steps or getattr(args, "warmup_ratio", None) or 0.0),
-        "max_grad_norm": args.max_grad_norm or None,  # 0 switches clipping off there
+        "max_grad_norm": args.max_grad_norm or None,  # 0 disables clipping in transformers
         "cache_dir": getattr(args, "cache_dir", None),
     }
 
@@ -72,11 +72,11 @@ def _check_counterparts(args) -> None:
     left_out = []
     for name in (field.name for field in dataclasses.fields(args) if field.init):
         value = getattr(args, name)
-        if value == getattr(defaults, name) or name in COUNTERPARTS or name in _NOT_READ:
+        if value == getattr(defaults, name) or name in COUNTERPARTS or name in _IGNORED_FIELDS:
             continue
-        if name in _NEVER_DONE and (name == "do_train" or not value or getattr(value, "value", value) == "no"):
+        if name in _DISABLED_FEATURES and (name == "do_train" or not value or getattr(value, "value", value) == "no"):
             continue
-        left_out.append(f"{name}={value!r}" + (f" (set {_ELSEWHERE[name]})" if name in _ELSEWHERE else ""))
+        left_out.append(f"{name}={value!r}" + (f" (set {_ALTERNATIVES[name]})" if name in _ALTERNATIVES else ""))
     if args.num_train_epochs != int(args.num_train_epochs):
         left_out.append(f"num_train_epochs={args.num_train_epochs!r} (give a whole number)")
     if args.warmup_steps >= 1:
@@ -84,5 +84,5 @@ def _check_counterparts(args) -> None:
     if left_out:
         raise ValueError(
             "These fields of transformers' TrainingArguments have no counterpart here: "
-            f"{', '.join(left_out)}. Leave them at their defaults."
+            f"{', '.join(left_out)}. Set them to their defaults."
         )

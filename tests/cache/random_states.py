@@ -17,7 +17,7 @@ def states_of(lengths, seed=0):
 
 
 def states_of_keys(keys, width=3):
-    """Hidden states that follow from the keys: what a store must give back for them, whoever wrote them."""
+    """Hidden states that are determined by the keys, whoever wrote them."""
     lengths = [key[0] % 4 for key in keys]
     tokens = [[key[1] + 256.0 * token + column for column in range(width)] for key, length in zip(keys, lengths,
               strict=True) for token in range(length)]  # fmt: skip
@@ -29,7 +29,7 @@ def states_of_keys(keys, width=3):
 
 
 def assert_right(keys, found, states):
-    """Whatever was found is right."""
+    """Check that the states that were found are right."""
     expected = [key for key, here in zip(keys, found, strict=True) if here]
     if not expected:
         assert states is None

@@ -1,4 +1,4 @@
-"""Frozen encoders: the heads train on cached hidden states as on token ids, and the encoders do not change."""
+"""Frozen encoders: training on cached hidden states equals training on token ids, and encoders do not change."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from sklearn_gliclass.cache.engine import StateEngine
 from sklearn_gliclass.cache.states import StateDataset
 from sklearn_gliclass.testing import TINY
 
-# Plain steps: Adam would make much of rounding where a gradient is zero.
+# Plain gradient descent: Adam would amplify rounding errors of zero gradients.
 EXACT = {"dtype": "float64", "shuffle_labels": False, "optim": "sgd", "others_lr": 0.05}
 EXACT_BUT_FOR_RATES = {"dtype": "float64", "shuffle_labels": False}
 MULTI = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]] * 2)
@@ -31,7 +31,7 @@ HEADS = [
 
 
 def on_texts(monkeypatch, clf, y):
-    """The same training on token ids: the encoders run in each step, and have no gradients."""
+    """Fit on token ids instead: the encoders run in each step, without gradients."""
     with monkeypatch.context() as patch:
         patch.setattr(StateEngine, "freeze", lambda self, dataset: dataset)
         return clone(clf).fit(TEXTS, y)
@@ -98,7 +98,7 @@ def test_equal_with_sampled_labels(monkeypatch):
     assert_same_weights(clone(clf).fit(TEXTS, labels), on_texts(monkeypatch, clf, labels), rtol=1e-7, atol=1e-9)
 
 
-def test_a_dot_product_sees_all_labels(monkeypatch):
+def test_dot_product_sees_all_labels(monkeypatch):
     labels = [f"topic {i}" for i in range(8)]
     few, all_of_them = (
         tiny(freeze_encoder=True, max_num_classes=n, batch_size=2, **EXACT).fit(TEXTS, labels) for n in (4, 8)
@@ -117,7 +117,7 @@ def test_equal_for_regression():
 
 
 def test_equal_to_a_plain_loop():
-    """Projectors, cosine and scale, by hand and by torch alone, on states of one text after the other."""
+    """Projectors, cosine and scale in plain torch, on the hidden states of one text after the other."""
     constant = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": None}
     options = {**EXACT, **constant, "max_epochs": 7, "batch_size": 8, "text_contrastive_loss_coef": 0,
                "label_centroid_share": 0}  # fmt: skip
@@ -132,7 +132,7 @@ def test_equal_to_a_plain_loop():
             return torch.cat([encoder(input_ids=row).last_hidden_state.mean(dim=1) for row in ids])
 
     x = states(TEXTS, start.tokenizer_, heads.encoder_model)
-    with torch.no_grad():  # the label encoder's projector stays as it is
+    with torch.no_grad():  # the projector of the label encoder is frozen
         labels = heads.biencoder_projector(states(["politics", "sports"], start.label_tokenizer_, heads.label_encoder))
     y = torch.tensor([1] * 4 + [0] * 4)
     projectors = [heads.text_projector, heads.classes_projector]
@@ -148,11 +148,11 @@ def test_equal_to_a_plain_loop():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_more_classes_than_fit_a_prompt(architecture):
-    """Training sees all labels under the prompts of prediction: its logits are those of prediction."""
+def test_frozen_training_uses_the_prompts_of_prediction(architecture):
+    """Training uses all labels in the prompts of prediction, so that its logits are those of prediction."""
     labels = ["a", "b b", "c", "d d", "e", "a", "c", "e"]
     clf = tiny_of(architecture, freeze_encoder=True, max_num_classes=2, **EXACT).fit(TEXTS, labels)
-    data = clf.fitted_.engine(apart=True).freeze(text_data(clf, labels))
+    data = clf.fitted_.engine(separate_passes=True).freeze(text_data(clf, labels))
     assert isinstance(data, StateDataset)
     batch = next(data.batches(8, None)) if architecture != "bi-encoder" else next(data.evaluation_batches(8))
     with torch.no_grad():
@@ -174,7 +174,7 @@ def text_data(clf, labels):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_encoders_do_not_change(architecture):
+def test_encoders_do_not_change(architecture):
     clf = tiny_of(architecture, freeze_encoder=True)
     before = clone(clf).set_params(max_epochs=0).fit(TEXTS, LABELS).model_
     after = clf.fit(TEXTS, LABELS).model_
@@ -209,7 +209,7 @@ def test_each_distinct_text_is_encoded_once(monkeypatch):
     assert not rows
 
 
-def test_callbacks_history_and_the_rest_of_the_trainer_are_there():
+def test_frozen_training_supports_callbacks_and_history():
     scoring = EpochScoring("accuracy", lower_is_better=False)
     clf = tiny(
         freeze_encoder=True, early_stopping=True, validation_fraction=0.25, n_iter_no_change=9, max_epochs=4,
@@ -231,7 +231,7 @@ def test_reinforcement_on_cached_states(monkeypatch):
     start = clone(clf).set_params(rl=None).fit(TEXTS, MULTI)
     assert not torch.equal(frozen.model_.model.text_projector.linear_2.weight,
                            start.model_.model.text_projector.linear_2.weight)  # fmt: skip
-    with pytest.raises(ValueError, match="value_model is a torch module, which reads token ids"):
+    with pytest.raises(ValueError, match="value_model is a torch module, which takes token ids"):
         clone(clf).set_params(value_model=torch.nn.Linear(1, 1)).fit(TEXTS, MULTI)
 
 
@@ -241,14 +241,14 @@ def test_elastic_weights_on_cached_states():
     assert clf.history_[-1, "ewc_penalty"] >= 0
 
 
-def test_partial_fit_goes_on():
+def test_partial_fit_continues_on_cached_states():
     clf = tiny(freeze_encoder=True).partial_fit(TEXTS, LABELS)
     before = clf.decision_function(TEXTS)
     assert clf.partial_fit(TEXTS, LABELS).n_iter_ == 2
     assert not np.allclose(clf.decision_function(TEXTS), before)
 
 
-def test_thawing_goes_on_with_all_weights():
+def test_unfreezing_trains_all_weights():
     clf = tiny(freeze_encoder=True, warm_start=True).fit(TEXTS, LABELS)
     before = {name: tensor.clone() for name, tensor in clf.model_.state_dict().items()}
     clf.set_params(freeze_encoder=False).fit(TEXTS, LABELS)
@@ -258,8 +258,8 @@ def test_thawing_goes_on_with_all_weights():
 
 
 @pytest.mark.parametrize("how", [True, "embeddings", 1])
-def test_partial_fit_trains_what_was_thawed_and_lets_be_what_was_frozen(how):
-    """The optimiser goes on: with the weights that it did not know, and without those that it knew."""
+def test_partial_fit_follows_changes_of_freeze_encoder(how):
+    """The optimiser continues with the unfrozen weights, and without the frozen ones."""
     clf = tiny(freeze_encoder=how, **EXACT_BUT_FOR_RATES).fit(TEXTS, LABELS)
     whole = tiny(**EXACT_BUT_FOR_RATES).fit(TEXTS, LABELS)
     frozen = moved_by(clf, freeze_encoder=how)
@@ -272,12 +272,12 @@ def test_partial_fit_trains_what_was_thawed_and_lets_be_what_was_frozen(how):
 def moved_by(clf, **hyperparameters) -> set[str]:
     before = {name: weight.detach().clone() for name, weight in clf.model_.named_parameters()}
     clf.set_params(**hyperparameters).partial_fit(TEXTS, LABELS)
-    # What nobody clears would grow, and count in the norm that gradients are clipped by.
+    # Gradients that are not reset would accumulate, and affect the norm of gradient clipping.
     assert all(weight.grad is None for weight in clf.model_.parameters())
     return {name for name, weight in clf.model_.named_parameters() if not torch.equal(weight, before[name])}
 
 
-def test_thawed_weights_are_trained_at_their_own_rate():
+def test_unfrozen_weights_are_trained_at_the_encoder_rate():
     clf = tiny(freeze_encoder=True, lr=0.25, others_lr=0.5).fit(TEXTS, LABELS)
     clf.set_params(freeze_encoder=False).partial_fit(TEXTS, LABELS)
     assert (clf.history_[-1, "lr"], clf.history_[-1, "others_lr"]) == (0.25, 0.5)
@@ -285,7 +285,7 @@ def test_thawed_weights_are_trained_at_their_own_rate():
 
 @pytest.mark.parametrize("encoder", ["bert", "deberta-v2", "t5"])
 @pytest.mark.parametrize(("how", "trained_layers"), [("embeddings", {0, 1}), (1, {1}), (2, set())])
-def test_the_lowest_layers_are_frozen(encoder, how, trained_layers):
+def test_lowest_layers_are_frozen(encoder, how, trained_layers):
     from sklearn_gliclass.testing import TINY_ENCODERS
 
     clf = tiny(encoder_config=TINY_ENCODERS[encoder], freeze_encoder=how, max_epochs=2)
@@ -306,7 +306,7 @@ def test_the_lowest_layers_are_frozen(encoder, how, trained_layers):
 
 
 def first_states(model, n_layers):
-    """Outputs of the frozen layers: nothing below asks for gradients."""
+    """Outputs of the frozen layers, which have no gradients."""
 
     class Seen:
         def __init__(self, output):
@@ -325,6 +325,6 @@ def first_states(model, n_layers):
     return seen
 
 
-def test_more_layers_than_there_are():
+def test_freezing_more_layers_than_exist_raises():
     with pytest.raises(ValueError, match=r"freeze_encoder=3 asks for more layers than the 2 .* from 1 to 2, or True"):
         tiny(freeze_encoder=3).fit(TEXTS, LABELS)

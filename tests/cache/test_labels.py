@@ -1,4 +1,4 @@
-"""Hidden states of labels between predictions: computed once, and never those of other weights or labels."""
+"""Cached label embeddings: computed once, and never those of other weights or labels."""
 
 import copy
 import pickle
@@ -51,7 +51,7 @@ def change_one_weight(clf):
 
 
 def change_under_torch(clf):
-    """As fused optimisers do: the version of the tensor does not count up."""
+    """Change weights without an increase of their version counters, as fused optimisers do."""
     for parameter in clf.model_.parameters():
         parameter.data.mul_(1.5)
 

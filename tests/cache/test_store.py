@@ -1,4 +1,4 @@
-"""The store of hidden states: nothing is computed twice, nothing stale is read, and the folder may fail."""
+"""Cache of hidden states: no repeated computation, no stale reads, and no failure with an unusable folder."""
 
 import copy
 import multiprocessing
@@ -26,7 +26,7 @@ from sklearn_gliclass.testing import TINY_BERT
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """How many texts and labels are encoded, as a growing list."""
+    """Numbers of texts and labels that are encoded, as a growing list."""
     numbers = []
     for name in ("_encode", "_encode_labels"):
         original = getattr(StateEngine, name)
@@ -40,7 +40,7 @@ def encoded(monkeypatch):
 
 
 def forget_what_was_read():
-    """As in a new process."""
+    """Reset the state of the process."""
     store._collections.clear()
     store._loaded.__init__()
 
@@ -91,7 +91,7 @@ def test_cached_tokens_give_the_same_predictions(options, tmp_path, encoded):
     np.testing.assert_allclose(plain.transform(TEXTS), cached.transform(TEXTS), atol=1e-5)
 
 
-def test_a_search_encodes_each_text_once(tmp_path, encoded):
+def test_search_encodes_each_text_once(tmp_path, encoded):
     texts, labels = [f"{text} {i}" for i, text in enumerate(TEXTS * 2)], LABELS * 2
     # Equal weights in each fit: an encoder from scratch depends on the seed, and its tokenizer on the texts.
     folder = tmp_path / "encoder"
@@ -156,7 +156,7 @@ OTHER_PROMPTS = [
     + [({"architecture_type": "bi-encoder-fused"}, changed) for changed in ({"projector_init": "normal"},)],
     ids=str,
 )
-def test_what_changes_the_states_is_in_the_key(common, changed, tmp_path):
+def test_options_that_change_the_states_are_in_the_key(common, changed, tmp_path):
     texts, labels = [f"{text}, and so on and on" for text in TEXTS], [*LABELS[:7], "weather"]
     options = {"freeze_encoder": True, "max_length": 64, **common}
     clf = tiny(**options).fit(texts, labels)
@@ -171,7 +171,7 @@ def test_what_changes_the_states_is_in_the_key(common, changed, tmp_path):
     assert len(files(tmp_path)) > n_files
 
 
-def test_what_changes_the_heads_alone_is_not(tmp_path, encoded):
+def test_options_of_the_heads_are_not_in_the_key(tmp_path, encoded):
     clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
     encoded.clear()
     for changed in ({"scorer_type": "mlp"}, {"others_lr": 0.1}, {"normalize_features": False}, {"batch_size": 2}):
@@ -197,7 +197,7 @@ def test_weights_that_someone_sets_make_other_states(architecture, tmp_path):
     clf = tiny_of(architecture, freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
     clf.predict(TEXTS)
     weight = clf.model_.encoder.encoder.layer[0].output.dense.weight
-    weight.data.mul_(1.5)  # not even torch's version counter sees it
+    weight.data.mul_(1.5)  # without a change of torch's version counter
     changed = clf.predict_proba(TEXTS)
     np.testing.assert_array_equal(changed, clf.set_params(memory=None).predict_proba(TEXTS))
 
@@ -210,7 +210,7 @@ def test_pickled_and_copied_estimators_share_it(tmp_path, encoded):
     assert not encoded
 
 
-def test_the_folder_is_not_saved_with_the_model(tmp_path):
+def test_folder_is_not_saved_with_the_model(tmp_path):
     clf = tiny(freeze_encoder=True, memory=joblib.Memory(tmp_path / "states", verbose=0)).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path / "model")
     loaded = type(clf).from_pretrained(tmp_path / "model")
@@ -222,7 +222,7 @@ def test_the_folder_is_not_saved_with_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "header", "no file"])
-def test_a_damaged_file_is_computed_again(damage, tmp_path, encoded):
+def test_damaged_file_is_computed_again(damage, tmp_path, encoded):
     clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS)
     for path in files(tmp_path):
@@ -249,21 +249,21 @@ def test_a_damaged_file_is_computed_again(damage, tmp_path, encoded):
     assert not encoded
 
 
-def test_a_folder_deleted_in_the_middle(tmp_path, encoded):
+def test_folder_deleted_in_the_middle(tmp_path, encoded):
     folder = tmp_path / "states"
     clf = tiny(freeze_encoder=True, memory=str(folder)).fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS)
     shutil.rmtree(folder)
     encoded.clear()
     np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected)
-    assert not encoded  # what the process has read it keeps
+    assert not encoded  # the process keeps what it has read
     store._loaded.__init__()
     np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected)
     assert sum(encoded) == len(set(TEXTS)) + 2
     assert files(folder)  # and the folder is there again
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("no folder")
     clf = tiny(freeze_encoder=True)
     expected = clone(clf).fit(TEXTS, LABELS).predict_proba(TEXTS)
@@ -275,14 +275,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         np.testing.assert_array_equal(clf.fit(TEXTS, LABELS).predict_proba(TEXTS), expected)
 
 
-def test_a_read_only_folder_is_read(tmp_path, encoded, monkeypatch):
+def test_read_only_folder_is_read(tmp_path, encoded, monkeypatch):
     clf = tiny(freeze_encoder=True, memory=str(tmp_path)).fit(TEXTS[:4], ["a", "b"] * 2)
     forget_what_was_read()
 
-    def refuse(self, data):
+    def deny(self, data):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", refuse)  # root may write wherever it wants
+    monkeypatch.setattr("pathlib.Path.write_bytes", deny)  # root may write to all folders
     encoded.clear()
     with pytest.warns(UserWarning, match="cannot be written to .*Permission denied"):
         clf.predict([*TEXTS[:4], "something new"])
@@ -321,7 +321,7 @@ def test_wrong_memory():
 # -- collections ---------------------------------------------------------------------------------------------
 
 
-def test_a_collection_gives_back_what_it_got(tmp_path, monkeypatch):
+def test_collection_gives_back_what_it_got(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "FILE_BYTES", 200)  # several files
     lengths = [3, 1, 2, 5, 4]
     states, keys = states_of(lengths), [compute_key(bytes([i])) for i in range(5)]

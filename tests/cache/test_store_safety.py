@@ -1,4 +1,4 @@
-"""The store while its folder is deleted, damaged and written to: no error, and no wrong hidden states."""
+"""Cache under deletion, damage and concurrent writes: no errors, and no wrong hidden states."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ def fill(folder, keys=KEYS, per_file=5):
 
 
 def read_anew(folder, keys=KEYS):
-    """As a new process reads; returns how many of the keys were found."""
+    """Read as a new process, and return the number of keys that were found."""
     store._loaded.__init__()
     found, states = Collection(folder).read(keys)
     assert_right(keys, found, states)
@@ -139,7 +139,7 @@ def test_states_while_the_folder_is_damaged(tmp_path, monkeypatch):
 
     assert sum(while_damaging(folder, work, n_threads=3)) > 100
     collection = Collection(folder)
-    collection.write(KEYS, states_of_keys(KEYS))  # and in peace everything is found again
+    collection.write(KEYS, states_of_keys(KEYS))  # without damage, all keys are found again
     assert read_anew(folder) == len(KEYS)
 
 
@@ -213,7 +213,7 @@ def test_garbage_is_computed_again(how, tmp_path):
     assert read_anew(tmp_path) == len(KEYS)
 
 
-def test_a_file_under_the_name_of_another_one(tmp_path):
+def test_file_under_the_name_of_another_one(tmp_path):
     files = fill(tmp_path)
     shutil.copy(files[3], files[4])
     assert read_anew(tmp_path) == len(KEYS) - 5
@@ -225,24 +225,24 @@ def test_every_changed_byte_is_noticed(tmp_path):
     assert read_anew(tmp_path, KEYS[:5]) == 5
     for place in range(len(content)):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        read_anew(tmp_path, KEYS[:5])  # finds nothing, or where the byte has no meaning, what is right
+        read_anew(tmp_path, KEYS[:5])  # finds nothing, or the right states if the byte has no meaning
 
 
-def test_a_file_that_cannot_be_read_is_left_alone(tmp_path, monkeypatch):
+def test_file_that_cannot_be_read_is_left_alone(tmp_path, monkeypatch):
     files = fill(tmp_path)
     original = Path.read_bytes
 
-    def refuse(self):
+    def deny(self):
         if self == files[0]:
             raise PermissionError(13, "Permission denied", str(self))
         return original(self)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_bytes", deny)
     assert read_anew(tmp_path) == len(KEYS) - 5
     assert files[0].exists()
 
 
-def test_a_folder_that_is_always_deleted_is_not_written_to(tmp_path, monkeypatch):
+def test_folder_that_is_always_deleted_is_not_written_to(tmp_path, monkeypatch):
     folder = tmp_path / "states"
     original = Path.write_bytes
 
@@ -255,7 +255,7 @@ def test_a_folder_that_is_always_deleted_is_not_written_to(tmp_path, monkeypatch
     assert read_anew(folder) == 0
 
 
-def test_a_full_disk_leaves_no_file_behind(tmp_path, monkeypatch):
+def test_full_disk_leaves_no_file_behind(tmp_path, monkeypatch):
     original = Path.write_bytes
 
     def fill_up(self, content):
@@ -303,7 +303,7 @@ def test_killed_writers_leave_whole_files(tmp_path):
     files = list(tmp_path.glob("*.safetensors"))
     assert len(files) > 10
     for path in files:
-        assert len(load_file(path)["keys"]) == 20  # not one of them is cut off
+        assert len(load_file(path)["keys"]) == 20  # none of them is truncated
     assert read_anew(tmp_path) > 20
     assert sorted(tmp_path.glob("*.safetensors")) == sorted(files)
 
@@ -328,7 +328,7 @@ def test_two_processes_write_the_same_texts(tmp_path):
 
 
 @needs_fork
-def test_a_fork_while_a_thread_holds_the_lock(tmp_path):
+def test_fork_while_a_thread_holds_the_lock(tmp_path):
     fill(tmp_path)
     collection, held = Collection(tmp_path), threading.Event()
 
@@ -342,7 +342,7 @@ def test_a_fork_while_a_thread_holds_the_lock(tmp_path):
     held.wait()
     process = in_a_fork(collection.read, KEYS)
     process.join(20)
-    process.kill()  # it may wait for a lock that nobody releases
+    process.kill()  # it may wait for a lock that is never released
     holder.join()
     process.join()
     assert process.exitcode == 0
@@ -364,7 +364,7 @@ def test_temporary_files_are_removed_when_they_are_old(tmp_path):
 # -- bounds --------------------------------------------------------------------------------------------------
 
 
-def test_the_number_of_open_collections_is_bounded(tmp_path, monkeypatch):
+def test_number_of_open_collections_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "OPEN_COLLECTIONS", 3)
     opened = []
     for number in range(10):
@@ -382,7 +382,7 @@ def test_the_number_of_open_collections_is_bounded(tmp_path, monkeypatch):
         assert_right(KEYS[:3], found, states)
 
 
-def test_the_number_of_keys_in_memory_is_bounded(tmp_path, monkeypatch):
+def test_number_of_keys_in_memory_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "INDEXED_KEYS", 20)
     for number in range(3):
         collection = open_collection(str(tmp_path), {"number": number})
@@ -401,7 +401,7 @@ def test_the_number_of_keys_in_memory_is_bounded(tmp_path, monkeypatch):
 # -- the location --------------------------------------------------------------------------------------------
 
 
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
     home, here = tmp_path / "home", tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

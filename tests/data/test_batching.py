@@ -66,19 +66,19 @@ def test_buckets_hold_like_lengths():
 
 
 @pytest.mark.parametrize("n", [48, 100, 600])
-def test_few_texts_meet_many_others(n):
-    """In windows as large as the data each epoch would hold the batches of the one before."""
+def test_small_data_sets_have_varied_batches(n):
+    """With windows as large as the data, each epoch would have the batches of the previous one."""
     lengths, rng = random_lengths(0, n), np.random.RandomState(0)
     partners = [set() for _ in range(n)]
     for _ in range(12):
         for batch in bucketed_batches(lengths, 16, rng):
             for row in batch:
                 partners[row].update(batch)
-    by_chance = (1 - (1 - 15 / (n - 1)) ** 12) * (n - 1)  # other texts in 12 batches of texts at random
+    by_chance = (1 - (1 - 15 / (n - 1)) ** 12) * (n - 1)  # expected number of other texts in 12 random batches
     assert np.mean([len(others) - 1 for others in partners]) > 0.7 * by_chance
 
 
-def test_the_order_of_batches_is_random_and_the_seed_s():
+def test_order_of_batches_is_random_and_the_seed_s():
     lengths = random_lengths(0)
     first, again, other = (bucketed_batches(lengths, 16, np.random.RandomState(seed)) for seed in (1, 1, 2))
     assert [batch.tolist() for batch in first] == [batch.tolist() for batch in again]
@@ -102,16 +102,16 @@ def test_own_labels_and_random_others(n_own, max_labels):
         assert set(own) <= set(chosen) if n_own <= max_labels else set(chosen) <= set(own)
 
 
-def test_every_other_label_and_every_place_is_drawn_alike():
+def test_labels_and_positions_are_sampled_uniformly():
     rng = np.random.RandomState(0)
-    draws = np.array([choose_labels(np.array([3]), 10, 4, rng) for _ in range(4000)])
-    counts = np.bincount(draws.ravel(), minlength=10)
+    samples = np.array([choose_labels(np.array([3]), 10, 4, rng) for _ in range(4000)])
+    counts = np.bincount(samples.ravel(), minlength=10)
     assert counts[3] == 4000
     np.testing.assert_allclose(np.delete(counts, 3), 4000 * 3 / 9, rtol=0.1)
-    np.testing.assert_allclose(np.bincount(np.nonzero(draws == 3)[1]), 1000, rtol=0.15)
+    np.testing.assert_allclose(np.bincount(np.nonzero(samples == 3)[1]), 1000, rtol=0.15)
 
 
-def test_choosing_leaves_the_own_labels_alone():
+def test_choose_labels_does_not_change_its_input():
     own = np.array([4, 2, 7])
     choose_labels(own, 10, 2, np.random.RandomState(0))
     choose_labels(own, 10, 8, np.random.RandomState(0))

@@ -64,8 +64,8 @@ def read_labels(batch, position) -> list[str]:
 @pytest.mark.parametrize("architecture", LAYOUTS)
 @pytest.mark.parametrize("max_num_classes", [None, 3])
 @pytest.mark.parametrize("kind", ["single", "multi", "soft"])
-def test_each_text_meets_its_own_targets(kind, max_num_classes, architecture, rng):
-    """Whatever the order of texts and labels; and every text comes once."""
+def test_batches_keep_texts_and_targets_together(kind, max_num_classes, architecture, rng):
+    """For any order of texts and labels, and with each text once."""
     dataset = make_dataset(kind, architecture, max_num_classes)
     texts, targets = make_texts(), make_targets(kind)
     seen = []
@@ -136,8 +136,8 @@ def global_states():
 
 
 @pytest.mark.parametrize("kind", ["single", "multi", "soft"])
-def test_the_caller_s_data_and_global_generators_are_left_alone(kind):
-    """defect 13."""
+def test_data_and_global_generators_are_not_changed(kind):
+    """The reference changes the data of the caller and global generators."""
     dataset = make_dataset(kind, max_num_classes=3)
     kept = dataset.targets.copy(), dataset.sample_weight.copy(), dataset.tokens.ids.copy()
     for array in (dataset.targets, dataset.sample_weight, dataset.tokens.ids, dataset.tokens.offsets):
@@ -176,7 +176,7 @@ def test_shares_of_a_step_sum_to_one(kind, weight, accumulate):
     np.testing.assert_allclose(list(map(sum, steps)), 1.0)
 
 
-def test_a_step_of_weight_zero_has_no_share():
+def test_step_of_weight_zero_has_no_share():
     batches = make_dataset(weight=np.zeros(N_TEXTS, np.float32)).batches(4, None, accumulate=2)
     assert [batch.share for batch in batches] == [0.0] * 6
 

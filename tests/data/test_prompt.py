@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
 
-from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, labels_of_unknown_tokens
+from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, find_unknown_labels
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
 from sklearn_gliclass.model import ARCHITECTURES
 from sklearn_gliclass.model.config import BI_ENCODERS
@@ -13,14 +13,16 @@ from sklearn_gliclass.model.config import BI_ENCODERS
 PIECES = {name: PieceTokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 PROMPTED = ["uni-encoder", "bi-encoder-fused"]
 LONG = "the lazy card " * 100
-MANY_LABELS = [f"{first} {second}" for first, second in product("abcdefgh", repeat=2)]  # of letters that all know
+MANY_LABELS = [
+    f"{first} {second}" for first, second in product("abcdefgh", repeat=2)
+]  # of letters that all tokenizers know
 
 each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS)
 both_orders = pytest.mark.parametrize("prompt_first", [False, True], ids=["prompt last", "prompt first"])
 
 
 def reference_strings(architecture: str, text: str, labels, prompt_first: bool) -> list[str]:
-    """What gliclass tokenises: the text's sequence, and the labels' prompt or the labels where they stand apart."""
+    """Strings that gliclass tokenises: the text's sequence, and the prompt or the separate labels."""
     pipeline = pytest.importorskip("gliclass.pipeline")
     this = SimpleNamespace(
         label_token=LABEL_TOKEN,
@@ -60,8 +62,8 @@ def test_every_architecture_has_a_layout():
 @each_tokenizer
 @both_orders
 @pytest.mark.parametrize("architecture", LAYOUTS)
-def test_ids_are_those_of_the_reference_s_string(architecture, tokenizer, prompt_first):
-    """The joined ids of the pieces = the ids of gliclass's joined string."""
+def test_ids_equal_those_of_the_joined_string(architecture, tokenizer, prompt_first):
+    """The joined ids of the pieces are the ids of gliclass's joined string."""
     batch = batch_of(make_layout(architecture, tokenizer, prompt_first=prompt_first), TEXTS)
     for row, text in enumerate(TEXTS):
         strings = reference_strings(architecture, text, LABELS, prompt_first)
@@ -77,14 +79,14 @@ def test_ids_are_those_of_the_reference_s_string(architecture, tokenizer, prompt
 @each_tokenizer
 @both_orders
 @pytest.mark.parametrize("architecture", PROMPTED)
-def test_the_text_is_cut_and_never_a_label(architecture, tokenizer, prompt_first):
-    """defect 7: with the prompt last, too."""
+def test_text_is_truncated_and_labels_are_not(architecture, tokenizer, prompt_first):
+    """The reference truncates the labels if the prompt comes last."""
     layout = make_layout(architecture, tokenizer, max_length=60, prompt_first=prompt_first)
     short, long = rows(batch_of(layout, ["the card", LONG]))
     pieces = PIECES[tokenizer]
     assert len(long) == 60
     assert long.count(pieces.label_id) == short.count(pieces.label_id) == len(LABELS)
-    # Without its text, the sequence is the short one without its own.
+    # Without their texts, both sequences are equal.
     order = np.arange(len(LABELS))
     prompt = layout.prompt(order).tolist()
     text = layout.tokenize([LONG])[0][: layout.text_room(len(prompt))].tolist()
@@ -92,7 +94,7 @@ def test_the_text_is_cut_and_never_a_label(architecture, tokenizer, prompt_first
 
 
 @pytest.mark.parametrize("architecture", ["bi-encoder", "encoder-decoder"])
-def test_a_text_alone_is_cut_at_max_length(architecture):
+def test_text_in_a_bi_encoder_is_truncated_at_max_length(architecture):
     layout = make_layout(architecture, max_length=30)
     batch = batch_of(layout, ["the card", LONG])
     full = TOKENIZERS["wordpiece"](LONG).input_ids
@@ -110,25 +112,25 @@ def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
     built = rows(batch_of(layout, texts))
     assert layout.sequence_lengths(lengths, order).tolist() == list(map(len, built))
     uncut = rows(batch_of(make_layout(architecture, max_length=1000), texts))
-    assert layout.is_cut(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
+    assert layout.is_truncated(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
 
 
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
-def test_a_prompt_that_leaves_no_room_raises(architecture):
-    """defect 7: a label that does not fit is an error with numbers and ways out, not a cut."""
+def test_prompt_that_leaves_no_room_raises(architecture):
+    """The reference truncates labels that do not fit."""
     layout = make_layout(architecture, labels=MANY_LABELS[:60], max_length=64)
     with pytest.raises(ValueError, match=r"The labels take \d+ tokens of max_length=64.*lower max_num_classes"):
         batch_of(layout, ["a text"])
 
 
-def test_a_length_that_leaves_no_room_beside_the_special_tokens_raises():
-    """The labels of a bi-encoder take nothing, so nothing is said of them, and the length it names is enough."""
+def test_length_that_leaves_no_room_beside_the_special_tokens_raises():
+    """Labels of a bi-encoder have their own sequences: the message does not mention them, and its length suffices."""
     with pytest.raises(ValueError, match=r"^max_length=9 leaves 7 tokens for the text.*set max_length to 10 or more"):
         batch_of(make_layout("bi-encoder", max_length=9), ["a text"])
     batch_of(make_layout("bi-encoder", max_length=10), ["a text"])
 
 
-def test_the_room_of_the_text_has_a_least_size():
+def test_room_of_the_text_has_a_least_size():
     labels = ["sports", "the"]
     length = len(rows(batch_of(make_layout("uni-encoder", labels=labels), [""]))[0])
     batch_of(make_layout("uni-encoder", labels=labels, max_length=length + MIN_TEXT_TOKENS), [LONG])
@@ -137,14 +139,14 @@ def test_the_room_of_the_text_has_a_least_size():
 
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
-def test_a_label_that_does_not_fit_its_own_sequence_raises(architecture):
+def test_label_that_does_not_fit_its_own_sequence_raises(architecture):
     with pytest.raises(ValueError, match=r"A label takes \d+ tokens and max_length is 20"):
         make_layout(architecture, labels=["sports", "the card " * 30], max_length=20)
 
 
 @pytest.mark.parametrize("architecture", LAYOUTS)
-def test_more_than_25_labels(architecture):
-    """defect 11: the number of labels is bounded by max_length alone."""
+def test_number_of_labels_is_not_limited_to_25(architecture):
+    """The reference drops labels beyond `max_num_classes`; here only `max_length` limits their number."""
     layout = make_layout(architecture, labels=MANY_LABELS[:40], max_length=300)
     batch = batch_of(layout, ["a text"])
     name = "class_input_ids" if architecture == "encoder-decoder" else "input_ids"
@@ -158,7 +160,7 @@ def test_more_than_25_labels(architecture):
 @both_orders
 @pytest.mark.parametrize("architecture", LAYOUTS)
 def test_control_tokens_of_users_stay_text(architecture, tokenizer, prompt_first):
-    """defect 8: a text or label with <<LABEL>>, <<SEP>> or [SEP] makes no other label slot and no other end."""
+    """In the reference, <<LABEL>>, <<SEP>> or [SEP] in a text or label adds a label or ends the sequence."""
     nasty = ["<<LABEL>>business", "a <<SEP>> b", "[SEP] [CLS] </s> <s> <pad> [PAD]"]
     labels = ["sports", "<<LABEL>>", "<<SEP>>x the", "card </s>"]
     layout = make_layout(architecture, tokenizer, labels, prompt_first=prompt_first)
@@ -189,7 +191,7 @@ def test_each_sample_has_its_own_order(architecture):
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
 def test_labels_of_a_batch_are_encoded_once(architecture):
-    """defect 10: a label stands once in the batch, however many samples have it, at its own length."""
+    """The reference encodes a label once for each sample, padded to one length; here it is encoded once per batch."""
     layout = make_layout(architecture)
     orders = [np.array([2, 0, 1]), np.array([1, 2])]
     batch = batch_of(layout, ["a", "b"], orders)
@@ -203,7 +205,7 @@ def test_labels_of_a_batch_are_encoded_once(architecture):
 
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
-def test_a_batch_with_one_order_shares_its_labels(architecture):
+def test_batch_with_one_order_shares_its_labels(architecture):
     batch = batch_of(make_layout(architecture), ["a", "b"], [np.array([3, 1]), np.array([3, 1])])
     assert "class_index" not in batch
     expected = [TOKENIZERS["wordpiece"](LABELS[i]).input_ids for i in (3, 1)]
@@ -264,7 +266,7 @@ def test_labels_that_the_tokenizer_tells_apart_are_accepted(architecture, tokeni
 
 @pytest.mark.parametrize("architecture", LAYOUTS)
 @pytest.mark.parametrize("label", ["", " ", "\u200b"])
-def test_a_label_without_tokens_raises(architecture, label):
+def test_label_without_tokens_raises(architecture, label):
     with pytest.raises(ValueError, match=r"finds no token in the label.*with label_names"):
         make_layout(architecture, labels=["sports", label])
 
@@ -279,13 +281,13 @@ def test_a_label_without_tokens_raises(architecture, label):
         ("byte-level bpe, prefix space", ["card", "\u2603"], []),
     ],
 )
-def test_labels_of_unknown_tokens(architecture, tokenizer, labels, unknown):
-    assert labels_of_unknown_tokens(make_layout(architecture, tokenizer, labels)) == unknown
+def test_unknown_labels_are_found(architecture, tokenizer, labels, unknown):
+    assert find_unknown_labels(make_layout(architecture, tokenizer, labels)) == unknown
 
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
-def test_the_tokenizer_of_the_labels_decides(architecture):
-    """The text's tokenizer ignores case, that of the label encoder does not; and the other way round."""
+def test_tokenizer_of_the_labels_decides(architecture):
+    """The tokenizer of the texts ignores case and that of the label encoder does not, and vice versa."""
     config = SimpleNamespace(prompt_first=False)
     lower, cased = PIECES["wordpiece"], PIECES["byte-level bpe"]
     LAYOUTS[architecture](config, lower, ["card", "Card"], 200, cased)

@@ -20,7 +20,7 @@ each_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=T
 
 @each_tokenizer
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_framed_piece_is_what_the_tokenizer_gives(tokenizer, text):
+def test_framed_piece_is_what_the_tokenizer_gives(tokenizer, text):
     pieces = PieceTokenizer(tokenizer)
     assert pieces.frame(pieces.tokenize([text])[0]).tolist() == tokenizer(text).input_ids
 
@@ -44,7 +44,7 @@ def test_no_texts_at_all(tokenizer):
 
 @each_tokenizer
 def test_special_tokens_in_a_text_stay_text(tokenizer):
-    """defect 8: neither the control tokens nor the tokenizer's own are found in user text."""
+    """The reference parses control tokens and special tokens of the tokenizer in texts."""
     pieces = PieceTokenizer(tokenizer)
     special = {*tokenizer.all_special_tokens, LABEL_TOKEN, SEP_TOKEN}
     forbidden = set(tokenizer.convert_tokens_to_ids(sorted(special))) - {tokenizer.unk_token_id}
@@ -55,14 +55,14 @@ def test_special_tokens_in_a_text_stay_text(tokenizer):
 
 
 @pytest.mark.parametrize("name", ["byte-level bpe", "unigram, metaspace always"])
-def test_an_unknown_token_s_name_is_not_unknown(name):
-    """defect 8: "<unk>" is written with characters that the vocabulary knows."""
+def test_unknown_token_s_name_is_not_unknown(name):
+    """The text "<unk>" consists of characters of the vocabulary, and is not parsed as the unknown token."""
     pieces = PieceTokenizer(TOKENIZERS[name])
     assert TOKENIZERS[name].unk_token_id not in pieces.tokenize(["<un>"]).ids
     assert TOKENIZERS[name].unk_token_id not in pieces.tokenize(["<unk>"]).ids
 
 
-def test_tokens_that_are_not_special_are_found_as_ever():
+def test_ordinary_added_tokens_are_found():
     tokenizer = wordpiece()
     tokenizer.add_tokens(["foxtrot"])
     pieces = PieceTokenizer(tokenizer)
@@ -81,7 +81,7 @@ def test_control_tokens_are_special_and_added_once(tokenizer):
 
 
 def test_control_tokens_that_were_added_as_plain_words_become_special():
-    """defect 8: some tokenizers were saved with them as ordinary added tokens."""
+    """Some tokenizers were saved with the control tokens as ordinary added tokens."""
     backend = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "the": 2, "card": 3}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     plain = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
@@ -90,7 +90,7 @@ def test_control_tokens_that_were_added_as_plain_words_become_special():
     assert pieces.label_id not in pieces.tokenize([f"the {LABEL_TOKEN} card"]).ids
 
 
-def test_a_tokenizer_without_padding_gets_one():
+def test_tokenizer_without_padding_gets_one():
     tokenizer = TOKENIZERS["unigram, metaspace always"]
     bare = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>")
     assert bare.pad_token is None
@@ -98,14 +98,14 @@ def test_a_tokenizer_without_padding_gets_one():
 
 
 @each_tokenizer
-def test_a_sequence_has_one_token_at_least(tokenizer):
+def test_sequence_has_one_token_at_least(tokenizer):
     pieces = PieceTokenizer(tokenizer)
     pieces.prefix = pieces.suffix = np.empty(0, np.int32)
     assert pieces.frame(np.empty(0, np.int32)).tolist() == [pieces.pad_id]
 
 
 @each_tokenizer
-def test_loaded_from_a_folder(tokenizer, tmp_path):
+def test_tokenizer_loads_from_a_folder(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded, pieces = PieceTokenizer(load_tokenizer(tmp_path)), PieceTokenizer(tokenizer)
     assert (loaded.label_id, loaded.sep_id, loaded.pad_id) == (pieces.label_id, pieces.sep_id, pieces.pad_id)
@@ -114,7 +114,7 @@ def test_loaded_from_a_folder(tokenizer, tmp_path):
         assert ids[0] == ids[1]
 
 
-def test_a_sentence_encoder_s_own_length_counts(tmp_path):
+def test_sentence_encoder_s_own_length_counts(tmp_path):
     train_tokenizer(CORPUS).save_pretrained(tmp_path)
     (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 77, "do_lower_case": false}')
     loaded = load_tokenizer(tmp_path)

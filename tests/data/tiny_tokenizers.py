@@ -1,4 +1,4 @@
-"""Tokenizers of several families, trained here on a few sentences."""
+"""Tokenizers of several families, trained on a few sentences."""
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -59,7 +59,7 @@ def byte_bpe(add_prefix_space: bool):
 
 
 def unigram(prepend_scheme: str):
-    """As T5 (and, wrapped in sequences, DeBERTa-v3) has it: the special tokens are pieces of the vocabulary."""
+    """Tokenizer like those of T5 and DeBERTa-v3, whose special tokens are pieces of the vocabulary."""
     backend = Tokenizer(models.Unigram())
     metaspace = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
     backend.pre_tokenizer = metaspace if prepend_scheme != "first" else pre_tokenizers.Sequence([metaspace])

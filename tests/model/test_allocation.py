@@ -1,4 +1,4 @@
-"""Kept memory: fewer page faults inside, and what is free goes back afterwards."""
+"""Memory that is kept in the process: fewer page faults, and release at the end."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from sklearn_gliclass.model import allocation
-from sklearn_gliclass.model.allocation import kept_memory
+from sklearn_gliclass.model.allocation import keep_memory
 
 STATUS = Path("/proc/self/status")
 on_glibc = pytest.mark.skipif(
-    allocation._glibc() is None or not STATUS.exists(), reason="only glibc is told to keep memory, seen on Linux"
+    allocation._glibc() is None or not STATUS.exists(), reason="memory is kept with glibc only, and measured on Linux"
 )
 
 
 def page_faults() -> int:
-    """Of 6 tensors of 100 MB, one after the other."""
+    """Count the page faults of 6 tensors of 100 MB, one after the other."""
     resource = pytest.importorskip("resource")
     start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(6):
@@ -28,22 +28,22 @@ def resident_mib() -> float:
 
 
 @on_glibc
-def test_memory_is_taken_from_the_system_once_and_goes_back():
-    with kept_memory():
+def test_memory_is_kept_and_released_at_the_end():
+    with keep_memory():
         page_faults()
-        with kept_memory():
-            assert page_faults() < 25_000_000 * 4 / 4096 / 2  # not even one tensor's
+        with keep_memory():
+            assert page_faults() < 25_000_000 * 4 / 4096 / 2  # fewer than for one tensor
         inside = resident_mib()
     assert resident_mib() < inside - 80
 
 
-def test_an_error_ends_it_too():
-    with pytest.raises(RuntimeError, match="inside"), kept_memory():
+def test_error_ends_it_too():
+    with pytest.raises(RuntimeError, match="inside"), keep_memory():
         raise RuntimeError("inside")
     assert allocation._users == 0
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_libraries_are_not_changed(monkeypatch):
     monkeypatch.setattr(allocation, "_glibc", lambda: None)
-    with kept_memory():
+    with keep_memory():
         assert allocation._users == 0

@@ -27,7 +27,7 @@ def cached(model, batch):
 
 @pytest.mark.parametrize("options", HEADS, ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_cached_states_give_what_token_ids_give(architecture, options):
+def test_cached_states_agree_with_token_ids(architecture, options):
     model = tiny_model(architecture, **options).double()
     batch = make_batch(architecture, TEXTS, LABELS)
     expected = model(**batch, labels=TARGETS)
@@ -69,5 +69,5 @@ def test_label_prompts_are_joined(architecture):
     ],
     ids=str,
 )
-def test_heads_that_read_tokens(options, expected):
+def test_heads_read_tokens_only_where_needed(options, expected):
     assert tiny_model("uni-encoder", **options).model.heads_read_tokens is expected

@@ -55,15 +55,15 @@ CHANGES = {
 }
 
 NOT_READ_BY_THE_MODEL = {
-    "encoder_model": "a name, kept because gliclass asks for it",
-    "label_model_name": "a name, kept because gliclass asks for it",
-    "example_token_index": "kept for gliclass; its few-shot examples are not built",
-    "max_num_classes": "cuts the prompts: tests/data and the estimators",
+    "encoder_model": "a name, stored because gliclass needs it",
+    "label_model_name": "a name, stored because gliclass needs it",
+    "example_token_index": "stored for gliclass; its few-shot examples are not supported",
+    "max_num_classes": "limits the prompts: tests/data and the estimators",
 }
 
 
 def observe(fields: dict) -> dict:
-    """All that a config can change."""
+    """Observe all that a configuration can change."""
     torch.manual_seed(0)
     architecture = fields.pop("architecture_type", "uni-encoder")
     encoder = fields.pop("encoder_config", None)
@@ -97,7 +97,7 @@ def differ(a, b) -> bool:
     return a != b
 
 
-def test_every_field_is_in_one_of_the_tables():
+def test_fields_are_all_covered():
     assert set(CHANGES) | set(NOT_READ_BY_THE_MODEL) == FIELDS
     assert not set(CHANGES) & set(NOT_READ_BY_THE_MODEL)
 
@@ -129,19 +129,19 @@ def test_fields_survive_dict_and_file(field, tmp_path):
 
 
 def version_of(config) -> dict:
-    """What transformers itself writes when it loads a config."""
+    """Fields that transformers adds when it loads a configuration."""
     return {key: config.to_dict()[key] for key in ("transformers_version", "_name_or_path") if key in config.to_dict()}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_TYPES)
-def test_an_encoder_config_alone_is_enough(architecture):
-    """defect 6: no encoder name and no label config are needed."""
+def test_encoder_config_alone_is_enough(architecture):
+    """The reference needs the name of the encoder and a label configuration."""
     config = tiny_config(architecture)
-    assert isinstance(config.encoder_model_name, str)  # gliclass makes a path of it
+    assert isinstance(config.encoder_model_name, str)  # gliclass converts it to a path
     assert GLiClassModel(config).num_parameters() > 0
 
 
-def test_the_default_encoder_is_that_of_published_checkpoints():
+def test_default_encoder_is_that_of_published_checkpoints():
     assert GLiClassModelConfig().encoder_config.model_type == "deberta-v2"
 
 
@@ -174,8 +174,8 @@ UNKNOWN_NAMES = {
 
 
 @pytest.mark.parametrize("field", UNKNOWN_NAMES)
-def test_unknown_names_raise_with_the_choices(field):
-    """defect 4: no KeyError, nothing accepted silently."""
+def test_unknown_options_raise_with_the_choices(field):
+    """The reference raises a KeyError, or accepts unknown names silently."""
     with pytest.raises(ValueError, match=f"Unknown {field} 'nonsense'; choose from {UNKNOWN_NAMES[field]}"):
         GLiClassModelConfig(encoder_config=tiny_encoder("bert"), **{field: "nonsense"})
 
@@ -186,22 +186,22 @@ def test_unknown_encoder_type_raises():
 
 
 IMPOSSIBLE = [
-    ({"scorer_type": "cross-attn", "pooling_strategy": "avg"}, "takes no pooling"),
+    ({"scorer_type": "cross-attn", "pooling_strategy": "avg"}, "without pooling"),
     ({"scorer_type": "mlp", "pooling_strategy": "pass"}, "needs one vector"),
-    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder"}, "must pool its labels"),
-    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder-fused"}, "must pool its labels"),
+    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder"}, "excludes pooling"),
+    ({"scorer_type": "cross-attn", "architecture_type": "bi-encoder-fused"}, "excludes pooling"),
     ({"squeeze_layers": True, "encoder_layer_id": 1}, "exclude each other"),
     ({"squeeze_layers": True, "layer_wise": True}, "exclude each other"),
     ({"layer_wise": True, "encoder_layer_id": 0}, "exclude each other"),
-    ({"encoder_layer_id": 3}, "no layer of this encoder"),
-    ({"encoder_layer_id": -4}, "no layer of this encoder"),
-    ({"use_segment_embeddings": True}, "does not build"),
-    ({"use_calibrator": True}, "does not build"),
+    ({"encoder_layer_id": 3}, "not a layer of this encoder"),
+    ({"encoder_layer_id": -4}, "not a layer of this encoder"),
+    ({"use_segment_embeddings": True}, "does not support"),
+    ({"use_calibrator": True}, "does not support"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), IMPOSSIBLE)
-def test_impossible_pairs_raise_with_the_reason(options, message):
+def test_incompatible_options_raise_with_the_reason(options, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**{"architecture": options.get("architecture_type", "uni-encoder"), **without_type(options)})
 
@@ -214,10 +214,10 @@ def without_type(options: dict) -> dict:
     ("architecture", "family", "message"),
     [
         ("encoder-decoder", "bert", "needs an encoder-decoder model such as T5 or BART"),
-        ("uni-encoder", "bart", "has a decoder and no encoder that could be used alone"),
-        ("bi-encoder", "bart", "has a decoder and no encoder that could be used alone"),
+        ("uni-encoder", "bart", "has a decoder and no encoder that can be used separately"),
+        ("bi-encoder", "bart", "has a decoder and no encoder that can be used separately"),
     ],
 )
-def test_an_encoder_that_does_not_fit_its_architecture_raises(architecture, family, message):
+def test_encoder_that_does_not_fit_its_architecture_raises(architecture, family, message):
     with pytest.raises(ValueError, match=message):
         GLiClassModel(tiny_config(architecture, family))

@@ -1,4 +1,4 @@
-"""Fingerprints of weights: equal for equal weights, another after any change."""
+"""Fingerprints of weights: equal for equal weights, different after any change."""
 
 import copy
 import subprocess
@@ -19,7 +19,7 @@ def net():
 
 @pytest.fixture
 def digests(monkeypatch):
-    """How often weights are hashed."""
+    """Count how often weights are hashed."""
     seen = []
     original = module._digest
     monkeypatch.setattr(module, "_digest", lambda network: seen.append(network) or original(network))
@@ -34,7 +34,7 @@ def test_equal_weights_have_equal_fingerprints(digests):
     assert len(digests) == 3
 
 
-def test_the_same_in_another_process():
+def test_same_in_another_process():
     code = (
         "import torch; from torch import nn; from sklearn_gliclass.model.fingerprint import fingerprint\n"
         "torch.manual_seed(0)\n"
@@ -52,7 +52,7 @@ def test_copies_are_hashed_with_their_origin(digests):
     with torch.no_grad():
         copies[0][0].weight.add_(1)
     assert fingerprint(copies[0]) != fingerprint(copies[1]) == fingerprint(origin)
-    lonely = copy_with_fingerprint(net())  # its origin is gone
+    lonely = copy_with_fingerprint(net())  # its original is deleted
     assert fingerprint(lonely) == fingerprint(origin)
 
 
@@ -66,7 +66,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_seen(change):
+def test_change_is_seen(change):
     network = copy_with_fingerprint(net())
     before = fingerprint(network)
     CHANGES[change](network)
@@ -76,12 +76,12 @@ def test_a_change_is_seen(change):
 @pytest.mark.parametrize(
     "optimizer",
     [
-        lambda parameters: torch.optim.AdamW(parameters, lr=1e-5, fused=True),  # counts no versions up
+        lambda parameters: torch.optim.AdamW(parameters, lr=1e-5, fused=True),  # does not increase the version counter
         lambda parameters: torch.optim.SGD(parameters, lr=1e-5),
     ],
     ids=["fused AdamW", "SGD"],
 )
-def test_a_step_of_training_is_seen(optimizer):
+def test_step_of_training_is_seen(optimizer):
     network = copy_with_fingerprint(net())
     before = fingerprint(network)
     network(torch.ones(2, 40)).sum().backward()

@@ -24,7 +24,7 @@ def test_projector_is_linear_activation_linear():
 
 
 @pytest.mark.parametrize("activation", ["gelu", "silu", "relu", "gelu_new", "quick_gelu"])
-def test_identity_projector_gives_its_input_back(activation):
+def test_identity_projector_returns_its_input(activation):
     projector = Projector(6, 12, 6, activation)
     projector.init_identity()
     x = 3 * torch.randn(50, 6)
@@ -32,7 +32,7 @@ def test_identity_projector_gives_its_input_back(activation):
 
 
 @pytest.mark.parametrize("n_rows", [3, 40])
-def test_outputs_are_fitted_by_the_least_change(n_rows):
+def test_fit_outputs_makes_the_smallest_change(n_rows):
     projector = randomize(Projector(6, 12, 4, "gelu")).double()
     x, wanted = torch.randn(n_rows, 6).double(), torch.randn(n_rows, 4).double()
     before = arrays(projector)
@@ -40,14 +40,14 @@ def test_outputs_are_fitted_by_the_least_change(n_rows):
     projector.fit_outputs(x, wanted)
     after = arrays(projector)
     missing = wanted.numpy() - hidden @ before["linear_2.weight"].T - before["linear_2.bias"]
-    least = np.linalg.lstsq(hidden, missing, rcond=None)[0]  # of all solutions the smallest
+    least = np.linalg.lstsq(hidden, missing, rcond=None)[0]  # the smallest of all solutions
     np.testing.assert_allclose(after["linear_2.weight"] - before["linear_2.weight"], least.T, atol=1e-8)
     np.testing.assert_array_equal(after["linear_2.bias"], before["linear_2.bias"])
     if n_rows == 3:
         torch.testing.assert_close(projector(x), wanted)
 
 
-def test_identity_projector_is_trained_as_any_other():
+def test_identity_projector_is_trained():
     projector = Projector(6, 12, 6, "gelu")
     projector.init_identity()
     projector(torch.randn(5, 6)).square().sum().backward()
@@ -81,7 +81,7 @@ def lstm_direction(w, states, suffix=""):
 
 
 @pytest.mark.parametrize("mask", [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 1]])
-def test_lstm_runs_both_ways_over_the_masked_tokens(mask):
+def test_lstm_runs_in_both_directions_over_the_mask(mask):
     lstm = randomize(LstmSeq2SeqEncoder(6))
     w, states = arrays(lstm), torch.randn(1, 4, 6)
     output, moved = lstm(states, torch.tensor([mask]))
@@ -104,7 +104,7 @@ def test_lstm_needs_an_even_width():
 
 @pytest.mark.parametrize("mask", [[1, 1, 1, 1], [1, 1, 0, 0]])
 def test_layerwise_attention_weights_the_layers(mask):
-    """Squeeze and excitation over layers: each gets one weight from its states' mean, padding left out."""
+    """Squeeze and excitation over layers: each has a weight from the mean of its states, without padding."""
     attention = randomize(LayerwiseAttention(3, 6))
     w = arrays(attention)
     layers = torch.randn(3, 1, 4, 6)

@@ -24,7 +24,7 @@ def save(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert", "t5"])
-def test_an_encoder_is_loaded_with_its_weights(family, save, tmp_path):
+def test_encoder_is_loaded_with_its_weights(family, save, tmp_path):
     saved, loaded = save(family), load_encoder(tmp_path)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in saved.state_dict().items())
 
@@ -38,20 +38,20 @@ def test_each_model_gets_a_copy(save, tmp_path):
     assert load_encoder(tmp_path).embeddings.word_embeddings.weight.abs().sum() > 0
 
 
-def test_a_folder_that_was_written_anew_is_read_anew(save, tmp_path):
+def test_folder_that_was_written_anew_is_read_anew(save, tmp_path):
     save("bert")
     load_encoder(tmp_path)
     saved = save("deberta-v2")
     assert type(load_encoder(tmp_path)) is type(saved)
 
 
-def test_half_and_whole_of_an_encoder_decoder(save, tmp_path):
+def test_encoder_decoder_loads_with_and_without_decoder(save, tmp_path):
     save("t5", whole=True)
     assert type(load_encoder(tmp_path)) is T5EncoderModel
     assert hasattr(load_encoder(tmp_path, whole=True), "decoder")
 
 
-def test_a_decoder_that_can_t_be_left_out_raises(save, tmp_path):
+def test_decoder_that_can_t_be_left_out_raises(save, tmp_path):
     save("bart", whole=True)
     with pytest.raises(ValueError, match="set architecture_type='encoder-decoder'"):
         load_encoder(tmp_path)
@@ -61,7 +61,7 @@ LIMITED = {
     "bert": encoder_config("bert"),
     "deberta-v2": encoder_config("deberta-v2"),
     "bart": encoder_config("bart"),
-    # Its first position comes after the padding index.
+    # Its positions start after the padding index.
     "roberta": RobertaConfig(
         vocab_size=40, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, pad_token_id=1,
         max_position_embeddings=130,
@@ -86,7 +86,7 @@ def tokenizer_with(limit):
     return SimpleNamespace(model_max_length=limit)
 
 
-NO_LIMIT = int(1e30)  # what tokenizers without a limit report
+NO_LIMIT = int(1e30)  # reported by tokenizers without a limit
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,10 @@ NO_LIMIT = int(1e30)  # what tokenizers without a limit report
         (10_000, "t5", 512, 10_000),
     ],
 )
-def test_max_length(asked, family, tokenizer_limit, length):
+def test_max_length_is_resolved(asked, family, tokenizer_limit, length):
     assert resolve_max_length(asked, encoder_config(family), tokenizer_with(tokenizer_limit)) == length
 
 
-def test_more_than_the_positions_raises():
+def test_max_length_above_the_positions_raises():
     with pytest.raises(ValueError, match="max_length=129 is more than the 128 positions"):
         resolve_max_length(129, encoder_config("bert"), tokenizer_with(NO_LIMIT))

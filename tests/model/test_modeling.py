@@ -22,7 +22,7 @@ from tiny_models import (
 
 from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel
 from sklearn_gliclass.model.config import BI_ENCODERS
-from sklearn_gliclass.model.packed import without_packing
+from sklearn_gliclass.model.packed import disable_packing
 from sklearn_gliclass.model.poolings import POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
@@ -43,7 +43,7 @@ def logits_of(model, **batch):
 
 
 def assert_same_logits(model, other, **batch):
-    # Equal weights, but the loaded ones stand elsewhere in memory, and sums are ordered by that.
+    # The order of sums depends on the alignment of the weights in memory.
     torch.testing.assert_close(logits_of(model, **batch), logits_of(other, **batch), rtol=1e-5, atol=1e-6)
 
 
@@ -56,11 +56,11 @@ def batch_for(model, texts=TWO_TEXTS, labels=THREE_LABELS, **kwargs):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("the network was asked")
+    def deny(*args, **kwargs):
+        raise AssertionError("a network request")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", deny)
+    monkeypatch.setattr(socket, "getaddrinfo", deny)
 
 
 def assert_reload_is_equal(model, folder):
@@ -82,8 +82,8 @@ def tied(model) -> list:
 
 
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
-def test_reload(architecture, family, tmp_path, no_network):
-    """defects 9 and 10: nothing is initialised anew, and no other model's name is needed."""
+def test_checkpoint_reloads_with_equal_logits(architecture, family, tmp_path, no_network):
+    """The reference initialises tied weights again and needs the names of other models."""
     model = tiny_model(architecture, family)
     loaded = assert_reload_is_equal(model, tmp_path)
     assert_same_logits(loaded, model, **batch_for(model))
@@ -104,7 +104,7 @@ RELOADED_OPTIONS = [
 
 
 @pytest.mark.parametrize("options", RELOADED_OPTIONS, ids=str)
-def test_reload_with_options(options, tmp_path):
+def test_checkpoint_with_options_reloads_with_equal_logits(options, tmp_path):
     model = tiny_model("uni-encoder", **options)
     loaded = assert_reload_is_equal(model, tmp_path)
     assert_same_logits(loaded, model, **batch_for(model))
@@ -112,7 +112,7 @@ def test_reload_with_options(options, tmp_path):
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_tied_weights_stay_tied(family, tmp_path):
-    """defect 9: encoder and decoder read one table of token embeddings, before and after loading."""
+    """The reference loses the tied token embeddings of encoder and decoder when it loads its own files."""
     loaded = assert_reload_is_equal(tiny_model("encoder-decoder", family), tmp_path)
     backbone = loaded.encoder
     assert backbone.encoder.embed_tokens.weight is backbone.shared.weight
@@ -120,8 +120,8 @@ def test_tied_weights_stay_tied(family, tmp_path):
 
 
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
-def test_resize_token_embeddings(architecture, family, tmp_path):
-    """defect 10: every architecture can take new tokens."""
+def test_token_embeddings_can_be_resized(architecture, family, tmp_path):
+    """The bi-encoders of the reference cannot take new tokens."""
     model = tiny_model(architecture, family)
     before, ties = logits_of(model, **batch_for(model)), len(tied(model))
     mean = model.get_input_embeddings().weight.mean(dim=0)
@@ -134,7 +134,7 @@ def test_resize_token_embeddings(architecture, family, tmp_path):
     assert_same_logits(assert_reload_is_equal(model, tmp_path), model, **batch_for(model))
 
 
-def test_the_label_encoder_keeps_its_vocabulary():
+def test_label_encoder_keeps_its_vocabulary():
     model = tiny_model("bi-encoder")
     model.resize_token_embeddings(45)
     assert model.config.label_model_config.vocab_size == 40
@@ -157,7 +157,7 @@ IMPOSSIBLE = [
     {"scorer": list(TOKEN_SCORERS), "pooling": list(POOLINGS)},
     {"scorer": [name for name in SCORERS if name not in TOKEN_SCORERS], "pooling": ["pass"]},
     {"scorer": list(TOKEN_SCORERS), "architecture": list(BI_ENCODERS)},
-    {"squeeze_layers": [True], "encoder_layer_id": [1]},  # all layers are read: there is none to choose
+    {"squeeze_layers": [True], "encoder_layer_id": [1]},  # all layers are read, so that none can be selected
     *[{"architecture": [architecture], "family": [family]} for architecture in ARCHITECTURE_NAMES
       for family in PADDING_FACTORS["family"] if (architecture, family) not in ARCHITECTURE_FAMILIES],
 ]  # fmt: skip
@@ -175,7 +175,7 @@ FULL_PADDING_CASES = [
 
 
 def padding_cases():
-    """Yield cells with each pair of options, and for ``make test-full`` what each option does with the defaults."""
+    """Yield cells with each pair of options, and for ``make test-full`` each option with the defaults."""
     for cell in pairwise(PADDING_FACTORS, IMPOSSIBLE):
         architecture, family, scorer, pooling = (cell.pop(name) for name in list(cell)[:4])
         yield architecture, family, scorer, pooling, cell
@@ -183,8 +183,8 @@ def padding_cases():
 
 
 @pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), padding_cases())
-def test_padding_makes_no_difference(architecture, family, scorer, pooling, options):
-    """A text alone = the text beside one that is longer and has more and longer labels."""
+def test_padding_has_no_effect(architecture, family, scorer, pooling, options):
+    """A text has the same logits alone and beside a longer one with more and longer labels."""
     # Small weights, so that the logits are of the size of 1 and 1e-5 means the same everywhere.
     model = tiny_model(architecture, family, scale=0.1, scorer_type=scorer, pooling_strategy=pooling, **options)
     short, long = random_ids(5), random_ids(80, seed=1)
@@ -199,8 +199,8 @@ def test_padding_makes_no_difference(architecture, family, scorer, pooling, opti
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
-def test_empty_label_slots_take_no_part(architecture, problem_type):
-    """defect 3: softmax, argmax and loss of a row with fewer labels are those of the row alone."""
+def test_empty_label_slots_have_no_effect(architecture, problem_type):
+    """In the reference, empty label slots affect softmax, argmax and loss of rows with fewer labels."""
     model = tiny_model(architecture, scorer_type="hopfield", problem_type=problem_type, scale=0.1)
     rows = [(TWO_TEXTS[0], random_ids(2, 2)), (TWO_TEXTS[1], random_ids(4, 2, seed=1))]
     if problem_type == "single_label_classification":
@@ -208,7 +208,7 @@ def test_empty_label_slots_take_no_part(architecture, problem_type):
         labels = torch.cat(targets)
     else:
         targets = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0, 1.0, 0.0]])]
-        labels = torch.tensor([[1.0, 0.0, 7.0, -7.0], [0.0, 1.0, 1.0, 0.0]])  # what stands in empty slots is not read
+        labels = torch.tensor([[1.0, 0.0, 7.0, -7.0], [0.0, 1.0, 1.0, 0.0]])  # values of empty slots are not read
     with torch.no_grad():
         output = model(**batch_for(model, *map(list, zip(*rows, strict=True))), labels=labels)
         alone = [
@@ -224,7 +224,7 @@ def test_empty_label_slots_take_no_part(architecture, problem_type):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
-def test_sample_weight_two_is_the_row_twice(architecture):
+def test_sample_weight_of_two_equals_a_duplicated_row(architecture):
     model = tiny_model(architecture, problem_type="multi_label_classification", contrastive_loss_coef=0.1)
     targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     batch, weight = batch_for(model), torch.tensor([1.0, 2.0])
@@ -236,8 +236,8 @@ def test_sample_weight_two_is_the_row_twice(architecture):
 
 
 @pytest.mark.parametrize(("architecture", "scorer"), ARCHITECTURE_SCORERS)
-def test_hidden_size_other_than_the_encoder_s(architecture, scorer):
-    """defect 6: the scorers and the LSTM are as wide as what they get."""
+def test_hidden_size_may_differ_from_that_of_the_encoder(architecture, scorer):
+    """In the reference, scorers and LSTM have the width of the projectors' hidden layer, and fail for other inputs."""
     model = tiny_model(architecture, scorer_type=scorer, hidden_size=20, use_lstm=True)
     loss = model(**batch_for(model), labels=torch.tensor([0, 2])).loss
     loss.backward()
@@ -247,7 +247,7 @@ def test_hidden_size_other_than_the_encoder_s(architecture, scorer):
 
 @pytest.mark.parametrize("label_width", [16, 64])
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
-def test_a_label_encoder_of_another_width_and_family(architecture, label_width, tmp_path):
+def test_label_encoder_of_another_width_and_family(architecture, label_width, tmp_path):
     label_config = tiny_encoder("deberta-v2", hidden_size=label_width)
     model = tiny_model(architecture, label_model_config=label_config, hidden_size=20)
     loaded = assert_reload_is_equal(model, tmp_path)
@@ -256,7 +256,8 @@ def test_a_label_encoder_of_another_width_and_family(architecture, label_width, 
 
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
 def test_layer_wise_loss_is_the_sum_over_the_layers(architecture, family):
-    """defect 6: encoder_layer_id needs no squeeze_layers; 0 is the embedding layer and 2 the last one here."""
+    """The reference needs squeeze_layers for encoder_layer_id. Layer 0 is the embedding layer, and 2 the last one "
+    "here."""
     model = tiny_model(architecture, family, scale=0.1)
     batch = {**batch_for(model), "labels": torch.tensor([0, 2])}
     plain, losses = logits_of(model, **batch), []
@@ -273,8 +274,8 @@ def test_layer_wise_loss_is_the_sum_over_the_layers(architecture, family):
 
 
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
-def test_squeeze_layers_weights_all_hidden_states(architecture, family):
-    """defect 6: the embedding layer counts as one of them."""
+def test_squeeze_layers_reads_all_hidden_states(architecture, family):
+    """The reference leaves out the embedding layer, and fails."""
     model = tiny_model(architecture, family, squeeze_layers=True, scale=0.1)
     seen = {}
     model.model.layer_wise_attention.register_forward_hook(lambda module, inputs, output: seen.update(layers=inputs[0]))
@@ -286,7 +287,7 @@ def test_squeeze_layers_weights_all_hidden_states(architecture, family):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
-def test_number_formats(architecture, family, dtype):
+def test_model_runs_in_each_dtype(architecture, family, dtype):
     model = tiny_model(architecture, family, scorer_type="hopfield", scale=0.1).to(dtype)
     output = model(**batch_for(model), labels=torch.tensor([0, 2]))
     assert output.logits.dtype is dtype
@@ -297,8 +298,8 @@ def test_number_formats(architecture, family, dtype):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
-def test_the_default_configuration_trains(architecture):
-    """defect 2: a single-label step changes the weights of encoders and heads."""
+def test_default_configuration_trains(architecture):
+    """The default configuration of the reference has no working loss, and trains nothing."""
     torch.manual_seed(0)
     model = GLiClassModel(tiny_config(architecture))
     assert model.config.problem_type == "single_label_classification"
@@ -334,9 +335,9 @@ def test_identity_projectors_need_the_fitting_width():
         GLiClassModel(tiny_config("uni-encoder", projector_init="identity"))
 
 
-# -- where text and labels are read --------------------------------------------------------------------------------
+# -- tokens of text and labels --------------------------------------------------------------------------------
 
-# Options that change where a text and a label are read.
+# Options that change the tokens from which texts and labels are pooled.
 READING_OPTIONS = [
     {"pooling_strategy": "first"}, {"pooling_strategy": "last"}, {"pooling_strategy": "first", "use_lstm": True},
     {"pooling_strategy": "first", "embed_class_token": False},
@@ -350,13 +351,13 @@ READING_OPTIONS = [
 @pytest.mark.parametrize("options", READING_OPTIONS, ids=str)
 @pytest.mark.parametrize("prompt_first", [False, True])
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused"])
-def test_the_last_layer_computes_all_that_is_read(architecture, prompt_first, options):
-    """Packed, the last layer leaves out what no head reads: loss and gradients are those of all tokens."""
+def test_last_layer_computes_all_that_is_read(architecture, prompt_first, options):
+    """The packed last layer computes only tokens that heads read; loss and gradients are those of all tokens."""
     model = tiny_model(architecture, prompt_first=prompt_first, dropout=0.0, **options).double()
     batch = batch_for(model, TWO_TEXTS, THREE_LABELS)
     labels = torch.eye(3, dtype=torch.double)[:2]
     found = []
-    for pass_of in (without_packing, contextlib.nullcontext):
+    for pass_of in (disable_packing, contextlib.nullcontext):
         model.zero_grad()
         with pass_of():
             output = model(**batch, labels=labels)
@@ -370,8 +371,8 @@ def test_the_last_layer_computes_all_that_is_read(architecture, prompt_first, op
 @pytest.mark.parametrize(
     ("architecture", "n_read"), [("uni-encoder", 2 * 4), ("bi-encoder-fused", 2 * 4), ("bi-encoder", 2)]
 )
-def test_the_last_layer_computes_nothing_else(architecture, n_read):
-    """With "first" it is one state of each text, and in its sequence one of each of three labels."""
+def test_last_layer_computes_nothing_else(architecture, n_read):
+    """With "first", it computes one token of each text, and one of each of three labels in its sequence."""
     model = tiny_model(architecture, pooling_strategy="first")
     rows = []
     last = model.encoder.encoder.layer[-1]
@@ -396,15 +397,15 @@ def spans(batch):
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
 @pytest.mark.parametrize("prompt_first", [False, True])
 @pytest.mark.parametrize("extract", [False, True])
-def test_which_tokens_the_text_is_pooled_from(architecture, prompt_first, extract):
-    """defect 11: extract_text_features pools the text: what stands before the prompt, or from <<SEP>> on."""
+def test_text_is_pooled_from_its_tokens(architecture, prompt_first, extract):
+    """The reference pools <<SEP>> and the end token only; here the text is pooled, or from <<SEP>> on."""
     model = tiny_model(architecture, pooling_strategy="avg", prompt_first=prompt_first, extract_text_features=extract)
     batch = batch_for(model, TWO_TEXTS[:1], THREE_LABELS[:1])
     separator, labels, length = spans(batch)
     own = range(separator, length) if prompt_first else range(labels[0][0])
     seen = {}
     hook = model.encoder.register_forward_hook(lambda module, inputs, output: seen.update(states=output[0]))
-    with without_packing():  # packed, its own forward would not run
+    with disable_packing():  # packed, its own forward would not run
         pooled = model.model.embed_text(**batch)
     hook.remove()
     expected = seen["states"][0][list(own if extract else range(length))].mean(dim=0)
@@ -414,8 +415,8 @@ def test_which_tokens_the_text_is_pooled_from(architecture, prompt_first, extrac
 @pytest.mark.parametrize("embed_class_token", [True, False])
 @pytest.mark.parametrize("pooling", ["first", "average"])
 @pytest.mark.parametrize("prompt_first", [False, True])
-def test_where_a_label_is_read(prompt_first, pooling, embed_class_token):
-    """defect 11: the last label ends at <<SEP>> and does not swallow the text."""
+def test_label_is_pooled_from_its_tokens(prompt_first, pooling, embed_class_token):
+    """In the reference, the last label includes the text after <<SEP>>."""
     model = tiny_model(
         "uni-encoder", prompt_first=prompt_first, class_token_pooling=pooling, embed_class_token=embed_class_token
     )
@@ -429,8 +430,8 @@ def test_where_a_label_is_read(prompt_first, pooling, embed_class_token):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
-def test_more_than_25_labels(architecture):
-    """defect 11: the number of labels has no limit in the model."""
+def test_number_of_labels_is_not_limited_to_25(architecture):
+    """The reference drops labels beyond `max_num_classes`."""
     model = tiny_model(architecture, encoder_options={"max_position_embeddings": 256})
     labels = random_ids(40, 2)
     logits = logits_of(model, **batch_for(model, TWO_TEXTS[:1], [labels]))
@@ -441,8 +442,8 @@ def test_more_than_25_labels(architecture):
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
 @pytest.mark.parametrize("options", [{}, {"use_lstm": True}, {"normalize_features": True}], ids=str)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_an_empty_text_gives_finite_logits(architecture, pooling, options):
-    """Some tokenizers put nothing before a sequence: then an empty text has no token to pool."""
+def test_empty_text_gives_finite_logits(architecture, pooling, options):
+    """Some tokenizers have no prefix, so that an empty text has no token to pool."""
     model = tiny_model(architecture, pooling_strategy=pooling, extract_text_features=True, **options)
     batch = batch_for(model, [[], TWO_TEXTS[0]], THREE_LABELS)
     batch["input_ids"], batch["attention_mask"] = batch["input_ids"][:, 1:], batch["attention_mask"][:, 1:]
@@ -466,8 +467,8 @@ def test_features_are_normalised_and_scaled():
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
 @pytest.mark.parametrize("scorer", [name for name in SCORERS if name not in TOKEN_SCORERS])
-def test_ways_to_give_the_labels_agree(architecture, scorer):
-    """defect 10: per-sample labels, a shared list, a choice from it, and label states computed before."""
+def test_shared_and_per_sample_labels_agree(architecture, scorer):
+    """Labels per sample, shared labels, a selection from them, and precomputed label embeddings."""
     model = tiny_model(architecture, scorer_type=scorer, scale=0.1)
     labels = random_ids(3, 2)
     batch = batch_for(model, labels=[labels, labels])
@@ -482,7 +483,7 @@ def test_ways_to_give_the_labels_agree(architecture, scorer):
         torch.testing.assert_close(logits_of(model, **text, **given), expected)
 
 
-def test_each_sample_chooses_from_the_shared_labels():
+def test_class_index_selects_from_shared_labels():
     model = tiny_model("bi-encoder", scale=0.1)
     labels = random_ids(4, 2)
     ids, mask = padded([[CLS, *label, SEP] for label in labels])
@@ -495,7 +496,7 @@ def test_each_sample_chooses_from_the_shared_labels():
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)
 def test_shared_labels_are_encoded_once(architecture):
-    """defect 10: not once for every text."""
+    """The reference encodes all labels again for each text."""
     model = tiny_model(architecture)
     encoded = []
     model.model.label_encoder.register_forward_hook(
@@ -504,12 +505,12 @@ def test_shared_labels_are_encoded_once(architecture):
     batch = batch_for(model, TWO_TEXTS * 4, THREE_LABELS[:1] * 8)
     batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
     del batch["labels_mask"]
-    with without_packing():  # packed, its own forward would not run
+    with disable_packing():  # packed, its own forward would not run
         model(**batch)
     assert encoded == [3]
 
 
-def test_a_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
+def test_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
     model = tiny_model("bi-encoder", tie_encoders=True).double().eval()
     batch = batch_for(model, TWO_TEXTS * 2, THREE_LABELS[:1] * 4)
     batch |= {name: batch[name][0] for name in ("class_input_ids", "class_attention_mask")}
@@ -518,7 +519,7 @@ def test_a_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
     passes = []
     model.encoder.embeddings.register_forward_hook(lambda *seen: passes.append(1))
     found = []
-    for pass_of in (without_packing, contextlib.nullcontext):
+    for pass_of in (disable_packing, contextlib.nullcontext):
         model.zero_grad()
         with pass_of():
             output = model(**batch)
@@ -535,7 +536,7 @@ def test_embeddings_of_texts_are_as_wide_as_the_encoder(architecture):
         assert model.model.embed_text(**batch_for(model)).shape == (2, 32)
 
 
-def test_initial_weights_of_the_heads():
+def test_initial_weights_of_heads_follow_the_configuration():
     torch.manual_seed(0)
     model = GLiClassModel(tiny_config("uni-encoder", scorer_type="cross-attn", use_lstm=True, initializer_range=0.5))
     heads = {name: value for name, value in model.named_parameters() if not name.startswith("model.encoder_model.")}
@@ -546,12 +547,12 @@ def test_initial_weights_of_the_heads():
             assert (value == 1).all(), name
         elif "bias" in name:
             assert (value == 0).all(), name
-    # The encoder starts as its own family does.
+    # The encoder is initialised by its own class.
     assert model.encoder.embeddings.word_embeddings.weight.std() < 0.03
 
 
 def test_randomize_reaches_every_weight():
-    """The parity and reload tests rest on it."""
+    """The parity and reload tests depend on it."""
     model = GLiClassModel(tiny_config("bi-encoder", scorer_type="mlp", use_lstm=True, squeeze_layers=True))
     before = {name: value.clone() for name, value in model.named_parameters()}
     randomize(model)

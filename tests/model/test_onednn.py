@@ -1,4 +1,4 @@
-"""oneDNN's linear layers against torch's own."""
+"""Linear layers of oneDNN against those of torch."""
 
 import time
 
@@ -11,8 +11,15 @@ from transformers import BertConfig, BertModel
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model import onednn, precision
-from sklearn_gliclass.model.onednn import OneDNNInference, OneDNNLinear, infer_linear, linear, linear_gelu, onednn_pays
-from sklearn_gliclass.model.packed import run_encoder, without_packing
+from sklearn_gliclass.model.onednn import (
+    OneDNNInference,
+    OneDNNLinear,
+    infer_linear,
+    is_onednn_faster,
+    linear,
+    linear_gelu,
+)
+from sklearn_gliclass.model.packed import disable_packing, run_encoder
 from sklearn_gliclass.model.precision import autocast
 from sklearn_gliclass.testing import TINY
 
@@ -21,7 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The shapes that go to oneDNN."""
+    """Shapes of the products that oneDNN computes."""
     seen = []
     monkeypatch.setattr(onednn, "linear", lambda *args: seen.append(tuple(args[0].shape)) or linear(*args))
     return seen
@@ -62,7 +69,7 @@ def test_gradients_beside_frozen_parts(frozen):
         torch.testing.assert_close(gradient, results[1][name], rtol=1e-4, atol=1e-5)
 
 
-def test_inputs_that_are_no_whole_blocks_of_memory(calls):
+def test_strided_inputs_are_supported(calls):
     inputs, weight = random(128, 300).T, random(160, 128)
     with OneDNNLinear():
         torch.testing.assert_close(F.linear(inputs, weight), inputs @ weight.T, rtol=1e-4, atol=1e-4)
@@ -79,15 +86,15 @@ def test_inputs_that_are_no_whole_blocks_of_memory(calls):
     ],
     ids=["small", "float64", "bfloat16", "weight in columns"],
 )
-def test_what_stays_with_torch(inputs, weight, calls):
+def test_unsupported_products_use_torch(inputs, weight, calls):
     with OneDNNLinear():
         outputs = F.linear(inputs, weight)
     assert torch.equal(outputs, F.linear(inputs, weight))
     assert calls == []
 
 
-def test_gelu_in_the_mode_of_training(calls):
-    """What validation in training runs: the product stays in oneDNN."""
+def test_gelu_runs_in_training_mode(calls):
+    """Validation during the training runs this: oneDNN computes the product."""
     inputs, weight, bias = random(300, 128), random(160, 128), random(160)
     with OneDNNLinear():
         outputs = linear_gelu(inputs, weight, bias)
@@ -97,7 +104,7 @@ def test_gelu_in_the_mode_of_training(calls):
 
 @pytest.fixture
 def inferred(monkeypatch):
-    """Shape of the inputs, layout of the weight and activation of what goes to oneDNN without gradients."""
+    """Shape of the inputs, layout of the weight and activation of oneDNN's products without gradients."""
     seen = []
 
     def note(inputs, weight, *bias, activation):
@@ -111,23 +118,23 @@ def inferred(monkeypatch):
 @pytest.mark.parametrize("bias", [random(160), None], ids=["bias", "no bias"])
 @pytest.mark.parametrize("shape", [(300, 128), (4, 75, 128)])
 @pytest.mark.parametrize(("function", "activation"), [(F.linear, "none"), (linear_gelu, "gelu")])
-def test_inference(function, activation, shape, bias, inferred):
-    """The first use takes the weight as it is, later ones in oneDNN's order, with other numbers of rows as well."""
+def test_inference_agrees_with_torch(function, activation, shape, bias, inferred):
+    """The first product uses the weight directly, later ones its copy in oneDNN's layout, for any number of rows."""
     inputs, weight = random(*shape), nn.Parameter(random(160, 128))
     products = OneDNNInference()
     for some in (inputs, inputs, inputs[:, :128] if inputs.dim() == 3 else inputs[:250]):
         with products, torch.inference_mode():
             outputs = function(some, weight, bias)
         expected = some.double() @ weight.double().T + (0 if bias is None else bias)
-        if activation == "gelu":  # by its formula
+        if activation == "gelu":  # the exact formula
             expected = expected * (1 + torch.erf(expected / 2**0.5)) / 2
         torch.testing.assert_close(outputs.double(), expected, rtol=1e-5, atol=1e-5)
     assert [layout for _, layout, _ in inferred] == [torch.strided, torch._mkldnn, torch._mkldnn]
     assert inferred[0] == (shape, torch.strided, activation)
 
 
-def test_inference_with_computed_weights(inferred):
-    """They are not kept, and other memory orders than rows are no matter."""
+def test_inference_does_not_cache_computed_weights(inferred):
+    """They are not cached, and may have any memory layout."""
     products = OneDNNInference()
     for number in range(3):
         inputs, weight = random(128, 300).T, random(160 + number, 128)
@@ -146,8 +153,8 @@ def test_inference_leaves_small_products_to_torch(inferred):
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_activation_of_an_encoder(activation, inferred):
-    """The exact GELU is computed with the product; what is no such function stays what it is."""
+def test_activation_is_fused_if_it_is_exact_gelu(activation, inferred):
+    """The exact GELU is fused with the product; other activations are computed separately."""
     encoder = BertModel(
         BertConfig(vocab_size=50, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=256,
                    hidden_act=activation)
@@ -155,7 +162,7 @@ def test_activation_of_an_encoder(activation, inferred):
     ids = torch.randint(3, 50, (10, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     with torch.inference_mode():
-        with without_packing():
+        with disable_packing():
             expected = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         with OneDNNInference():
             outputs = run_encoder(encoder, mask, input_ids=ids).last_hidden_state
@@ -164,7 +171,7 @@ def test_activation_of_an_encoder(activation, inferred):
 
 
 @pytest.mark.parametrize("architecture_type", ["uni-encoder", "bi-encoder"])
-def test_predictions_by_either_library(architecture_type, monkeypatch, inferred):
+def test_predictions_agree_between_libraries(architecture_type, monkeypatch, inferred):
     texts = [f"{word} {number} text" for word in ("good", "bad") for number in range(200)]
     clf = GLiClassClassifier(architecture_type=architecture_type, random_state=0, **TINY).fit(
         texts, ["good", "bad"] * 200
@@ -172,7 +179,7 @@ def test_predictions_by_either_library(architecture_type, monkeypatch, inferred)
     probabilities = []
     for pays in (True, False):
         inferred.clear()
-        monkeypatch.setattr(precision, "onednn_pays", lambda inference=False, pays=pays: pays)
+        monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False, pays=pays: pays)
         monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
         probabilities.append(clf.predict_proba(texts))
         assert bool(inferred) is pays
@@ -180,39 +187,39 @@ def test_predictions_by_either_library(architecture_type, monkeypatch, inferred)
 
 
 def test_weights_may_change_between_calls(monkeypatch):
-    """A sorted copy of a weight is never older than the call."""
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: True)
+    """A copy in oneDNN's layout is never older than the call."""
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False: True)
     monkeypatch.setattr(onednn, "MIN_MULTIPLICATIONS", 1000)
     texts = [f"text {number}" for number in range(400)]
     clf = GLiClassClassifier(random_state=0, **TINY).fit(texts, ["a", "b"] * 200)
     before = clf.predict_proba(texts)
     clf.partial_fit(texts, ["b", "a"] * 200)
     after = clf.predict_proba(texts)
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference=False: False)
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference=False: False)
     np.testing.assert_allclose(after, clf.predict_proba(texts), atol=1e-5)
     assert abs(after - before).max() > 1e-4
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_one_measurement_a_process(inference, monkeypatch):
-    assert isinstance(onednn_pays(inference), bool)
+def test_speedup_is_measured_once_per_process(inference, monkeypatch):
+    assert isinstance(is_onednn_faster(inference), bool)
     monkeypatch.setattr(onednn, "time", None)
-    onednn_pays(inference)
+    is_onednn_faster(inference)
 
 
 @pytest.mark.parametrize(("context", "product"), [(OneDNNLinear, "linear"), (OneDNNInference, "infer_linear")])
-def test_the_gain_is_that_of_the_products(context, product, monkeypatch):
+def test_speedup_is_that_of_the_products(context, product, monkeypatch):
     function = getattr(onednn, product)
     monkeypatch.setattr(onednn, product, lambda *args, **kwargs: time.sleep(0.05) or function(*args, **kwargs))
-    assert onednn.gain.__wrapped__(context) < 0.5
+    assert onednn.measure_speedup.__wrapped__(context) < 0.5
 
 
 @pytest.mark.parametrize(("measured", "inference", "pays"), [
     (1.3, False, True), (1.2, False, False), (1.05, True, True), (0.95, True, False),
 ])  # fmt: skip
-def test_when_it_pays(measured, inference, pays, monkeypatch):
-    monkeypatch.setattr(onednn, "gain", lambda context: measured)
-    assert onednn_pays(inference) is pays
+def test_onednn_is_used_above_the_minimum_speedup(measured, inference, pays, monkeypatch):
+    monkeypatch.setattr(onednn, "measure_speedup", lambda context: measured)
+    assert is_onednn_faster(inference) is pays
 
 
 @pytest.mark.parametrize(("dtype", "pays", "inference", "expected"), [
@@ -224,6 +231,6 @@ def test_when_it_pays(measured, inference, pays, monkeypatch):
         ("bfloat16", True, torch.autocast),
     ]),
 ])  # fmt: skip
-def test_where_it_is_used(dtype, pays, inference, expected, monkeypatch):
-    monkeypatch.setattr(precision, "onednn_pays", lambda inference: pays)
+def test_onednn_is_used_for_float32_on_cpu(dtype, pays, inference, expected, monkeypatch):
+    monkeypatch.setattr(precision, "is_onednn_faster", lambda inference: pays)
     assert type(autocast("cpu", dtype, inference)) is expected

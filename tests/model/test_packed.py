@@ -6,7 +6,7 @@ from tiny_models import PAD, padded, random_ids, randomize, tiny_encoder
 from transformers import AutoConfig, AutoModel
 
 from sklearn_gliclass.model import packed
-from sklearn_gliclass.model.packed import Packing, can_pack, packs, run_both, run_encoder, without_packing
+from sklearn_gliclass.model.packed import Packing, can_pack, disable_packing, packs, run_both, run_encoder
 
 PACKED_FAMILIES = ["bert", "roberta", "xlm-roberta", "camembert"]
 MIXED = [7, 1, 30, 7, 2, 7, 13]
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("lengths", [MIXED, [9], [1], [5] * 6, [600, 3, 520]], ids=str)
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
-def test_equal_to_the_padded_pass(family, lengths, dtype):
+def test_packed_pass_equals_padded_pass(family, lengths, dtype):
     encoder = encoder_of(family, max_position_embeddings=640).to(dtype)
     ids, mask = batch_of(lengths, encoder)
     plain = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
@@ -64,7 +64,7 @@ def test_linear_layers_see_real_tokens_only():
     assert seen == [(sum(MIXED), 32)]
 
 
-def test_a_text_does_not_feel_its_batch():
+def test_text_does_not_feel_its_batch():
     encoder = encoder_of("bert")
     ids, mask = batch_of(MIXED, encoder)
     together = run_encoder(encoder, mask, input_ids=ids).last_hidden_state
@@ -73,7 +73,7 @@ def test_a_text_does_not_feel_its_batch():
         torch.testing.assert_close(together[row, :length], alone.last_hidden_state[0], rtol=1e-5, atol=1e-5)
 
 
-def test_the_feed_forward_part_in_slices(monkeypatch):
+def test_feed_forward_part_in_slices(monkeypatch):
     encoder = encoder_of("bert")
     ids, mask = batch_of(MIXED, encoder)
     whole = run_encoder(encoder, mask, input_ids=ids).last_hidden_state
@@ -83,7 +83,7 @@ def test_the_feed_forward_part_in_slices(monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["deberta-v2", "modernbert"])
-def test_other_encoders_run_as_they_are(family):
+def test_unsupported_encoders_run_unpacked(family):
     encoder = randomize(AutoModel.from_config(AutoConfig.for_model(**tiny_encoder(family))))
     ids, mask = batch_of(MIXED, encoder)
     assert not can_pack(encoder)
@@ -96,7 +96,7 @@ def test_decoders_are_not_packed():
 
 
 def gradients(encoder, states, mask):
-    """Of a sum over the real tokens in which each number counts differently, by name."""
+    """Compute the gradients of a weighted sum over the real tokens, by name."""
     encoder.zero_grad()
     weights = torch.linspace(-1, 1, states[mask.bool()].numel(), dtype=states.dtype).view(-1, states.shape[-1])
     (states[mask.bool()] * weights).sum().backward()
@@ -118,7 +118,7 @@ def test_gradients_equal_those_of_the_padded_pass(family, training):
 
 @pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
 def test_dropout_is_the_encoders_own(name):
-    """Texts of one length have no padding: the same draws fall on the same numbers."""
+    """Texts of one length have no padding, so that the same random numbers apply to the same values."""
     options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, name: 0.4}
     encoder = encoder_of("bert", **options).train()
     ids, mask = batch_of([6] * 4, encoder)
@@ -159,7 +159,7 @@ def test_two_batches_in_one_pass(lengths):
 
 
 def some_of(mask):
-    """A few of the tokens, in some texts none."""
+    """Select a few of the tokens, in some texts none."""
     return (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) < 0.2) & mask.bool()
 
 
@@ -175,7 +175,7 @@ READ = {
 @pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("which", READ)
 @pytest.mark.parametrize("family", PACKED_FAMILIES)
-def test_states_that_are_read_and_their_gradients_are_those_of_all(family, which, left):
+def test_states_and_gradients_of_read_tokens_equal_those_of_all(family, which, left):
     options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     encoder = encoder_of(family, **options).double().train()
     ids, mask = batch_of(MIXED, encoder)
@@ -193,7 +193,7 @@ def test_states_that_are_read_and_their_gradients_are_those_of_all(family, which
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-10, msg=name)
 
 
-def test_the_last_layer_computes_what_is_read_only():
+def test_last_layer_computes_what_is_read_only():
     encoder = encoder_of("bert")
     ids, mask = batch_of(MIXED, encoder)
     seen = []
@@ -209,7 +209,7 @@ def test_the_last_layer_computes_what_is_read_only():
     assert outputs.last_hidden_state[mask.bool()].abs().min() > 0
 
 
-def test_packing():
+def test_packing_and_unpacking_are_inverse():
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
     packing = Packing(mask)
     assert packing.rows.tolist() == [1, 0, 0, 0, 3, 3, 3, 4, 4, 4, 4]
@@ -220,19 +220,19 @@ def test_packing():
     assert torch.equal(packing.unpack(packing.pack(states)), states * mask.unsqueeze(-1))
 
 
-def test_narrow_packing():
-    """The second text of three tokens asks with one that is not read, for the first one has two."""
+def test_packing_selects_queries():
+    """The second text of three tokens has an additional query, because the first one has two."""
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]])
     read = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
     packing = Packing(mask)
-    narrow = packing.narrow(read)
+    narrow = packing.select_queries(read)
     assert [run[2:] for run in narrow.runs] == [(slice(0, 1), 1), (slice(1, 5), 2), (slice(5, 6), 1)]
     assert narrow.rows.tolist() == packing.rows[narrow.places].tolist() == [1, 0, 0, 3, 3, 4]
     assert narrow.columns.tolist() == packing.columns[narrow.places].tolist() == [0, 1, 2, 2, 0, 3]
 
 
 @pytest.mark.parametrize("read", [None, torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)])
-def test_a_batch_without_tokens(read):
+def test_batch_without_tokens(read):
     encoder = encoder_of("bert")
     mask = torch.zeros(2, 3, dtype=torch.long)
     states = run_encoder(encoder, mask, read=read, input_ids=torch.full((2, 3), PAD)).last_hidden_state
@@ -240,9 +240,9 @@ def test_a_batch_without_tokens(read):
     assert not states.any()
 
 
-def test_without_packing():
+def test_disable_packing_runs_the_padded_pass():
     encoder = encoder_of("bert")
     _, mask = batch_of(MIXED, encoder)
-    with without_packing():
+    with disable_packing():
         assert not packs(encoder, mask)
     assert packs(encoder, mask)

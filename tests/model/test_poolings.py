@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_gliclass.model.poolings import NO_POOLING, POOLINGS, read_by
+from sklearn_gliclass.model.poolings import NO_POOLING, POOLINGS, mask_read_tokens
 
-# What each pooling gives for the states (length, hidden) of one text's own tokens.
+# Formula of each pooling over the states (length, hidden) of the tokens of one text.
 FORMULAS = {
     "max": lambda s: s.max(axis=0),
     "first": lambda s: s[0],
@@ -35,15 +35,15 @@ def test_every_pooling_has_a_formula():
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 @pytest.mark.parametrize("dtype", [torch.long, torch.bool])
 @pytest.mark.parametrize("name", POOLINGS)
-def test_formula_over_the_tokens_of_the_mask(name, dtype, mask, states):
-    """defect 1: padding takes no part, whatever stands there."""
+def test_poolings_agree_with_formulas(name, dtype, mask, states):
+    """The poolings of the reference include padding."""
     pooled = POOLINGS[name](states, torch.tensor(mask, dtype=dtype))
     expected = [FORMULAS[name](row[np.array(own, bool)]) for row, own in zip(states.numpy(), mask, strict=True)]
     np.testing.assert_allclose(pooled, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_no_gradient_outside_the_mask(name, states):
+def test_poolings_have_no_gradient_outside_the_mask(name, states):
     mask = torch.tensor(MASKS["with holes"])
     states.requires_grad_()
     POOLINGS[name](states, mask).sum().backward()
@@ -53,18 +53,18 @@ def test_no_gradient_outside_the_mask(name, states):
 
 @pytest.mark.parametrize("mask", [*MASKS.values(), [[0] * 5, [1] * 5]], ids=[*MASKS, "a text without tokens"])
 @pytest.mark.parametrize("name", POOLINGS)
-def test_what_is_not_read_takes_no_part(name, mask, states):
+def test_tokens_that_are_not_read_have_no_effect(name, mask, states):
     mask = torch.tensor(mask)
-    read = read_by(name, mask)
+    read = mask_read_tokens(name, mask)
     assert not (read & ~mask.bool()).any()
     assert torch.equal(read.sum(1), mask.any(1).long() if name in ("first", "last") else mask.sum(1))
     others = torch.where(read.unsqueeze(-1), states, torch.full_like(states, 7.0))
     torch.testing.assert_close(POOLINGS[name](others, mask), POOLINGS[name](states, mask), rtol=0, atol=0)
-    assert torch.equal(read_by(NO_POOLING, mask), mask.bool())
+    assert torch.equal(mask_read_tokens(NO_POOLING, mask), mask.bool())
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_a_text_without_tokens_gives_zeros_and_finite_gradients(name, states):
+def test_text_without_tokens_gives_zeros_and_finite_gradients(name, states):
     states.requires_grad_()
     pooled = POOLINGS[name](states, torch.tensor([[0] * 5, [1] * 5]))
     assert pooled[0].abs().max() < 1e-15
@@ -82,5 +82,5 @@ def test_rms_of_a_feature_that_is_zero_everywhere_has_a_finite_gradient():
 
 @pytest.mark.parametrize("name", POOLINGS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_type_is_kept(name, dtype, states):
+def test_type_is_kept(name, dtype, states):
     assert POOLINGS[name](states.to(dtype), torch.tensor(MASKS["with holes"])).dtype is dtype

@@ -1,4 +1,4 @@
-"""Our models against those of gliclass: equal weights, equal inputs without padding, equal logits."""
+"""Parity with gliclass: equal logits for equal weights and inputs without padding."""
 
 import functools
 import itertools
@@ -24,10 +24,10 @@ TOLERANCE = 1e-5
 
 # -- the cells -----------------------------------------------------------------------------------------------
 
-# What both have: either may grow.
+# Options of both packages.
 POOLINGS = [name for name in OUR_POOLINGS if name in POOLING2OBJECT]
 POOLED_SCORERS = [name for name in SCORERS if name in SCORER2OBJECT and name not in TOKEN_SCORERS]
-# gliclass moves the text's states to the front and fills up with zeros that its poolings count.
+# gliclass moves the text's states to the front and pads with zeros that its poolings include.
 BLIND_TO_ZEROS = ("first", "sum", "abs_max")
 FAMILIES = {
     "uni-encoder": ["bert", "deberta-v2", "modernbert", "t5"],
@@ -42,7 +42,7 @@ FOCAL = {
     "sum": {"focal_loss_reduction": "sum"},
 }
 
-# The values of each option; the first is the default.
+# Values of each option, the default first.
 FACTORS = {
     "encoder": [(architecture, family) for architecture, families in FAMILIES.items() for family in families],
     "pooling_strategy": ["avg", *(name for name in POOLINGS if name != "avg"), "pass"],
@@ -67,8 +67,8 @@ def encoders_of(*architectures):
 
 
 UNI, BI = encoders_of("uni-encoder"), encoders_of(*BI_ENCODERS)
-# What must not meet: an option that the architecture does not have, or what gliclass computes wrongly there or not at
-# all (see CRASHES, WRONG and IGNORED_IN_THE_LOSS below).
+# Excluded combinations: options that an architecture does not have, or that gliclass does not support or computes
+# wrongly (see CRASHES, WRONG and IGNORED_IN_THE_LOSS below).
 FORBIDDEN = [
     {"scorer_type": ["cross-attn"], "pooling_strategy": POOLINGS},
     {"scorer_type": POOLED_SCORERS, "pooling_strategy": ["pass"]},
@@ -95,7 +95,7 @@ FORBIDDEN = [
 
 
 def as_parameters(cell: dict):
-    """Architecture, family and the options that are not at their default."""
+    """Return architecture, family and the options that differ from their defaults."""
     options = {
         name: value
         for name, value in cell.items()
@@ -118,7 +118,7 @@ def each_value_with_each_architecture():
         seen |= found
 
 
-# Through the files go fewer: what is written depends on one option at a time.
+# Fewer cells are saved and loaded: files depend on one option at a time.
 ON_DISK = list(each_value_with_each_architecture())
 
 # -- the full grid -------------------------------------------------------------------------------------------
@@ -155,8 +155,8 @@ OPTIONS = {
 
 
 def poolings_of(options) -> list[str]:
-    cut = options.get("extract_text_features") and options.get("prompt_first") and not options.get("use_lstm")
-    return list(BLIND_TO_ZEROS if cut else POOLINGS)
+    is_cropped = options.get("extract_text_features") and options.get("prompt_first") and not options.get("use_lstm")
+    return list(BLIND_TO_ZEROS if is_cropped else POOLINGS)
 
 
 def full_grid():
@@ -200,7 +200,7 @@ def over(cells, full=()):
 
 def test_cells_cover_all_pairs_that_may_occur():
     """Against brute force: all cells, in one array with an axis for each option."""
-    # An option in no pattern goes with everything: one value of it stands for all, which keeps the array small.
+    # An option without excluded combinations has one value here, to keep the array small.
     is_free = [all(name not in pattern for pattern in FORBIDDEN) for name in FACTORS]
     sizes = [len(values) for values in FACTORS.values()]
     allowed = np.ones([1 if free else size for free, size in zip(is_free, sizes, strict=True)], dtype=bool)
@@ -231,7 +231,7 @@ def reference_config(architecture, family=None, **options):
     return gliclass.GLiClassModelConfig(
         encoder_config=tiny_encoder(family),
         architecture_type=architecture,
-        # gliclass gives that many slots, filled or not.
+        # gliclass always returns this number of label slots.
         **{"encoder_model": "text", "max_num_classes": 3, "scorer_num_heads": 4, "class_token_index": LABEL_ID,
            "text_token_index": TEXT_ID, **options},
     )  # fmt: skip
@@ -264,7 +264,7 @@ def assert_equal_logits(reference, model):
     assert theirs.shape == ours.shape == (2, 3)
     difference = (theirs - ours).abs().max()
     assert difference <= TOLERANCE
-    assert difference <= 0.01 * ours.std()  # small beside what tells texts and labels apart, too
+    assert difference <= 0.01 * ours.std()  # small relative to the differences between texts and labels
 
 
 # -- parity --------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_equal_logits_and_losses(architecture, family, options):
     reference = reference_model(architecture, family, **options)
     model = with_weights_of(reference)
     assert_equal_logits(reference, model)
-    # For classes gliclass has no loss that works.
+    # gliclass has no working loss for single-label classes.
     if options["problem_type"] != "single_label_classification":
         theirs, ours = outputs(reference, model, targets=torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]]))
         torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
@@ -301,22 +301,22 @@ def test_equal_logits(architecture, family, options):
 
 
 @over(ON_DISK, FULL_ON_DISK)
-def test_we_load_what_gliclass_saves(architecture, family, options, tmp_path):
-    """Also the "mlp" scorer, which gliclass builds 256 wide and writes into config.json as 1024 wide."""
+def test_checkpoints_of_gliclass_load(architecture, family, options, tmp_path):
+    """Including the scorer "mlp", which gliclass builds with a width of 256 and saves with a width of 1024."""
     reference = reference_model(architecture, family, **options)
     reference.save_pretrained(tmp_path)
     assert_equal_logits(reference, GLiClassModel.from_pretrained(tmp_path).eval())
 
 
 @over(*([cell for cell in cells if cell[0] != "encoder-decoder"] for cells in (ON_DISK, FULL_ON_DISK)))
-def test_gliclass_loads_what_we_save(architecture, family, options, tmp_path):
+def test_gliclass_loads_our_checkpoints(architecture, family, options, tmp_path):
     label_config = tiny_encoder("deberta-v2", hidden_size=16) if architecture in BI_ENCODERS else None
     config = tiny_config(architecture, family, label_model_config=label_config, max_num_classes=3, **options)
     model = randomize(GLiClassModel(config), scale=0.1)
     model.save_pretrained(tmp_path)
     reference = gliclass.GLiClassModel.from_pretrained(tmp_path).eval()
     assert_equal_logits(reference, model)
-    # ... and what it saves of that is still ours.
+    # ... and we load what it saves of them.
     reference.save_pretrained(tmp_path)
     assert_equal_logits(reference, GLiClassModel.from_pretrained(tmp_path).eval())
 
@@ -324,7 +324,7 @@ def test_gliclass_loads_what_we_save(architecture, family, options, tmp_path):
 MULTI_LABEL = {"problem_type": "multi_label_classification"}
 
 
-# -- where the reference fails -------------------------------------------------------------------------------
+# -- failures of the reference -------------------------------------------------------------------------------
 
 
 def use(architecture, family=None, targets=None, **options):
@@ -395,7 +395,7 @@ CRASHES = {
         (OSError, ValueError, TypeError),
         lambda: use("bi-encoder", label_model_name=None),
     ),
-    "bi-encoders can't take new tokens": (
+    "bi-encoders cannot take new tokens": (
         NotImplementedError,
         lambda: reference_model("bi-encoder").resize_token_embeddings(45),
     ),
@@ -404,7 +404,7 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("reason", CRASHES)
-def test_the_reference_crashes(reason):
+def test_reference_crashes(reason):
     exception, how = CRASHES[reason]
     with pytest.raises(exception):
         how()
@@ -413,8 +413,8 @@ def test_the_reference_crashes(reason):
 UNEQUAL = [TEXTS[0], random_ids(30, seed=5)]
 WIDE = {"max_num_classes": 25}
 
-# (reason, architecture, options, inputs): what gliclass computes there is not what the option says; what ours
-# computes is held to formulas in test_modeling.py.
+# (reason, architecture, options, inputs) of values that gliclass computes wrongly; ours are tested against formulas in
+# test_modeling.py.
 WRONG = [
     *[("padding takes part in the pooling", architecture, {"pooling_strategy": pooling}, {"texts": UNEQUAL})
       for architecture in ARCHITECTURES for pooling in POOLINGS if pooling != "first"],
@@ -439,7 +439,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("reason", "architecture", "options", "inputs"), WRONG, ids=cell_name)
-def test_the_reference_is_wrong(reason, architecture, options, inputs):
+def test_reference_computes_other_values(reason, architecture, options, inputs):
     reference = reference_model(architecture, **options)
     theirs, ours = outputs(reference, with_weights_of(reference), **inputs)
     assert (theirs.logits[:, :3] - ours.logits).abs().max() > 100 * TOLERANCE
@@ -455,7 +455,7 @@ IGNORED_IN_THE_LOSS = [
 
 
 @pytest.mark.parametrize(("reason", "architecture", "options"), IGNORED_IN_THE_LOSS, ids=cell_name)
-def test_the_reference_ignores_an_option_of_the_loss(reason, architecture, options):
+def test_reference_ignores_an_option_of_the_loss(reason, architecture, options):
     losses = []
     for chosen in ({}, options):
         reference = reference_model(architecture, **MULTI_LABEL, **chosen)
@@ -466,15 +466,15 @@ def test_the_reference_ignores_an_option_of_the_loss(reason, architecture, optio
 
 
 @pytest.mark.parametrize("scorer", ["mlp", "hopfield"])
-def test_the_reference_ignores_the_width_of_the_scorer(scorer):
+def test_reference_ignores_the_width_of_the_scorer(scorer):
     reference = reference_model("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24)
     assert reference.model.scorer.mlp[0].out_features == 256
     ours = GLiClassModel(tiny_config("uni-encoder", scorer_type=scorer, scorer_mlp_hidden_size=24))
     assert ours.model.scorer.mlp[0].out_features == 24
 
 
-def test_the_reference_drops_labels_beyond_max_num_classes():
-    """the fourth label has no logit."""
+def test_reference_drops_labels_beyond_max_num_classes():
+    """The fourth label has no logit."""
     reference = reference_model("encoder-decoder", max_num_classes=3)
     four = [random_ids(4, 2), random_ids(4, 2, seed=1)]
     theirs, ours = outputs(reference, with_weights_of(reference), labels=four)
@@ -484,8 +484,8 @@ def test_the_reference_drops_labels_beyond_max_num_classes():
 
 
 @pytest.mark.parametrize("family", FAMILIES["encoder-decoder"])
-def test_the_reference_loses_tied_weights_of_its_own_files(family, tmp_path):
-    """so it can't read our encoder-decoders either; we read its."""
+def test_reference_loses_tied_weights_of_its_own_files(family, tmp_path):
+    """It therefore cannot load our encoder-decoders; we load its."""
     reference = reference_model("encoder-decoder", family)
     reference.save_pretrained(tmp_path)
     model = GLiClassModel.from_pretrained(tmp_path).eval()

@@ -111,8 +111,8 @@ def test_every_scorer_has_a_formula():
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own labels", "shared labels"])
 @pytest.mark.parametrize("name", SCORERS)
-def test_formula_over_real_tokens_and_labels(name, shared):
-    """defect 3: neither padding tokens nor empty label slots take part."""
+def test_scorers_agree_with_formulas(name, shared):
+    """The reference lets padding tokens and empty label slots take part."""
     scorer = make(name)
     weights = {key: value.numpy().astype(float) for key, value in scorer.state_dict().items()}
     text, classes, text_mask, class_mask = random_inputs(name, shared)
@@ -127,7 +127,7 @@ def test_formula_over_real_tokens_and_labels(name, shared):
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_without_masks_everything_is_real(name):
+def test_scorers_without_masks_use_all_tokens_and_labels(name):
     scorer = make(name)
     text, classes, text_mask, class_mask = random_inputs(name)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_without_masks_everything_is_real(name):
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_a_text_without_tokens_or_labels_gives_finite_numbers_and_gradients(name):
+def test_text_without_tokens_or_labels_gives_finite_numbers_and_gradients(name):
     scorer = make(name)
     text, classes, text_mask, class_mask = random_inputs(name)
     text.requires_grad_()
@@ -147,8 +147,8 @@ def test_a_text_without_tokens_or_labels_gives_finite_numbers_and_gradients(name
 
 
 @pytest.mark.parametrize("name", MLP_HIDDEN_SIZES)
-def test_width_of_the_mlp(name):
-    """defect 5: the width is the one asked for; 256 (cross-attn: 1024) by default, as checkpoints have it."""
+def test_scorer_mlp_has_the_configured_width(name):
+    """The reference ignores the configured width. The default is that of checkpoints: 256, or 1024 for cross-attn."""
     layers = {"cross-attn": "score_mlp"}.get(name, "mlp")
     default = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}[name]
     for asked, width in ((None, default), (12, 12)):
@@ -159,8 +159,8 @@ def test_width_of_the_mlp(name):
 @pytest.mark.parametrize("shared", [False, True], ids=["own labels", "shared labels"])
 @pytest.mark.parametrize("width", [1, 5, 64])
 @pytest.mark.parametrize("name", sorted(DOT_PRODUCT_SCORERS))
-def test_a_dot_product_to_start_with(name, width, shared):
-    """Whatever weights there were before, the hidden units that keep theirs count nothing."""
+def test_dot_product_to_start_with(name, width, shared):
+    """For any previous weights; the other hidden units have no effect."""
     scorer = randomize(SCORERS[name](tiny_config("uni-encoder", scorer_type=name), width))
     scorer.init_dot_product()
     generator = torch.Generator().manual_seed(1)
@@ -190,14 +190,14 @@ def test_weighted_dot_learns_with_all_of_its_weights_from_a_dot_product():
     assert losses[0] > losses[1] > losses[2]
     for name, weight in scorer.named_parameters():
         assert not torch.equal(weight, start[name]), name
-        if name == "out_mlp.0.weight":  # the units that started without effect have learnt too
+        if name == "out_mlp.0.weight":  # the units without an initial effect are trained too
             assert (weight[32:] != start[name][32:]).any(dim=1).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
 @pytest.mark.parametrize("n_prompts", [1, 3], ids=["shared labels", "own labels"])
 def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
-    """Each input and each weight against finite differences; a seed makes dropout take the same units every time."""
+    """Inputs and weights against finite differences, with seeded dropout."""
     scorer = randomize(
         SCORERS["weighted-dot"](tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=share), 4)
     )
@@ -218,7 +218,7 @@ def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.9])
 def test_dropout_of_hidden_units(share, dtype):
-    """As many as a binomial distribution allows, anywhere; the others stay as they are."""
+    """The number of zeros is that of a binomial distribution; other values are only scaled."""
     torch.manual_seed(0)
     values = torch.rand(50, 40, 51).add(1.0).to(dtype)
     dropped, kept = _drop(values.clone(), share)
@@ -247,11 +247,11 @@ def test_dropout_of_weighted_dot_keeps_the_mean_and_is_for_training_only(share):
     with torch.no_grad():
         exact = scorer(text, classes)
         torch.testing.assert_close(scorer(text, classes), exact)
-        drawn = scorer.train()(text.expand(20_000, -1), classes)
+        dropped = scorer.train()(text.expand(20_000, -1), classes)
     torch.testing.assert_close(
-        drawn.mean(dim=0, keepdim=True), exact, rtol=0.0, atol=5 * float(drawn.std(dim=0).max()) / 140 + 1e-5
+        dropped.mean(dim=0, keepdim=True), exact, rtol=0.0, atol=5 * float(dropped.std(dim=0).max()) / 140 + 1e-5
     )
-    assert (drawn.std(dim=0) > 1e-3).all() == bool(share)
+    assert (dropped.std(dim=0) > 1e-3).all() == bool(share)
 
 
 def test_cross_attention_needs_a_divisible_width():

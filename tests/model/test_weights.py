@@ -1,4 +1,4 @@
-"""What a folder must hold so that a model is loaded: every weight, of the right shape, and nothing else."""
+"""Validation of the weights of a folder: all of them, with the right shapes, and no others."""
 
 import json
 import os
@@ -62,7 +62,7 @@ LOADERS = [load_model, GLiClassModel.from_pretrained]
     ],
     ids=["an encoder weight", "the scale", "many", "one more", "another shape"],
 )
-def test_weights_that_are_not_those_of_the_configuration_raise(folder, load, change, message):
+def test_weights_that_contradict_the_configuration_raise(folder, load, change, message):
     with pytest.raises(ValueError, match=f"{message}.*download or save the checkpoint again"):
         load(changed(folder, change))
 
@@ -77,7 +77,7 @@ def test_weights_that_are_not_those_of_the_configuration_raise(folder, load, cha
     ],
     ids=str,
 )  # fmt: skip
-def test_an_edited_configuration_raises(folder, load, change):
+def test_edited_configuration_raises(folder, load, change):
     change = dict(change)
 
     def edit(config):
@@ -91,7 +91,7 @@ def test_an_edited_configuration_raises(folder, load, change):
 
 
 @pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
-def test_tied_weights_may_stand_under_one_name(architecture, family, tmp_path):
+def test_tied_weights_may_be_saved_under_one_name(architecture, family, tmp_path):
     options = {"tie_encoders": True} if architecture.startswith("bi-encoder") else {}
     model = tiny_model(architecture, family, **options)
     model.save_pretrained(tmp_path)
@@ -113,11 +113,11 @@ def test_tied_weights_may_stand_under_one_name(architecture, family, tmp_path):
 def test_tied_encoders_with_different_weights_raise(tmp_path):
     tiny_model("bi-encoder", tie_encoders=True).save_pretrained(tmp_path)
     name = QUERY.replace("encoder_model", "label_encoder")
-    with pytest.raises(ValueError, match="are one weight in this configuration, and have different values"):
+    with pytest.raises(ValueError, match="are tied weights in this configuration, but have different values"):
         load_model(changed(tmp_path, lambda weights: weights[name].add_(1)))
 
 
-def test_a_pooler_may_be_missing_and_is_always_the_same(folder):
+def test_pooler_may_be_missing_and_is_always_the_same(folder):
     def drop(weights):
         for name in [name for name in weights if ".pooler." in name]:
             del weights[name]
@@ -131,7 +131,7 @@ def test_a_pooler_may_be_missing_and_is_always_the_same(folder):
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
-def test_a_truncated_file_is_named(folder, length):
+def test_truncated_file_is_named(folder, length):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(OSError, match=r"model\.safetensors' is damaged or incomplete"):
@@ -139,13 +139,13 @@ def test_a_truncated_file_is_named(folder, length):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b"[" * 100_000])
-def test_a_damaged_configuration_is_named(folder, content):
+def test_damaged_configuration_is_named(folder, content):
     (folder / "config.json").write_bytes(content)
     with pytest.raises(OSError, match=r"config\.json' is damaged"):
         read_config(folder)
 
 
-def test_missing_files_are_named(folder):
+def test_missing_files_raise_with_their_names(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(OSError, match=r"holds no weights \(model\.safetensors\)"):
         load_model(folder)
@@ -162,7 +162,7 @@ def test_missing_files_are_named(folder):
             load_model(folder)
 
 
-def test_weights_in_several_files_and_of_older_programs(folder):
+def test_sharded_and_pickled_weights_load(folder):
     model = load_model(folder)
     weights = read_weights(folder)
     (folder / "model.safetensors").unlink()
@@ -177,7 +177,7 @@ def test_weights_in_several_files_and_of_older_programs(folder):
     load_model(folder)
 
 
-def test_a_pickle_in_place_of_weights_is_not_run(folder):
+def test_pickle_in_place_of_weights_is_not_run(folder):
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(folder / "evil"),)
@@ -193,7 +193,7 @@ def test_a_pickle_in_place_of_weights_is_not_run(folder):
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_a_loaded_model_does_not_depend_on_its_file(folder, load):
+def test_loaded_model_does_not_depend_on_its_file(folder, load):
     model = load(folder)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with open(folder / "model.safetensors", "r+b") as file:
@@ -206,7 +206,7 @@ def test_a_loaded_model_does_not_depend_on_its_file(folder, load):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_loaded_encoder_does_not_depend_on_its_file(tmp_path):
+def test_loaded_encoder_does_not_depend_on_its_file(tmp_path):
     AutoModel.from_config(AutoConfig.for_model(**tiny_encoder("bert"))).save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -225,7 +225,7 @@ def encoder_folder(tmp_path):
     return tmp_path
 
 
-def test_the_heads_of_other_tasks_and_poolers_are_left_out(encoder_folder):
+def test_heads_of_other_tasks_and_poolers_are_left_out(encoder_folder):
     names = load_file(encoder_folder / "model.safetensors")
     assert any(name.startswith("cls.") for name in names)
     assert not any("pooler" in name for name in names)
@@ -235,13 +235,13 @@ def test_the_heads_of_other_tasks_and_poolers_are_left_out(encoder_folder):
 
 
 @pytest.mark.parametrize("name", ["encoder.layer.1.output.dense.weight", "embeddings.LayerNorm.bias"])
-def test_an_encoder_with_a_missing_weight_raises(encoder_folder, name):
+def test_encoder_with_a_missing_weight_raises(encoder_folder, name):
     changed(encoder_folder, lambda weights: weights.pop(f"bert.{name}"))
     with pytest.raises(ValueError, match=rf"The encoder .*1 missing \({name}\)"):
         load_encoder(encoder_folder)
 
 
-def test_an_encoder_with_an_edited_configuration_raises(encoder_folder):
+def test_encoder_with_an_edited_configuration_raises(encoder_folder):
     changed_config(encoder_folder, lambda config: config.update(num_hidden_layers=1))
     with pytest.raises(ValueError, match=r"16 unexpected \(.*encoder\.layer\.1\."):
         load_encoder(encoder_folder)
@@ -259,8 +259,8 @@ def test_an_encoder_with_an_edited_configuration_raises(encoder_folder):
         (3, "model_type=3"),
     ],
 )
-def test_what_is_no_encoder_raises(encoder_folder, model_type, message):
-    """A configuration that names code is read without it."""
+def test_folder_without_an_encoder_raises(encoder_folder, model_type, message):
+    """The code that a configuration names is not run."""
     code = {"AutoConfig": "configuration.Evil", "AutoModel": "modeling.Evil"}
     (encoder_folder / "configuration.py").write_text("raise SystemExit")
     changed_config(encoder_folder, lambda config: config.update(model_type=model_type, auto_map=code))
@@ -268,7 +268,7 @@ def test_what_is_no_encoder_raises(encoder_folder, model_type, message):
         load_encoder(encoder_folder)
 
 
-def test_code_beside_a_known_encoder_is_not_run(encoder_folder):
+def test_code_in_an_encoder_folder_is_not_run(encoder_folder):
     code = {"AutoConfig": "configuration.Evil", "AutoModel": "modeling.Evil"}
     (encoder_folder / "configuration.py").write_text("raise SystemExit")
     (encoder_folder / "modeling.py").write_text("raise SystemExit")
@@ -278,7 +278,7 @@ def test_code_beside_a_known_encoder_is_not_run(encoder_folder):
     assert type(build_encoder(tiny_config("uni-encoder").encoder_config.from_dict(encoder))).__name__ == "BertModel"
 
 
-def test_weights_that_were_written_anew_are_read_anew(encoder_folder):
+def test_rewritten_weights_are_read_again(encoder_folder):
     first = load_encoder(encoder_folder)
     changed(encoder_folder, lambda weights: weights["bert.embeddings.LayerNorm.bias"].add_(1))
     second = load_encoder(encoder_folder)
@@ -289,7 +289,7 @@ def test_weights_that_were_written_anew_are_read_anew(encoder_folder):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_weights_keep_their_type(tmp_path, dtype):
+def test_loading_keeps_the_dtype_of_weights(tmp_path, dtype):
     model = tiny_model("uni-encoder").to(dtype)
     model.save_pretrained(tmp_path)
     loaded = load_model(tmp_path)
@@ -298,7 +298,7 @@ def test_weights_keep_their_type(tmp_path, dtype):
 
 
 def swapped() -> dict:
-    """What transformers and torch change while a model is built."""
+    """Process-wide state that transformers and torch change while a model is built."""
     from transformers import PreTrainedModel
 
     functions = {name: getattr(torch.nn.init, name) for name in dir(torch.nn.init) if name.endswith("_")}
@@ -309,7 +309,7 @@ def swapped() -> dict:
     }  # fmt: skip
 
 
-def test_loading_leaves_the_process_as_it_was(folder):
+def test_loading_restores_process_state(folder):
     before = swapped()
     load_model(folder)
     GLiClassModel.from_pretrained(folder)
@@ -322,7 +322,7 @@ def test_loading_leaves_the_process_as_it_was(folder):
 
 
 def test_other_threads_see_their_own_default_dtype(tmp_path):
-    """A model of another type makes it the default of all threads while transformers builds it."""
+    """transformers sets the dtype of a model as the default of all threads while it builds the model."""
     tiny_model("bi-encoder").to(torch.bfloat16).save_pretrained(tmp_path)
     stop, seen = threading.Event(), set()
 
@@ -339,7 +339,7 @@ def test_other_threads_see_their_own_default_dtype(tmp_path):
     assert seen == {torch.float32}
 
 
-def test_loads_in_threads_leave_the_process_as_it_was(folder):
+def test_loading_in_threads_restores_process_state(folder):
     before, expected = swapped(), load_model(folder).state_dict()
     with ThreadPoolExecutor(4) as pool:
         models = list(pool.map(lambda _: load_model(folder), range(16)))
@@ -348,7 +348,7 @@ def test_loads_in_threads_leave_the_process_as_it_was(folder):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_load_waits_for_the_lock(folder):
+def test_load_waits_for_the_lock(folder):
     with ThreadPoolExecutor(1) as pool:
         with process_lock():
             load = pool.submit(load_model, folder)
@@ -360,7 +360,7 @@ def test_a_load_waits_for_the_lock(folder):
 
 
 class LoraLinear(torch.nn.Module):
-    """What peft puts in the place of a linear layer."""
+    """Replacement of a linear layer by peft."""
 
     def __init__(self, layer):
         super().__init__()
@@ -398,7 +398,7 @@ def edit_config(model):
 
 
 @pytest.mark.parametrize("change", [add_lora, add_parametrization, prune, resize, edit_config])
-def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path, change):
+def test_model_that_could_not_be_loaded_is_not_saved(tmp_path, change):
     model = tiny_model("uni-encoder")
     change(model)
     with pytest.raises(ValueError, match=r"cannot be saved.*merge_and_unload"):
@@ -408,7 +408,7 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path, change):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_a_compiled_part_is_saved_under_its_own_names(tmp_path):
+def test_compiled_part_is_saved_under_its_own_names(tmp_path):
     model = tiny_model("bi-encoder", tie_encoders=True)
     expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.model.encoder_model = torch.compile(model.model.encoder_model)
@@ -419,7 +419,7 @@ def test_a_compiled_part_is_saved_under_its_own_names(tmp_path):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
 
-def test_the_skeleton_is_built_once_for_each_configuration(monkeypatch):
+def test_skeleton_is_built_once_for_each_configuration(monkeypatch):
     model = tiny_model("uni-encoder", initializer_range=0.123)
     named_weights(model)
 

@@ -1,4 +1,4 @@
-"""Tiny models with random weights, and batches for them: what the tests of the model share."""
+"""Tiny models with random weights, and batches for them."""
 
 import torch
 
@@ -9,7 +9,7 @@ PAD, CLS, SEP = 0, 2, 3
 VOCAB_SIZE = 40
 LABEL_ID, TEXT_ID = 38, 39  # <<LABEL>> and <<SEP>>
 
-# Each architecture with the encoder families that it can have.
+# Architectures with their encoder families.
 ARCHITECTURE_FAMILIES = [
     *[(architecture, family) for architecture in ("uni-encoder", "bi-encoder", "bi-encoder-fused")
       for family in ("bert", "deberta-v2", "modernbert", "t5")],
@@ -34,7 +34,7 @@ def tiny_config(architecture: str, family: str | None = None, encoder_options=No
 
 @torch.no_grad()
 def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.2) -> torch.nn.Module:
-    """Give every weight another value, biases and norms too."""
+    """Randomise all weights, including biases and norms."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator) * scale

@@ -1,4 +1,4 @@
-"""TokenAttributionDisplay: the parts of a text, its colours, and what is refused."""
+"""TokenAttributionDisplay: pieces and colours of a text, and errors."""
 
 import sys
 
@@ -49,13 +49,13 @@ def test_regression_is_in_the_units_of_y():
     display = TokenAttributionDisplay.compute(reg, TEXTS[0], label="price", n_steps=100)
     assert display.output == pytest.approx(reg.predict([TEXTS[0]])[0, 0], rel=1e-6)
     assert display.values.sum() == pytest.approx(display.output - display.baseline, abs=0.5)
-    with pytest.raises(ValueError, match=r"several outputs.*one of \['price', 'size'\]"):
+    with pytest.raises(ValueError, match=r"several outputs.*from \['price', 'size'\]"):
         TokenAttributionDisplay.compute(reg, TEXTS[0])
     single = GLiClassRegressor(**TINY).fit(TEXTS, y[:, 0])
     assert TokenAttributionDisplay.compute(single, TEXTS[0]).label == "target"
 
 
-def test_errors():
+def test_invalid_arguments_raise():
     clf = tiny().fit(TEXTS, LABELS)
     with pytest.raises(ValueError, match="one text or one row, got 2"):
         TokenAttributionDisplay.compute(clf, TEXTS[:2])
@@ -69,7 +69,7 @@ def display_of(text, spans, values):
     return TokenAttributionDisplay(text, spans, np.array(values), "label", 1.0, 0.0)
 
 
-def test_the_pieces_are_the_whole_text():
+def test_pieces_are_the_whole_text():
     # Spaces in tokens (byte-level BPE), text without token at both ends, one character of three tokens.
     text = "~a <b> é!"
     display = display_of(text, [(1, 2), (2, 6), (6, 8), (7, 8), (7, 8), (8, 8)], [1.0, -2.0, 0.5, 0.25, 0.25, 9.0])
@@ -114,7 +114,7 @@ def test_wrapping():
     assert wrap_pieces([("ab", 1.0), ("\n", 0.0), ("cd", 2.0)], 8) == [[("ab", 1.0)], [("cd", 2.0)]]
 
 
-def test_the_error_without_matplotlib(monkeypatch):
+def test_error_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"TrainingHistoryDisplay.plot requires matplotlib. You can install"):
         TrainingHistoryDisplay({"loss": [1]}).plot()

@@ -1,4 +1,4 @@
-"""TrainingHistoryDisplay: what is drawn is what was recorded."""
+"""TrainingHistoryDisplay: the lines are the recorded history."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +30,7 @@ def fitted():
     )
 
 
-def test_the_lines_are_the_history(fitted):
+def test_lines_are_the_history(fitted):
     display = TrainingHistoryDisplay.from_estimator(fitted)
     names = {"train_loss", "valid_loss", "accuracy", "lr", "others_lr"}
     assert set(display.lines_) == names
@@ -68,7 +68,7 @@ def test_kinds_of_series():
     assert set(display.lines_) == set(series)
 
 
-def test_a_line_upon_another_is_dashed():
+def test_line_upon_another_is_dashed():
     history = [{"epoch": n, "reward": n / 9, "reward_f1": n / 9, "advantage": -n} for n in (1, 2)]
     lines = TrainingHistoryDisplay.from_history(history).lines_
     assert {name: line.get_linestyle() for name, line in lines.items()} == {
@@ -76,7 +76,7 @@ def test_a_line_upon_another_is_dashed():
     }  # fmt: skip
 
 
-def test_it_draws_where_it_is_told(fitted):
+def test_display_plots_on_the_given_axes(fitted):
     _, ax = plt.subplots()
     display = TrainingHistoryDisplay.from_estimator(fitted, ax=ax)
     assert display.figure_ is ax.figure
@@ -86,6 +86,6 @@ def test_it_draws_where_it_is_told(fitted):
     assert len(plain.axes_) == 1
 
 
-def test_no_training_no_history():
+def test_untrained_estimator_raises():
     with pytest.raises(ValueError, match=r"not trained \(max_epochs=0"):
         TrainingHistoryDisplay.from_estimator(tiny(max_epochs=0).fit(TEXTS, LABELS))

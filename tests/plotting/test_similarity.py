@@ -9,9 +9,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from test_classifier import ARCHITECTURES, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor
-from sklearn_gliclass.explain import label_embeddings
+from sklearn_gliclass.explain import compute_label_embeddings
 from sklearn_gliclass.plotting import LabelSimilarityDisplay
-from sklearn_gliclass.plotting.similarity import similarity_order
+from sklearn_gliclass.plotting.similarity import order_by_similarity
 from sklearn_gliclass.testing import TINY
 
 
@@ -22,7 +22,7 @@ def _close():
 
 
 def blocks(order_seed, sizes=(4, 3, 5)):
-    """A similarity with blocks of near labels, shuffled; and the block of each label."""
+    """Build a shuffled similarity matrix with blocks of similar labels, and return it with the block of each label."""
     rng = np.random.RandomState(order_seed)
     block = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     noise = rng.uniform(0, 0.1, (len(block), len(block)))
@@ -34,25 +34,25 @@ def blocks(order_seed, sizes=(4, 3, 5)):
 @pytest.mark.parametrize("seed", range(5))
 def test_blocks_stand_together(seed):
     similarity, block = blocks(seed)
-    order = similarity_order(similarity)
+    order = order_by_similarity(similarity)
     assert sorted(order) == list(range(12))
     assert np.count_nonzero(np.diff(block[order])) == 2
 
 
 def test_neighbours_of_a_chain_stand_side_by_side():
-    """Points on a line have one best order, which all others lose to."""
+    """Points on a line have one optimal order."""
     points = np.array([3.0, 0.0, 4.0, 1.0, 2.0])
     similarity = 1 - np.abs(points[:, None] - points) / 10
 
     def walk(order):
         return sum(similarity[a, b] for a, b in pairwise(order))
 
-    assert walk(similarity_order(similarity)) == pytest.approx(max(map(walk, permutations(range(5)))))
+    assert walk(order_by_similarity(similarity)) == pytest.approx(max(map(walk, permutations(range(5)))))
 
 
 def test_one_and_two_labels():
-    assert similarity_order(np.ones((1, 1))).tolist() == [0]
-    assert similarity_order(np.ones((2, 2))).tolist() == [0, 1]
+    assert order_by_similarity(np.ones((1, 1))).tolist() == [0]
+    assert order_by_similarity(np.ones((2, 2))).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -60,7 +60,7 @@ def test_one_and_two_labels():
 def test_from_estimator(architecture, X):
     clf = tiny_of(architecture).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     display = LabelSimilarityDisplay.from_estimator(clf, X)
-    embeddings = label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
+    embeddings = compute_label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     np.testing.assert_allclose(display.similarity, unit @ unit.T, atol=1e-6)
     shown = display.im_.get_array()
@@ -92,22 +92,24 @@ def test_numbers_stand_in_the_cells_of_few_labels_only():
 
 
 def test_prompts_hold_as_many_labels_as_in_predictions():
-    """Labels that share a prompt see each other: 2 of 4 in a prompt are as two estimators with 2 labels each."""
+    """Labels in a prompt affect each other: 4 labels in prompts of 2 equal two estimators with 2 labels each."""
     clf = tiny_of("uni-encoder", max_num_classes=2).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     fitted = clf.fitted_
-    halves = [label_embeddings(clf.model_, fitted.layout(clf.label_names_[first : first + 2])) for first in (0, 2)]
+    halves = [
+        compute_label_embeddings(clf.model_, fitted.layout(clf.label_names_[first : first + 2])) for first in (0, 2)
+    ]
     expected = cosine_similarity(np.concatenate(halves))
     np.testing.assert_allclose(LabelSimilarityDisplay.from_estimator(clf).similarity, expected, atol=1e-6)
 
 
-def test_the_number_of_labels_in_a_prompt():
+def test_number_of_labels_in_a_prompt():
     fitted = tiny().fit(TEXTS, [f"topic {i % 4}" for i in range(8)]).fitted_
     assert fitted.labels_per_prompt() == fitted.config.max_num_classes
     assert fitted.labels_per_prompt(3) == 3
     assert GLiClassRegressor(**TINY).fit(TEXTS, np.arange(8.0)).fitted_.labels_per_prompt(3) is None
 
 
-def test_a_regressors_outputs():
+def test_regressors_outputs():
     reg = GLiClassRegressor(**TINY, label_names=["joy", "fear"]).fit(TEXTS, np.arange(16.0).reshape(8, 2))
     assert LabelSimilarityDisplay.from_estimator(reg).labels == ["joy", "fear"]
 

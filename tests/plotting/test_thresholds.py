@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from test_classifier import TEXTS, tiny
 
 from sklearn_gliclass.plotting import ThresholdCurveDisplay
-from sklearn_gliclass.plotting.thresholds import best_thresholds, threshold_curves
+from sklearn_gliclass.plotting.thresholds import best_thresholds, compute_threshold_curves
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def _close():
 def problem(n_classes=4, n_samples=40, seed=0):
     rng = np.random.RandomState(seed)
     y = rng.randint(2, size=(n_samples, n_classes))
-    y[:, -1] = 0  # a class without rows
+    y[:, -1] = 0  # a class without positives
     proba = np.clip(np.round(0.4 * y + rng.uniform(0, 0.7, y.shape), 2), 0, 1)  # many of them equal
     return y, proba
 
@@ -30,7 +30,7 @@ def problem(n_classes=4, n_samples=40, seed=0):
 def test_curves_at_each_threshold():
     y, proba = problem()
     thresholds = np.linspace(0, 1, 41)
-    precision, recall, f1 = threshold_curves(y, proba, thresholds)
+    precision, recall, f1 = compute_threshold_curves(y, proba, thresholds)
     for index, threshold in enumerate(thresholds):
         predicted = (proba >= threshold).astype(int)
         expected = precision_recall_fscore_support(y, predicted, zero_division=np.nan)
@@ -45,7 +45,7 @@ def test_best_thresholds_are_as_good_as_any():
     best = f1_score(y, proba >= display.best_thresholds, average=None, zero_division=0)
     for threshold in display.thresholds:
         assert (best >= f1_score(y, proba >= threshold, average=None, zero_division=0) - 1e-12).all()
-    assert display.best_thresholds[-1] == 0.5  # a class without rows
+    assert display.best_thresholds[-1] == 0.5  # a class without positives
 
 
 def test_best_thresholds_are_in_the_middle():
@@ -137,7 +137,7 @@ def test_inputs_of_several_kinds():
     assert few.thresholds.tolist() == [0.1, 0.9]
 
 
-def test_a_choice_of_classes_and_axes():
+def test_choice_of_classes_and_axes():
     y, proba = problem(30)
     _, ax = plt.subplots()
     names = [f"a class with quite a long name {i}" for i in range(30)]
@@ -153,9 +153,9 @@ def test_a_choice_of_classes_and_axes():
     [
         ([0, 1], [[0.1], [0.2]], {}, "matrix of 0 and 1 with a column for each class"),
         ([[0, 2]], [[0.1, 0.2]], {}, "matrix of 0 and 1"),
-        ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities \(1, 3\)"),
+        ([[0, 1]], [[0.1, 0.2, 0.3]], {}, r"shape \(1, 2\) and the probabilities have shape \(1, 3\)"),
         ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a"]}, "1 names for 2 columns"),
-        ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a", "a"]}, "class_names must be different"),
+        ([[0, 1]], [[0.1, 0.2]], {"class_names": ["a", "a"]}, "class_names must be distinct"),
         ([[0, 1]], [[0.1, 0.2]], {"classes": []}, r"classes is empty; choose from \['0', '1'\]"),
         ([[0, 1]], [[0.1, 0.2]], {"thresholds": [0.5, 2]}, "numbers from 0 to 1"),
         ([[0, 1]], [[0.1, 0.2]], {"thresholds": [np.nan]}, "numbers from 0 to 1"),
@@ -165,6 +165,6 @@ def test_a_choice_of_classes_and_axes():
         ([[0, 1]], [[0.1, 0.2]], {"classes": ["x"]}, r"Unknown classes \['x'\]; choose from \['0', '1'\]"),
     ],
 )
-def test_errors(y, proba, options, message):
+def test_invalid_arguments_raise(y, proba, options, message):
     with pytest.raises(ValueError, match=message):
         ThresholdCurveDisplay.from_predictions(y, proba, **options)

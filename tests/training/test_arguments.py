@@ -1,4 +1,4 @@
-"""Arguments from transformers, and optimisers that other packages bring."""
+"""Conversion of transformers' arguments, and optimisers of optional packages."""
 
 import importlib.util
 import json
@@ -56,7 +56,7 @@ def test_each_field_is_read():
     assert TrainingArguments.from_transformers(theirs(max_grad_norm=0)).max_grad_norm is None
 
 
-def test_gliclass_has_three_fields_more():
+def test_fields_of_gliclass_are_converted():
     training = pytest.importorskip("gliclass.training")
     args = TrainingArguments.from_transformers(
         training.TrainingArguments("folder", others_lr=1e-2, others_weight_decay=0.3, weight_decay=0.1, cache_dir="c")
@@ -66,12 +66,12 @@ def test_gliclass_has_three_fields_more():
         TrainingArguments.from_transformers(training.TrainingArguments("folder", use_ewc=True))
 
 
-def test_what_never_happens_may_be_switched_off():
+def test_disabled_features_are_allowed():
     args = theirs(save_strategy="no", logging_strategy="no", eval_strategy="no", report_to="none", do_train=True)
     assert TrainingArguments.from_transformers(args) == TrainingArguments.from_transformers(theirs())
 
 
-def test_all_fields_without_counterpart_are_named():
+def test_fields_without_counterpart_raise_with_their_names():
     with pytest.raises(ValueError, match="no counterpart") as error:
         TrainingArguments.from_transformers(
             theirs(seed=1, adam_beta1=0.8, logging_steps=3, num_train_epochs=1.5, warmup_steps=10, use_cpu=True)
@@ -82,7 +82,7 @@ def test_all_fields_without_counterpart_are_named():
     assert "learning_rate" not in str(error.value)
 
 
-def test_every_field_of_theirs_is_read_or_refused():
+def test_fields_of_transformers_are_converted_or_raise():
     import dataclasses
 
     from sklearn_gliclass.training.transformers_arguments import COUNTERPARTS
@@ -93,7 +93,7 @@ def test_every_field_of_theirs_is_read_or_refused():
 
 
 @pytest.mark.parametrize("args", [TrainingArguments(), {"learning_rate": 1.0}, None])
-def test_other_objects_are_refused(args):
+def test_other_objects_raise(args):
     with pytest.raises(TypeError, match=r"takes a transformers\.TrainingArguments, got"):
         TrainingArguments.from_transformers(args)
 
@@ -111,19 +111,19 @@ def test_rl_config_is_searched_and_cloned():
 
 # -- optimisers of other packages ----------------------------------------------------------------------------
 
-# Names of transformers that parameters and a rate are not enough for.
+# Optimisers of transformers that need more than parameters and a learning rate.
 NOT_HERE = ("galore", "apollo", "lomo", "xla", "npu", "anyprecision")
 
 
-def test_all_names_of_transformers_are_known_but_for_some():
+def test_optimisers_of_transformers_are_supported():
     names = {name.value for name in OptimizerNames}
     assert set(OPTIMIZERS) <= names
     assert {name for name in names - set(OPTIMIZERS) if not any(part in name for part in NOT_HERE)} == set()
 
 
 @pytest.mark.parametrize("optim", PACKAGED)
-def test_a_missing_package_is_named(optim, monkeypatch):
-    monkeypatch.setitem(sys.modules, PACKAGED[optim][1].rsplit(".", 1)[0], None)  # as if it were not there
+def test_missing_package_is_named(optim, monkeypatch):
+    monkeypatch.setitem(sys.modules, PACKAGED[optim][1].rsplit(".", 1)[0], None)  # simulate a missing package
     package = PACKAGED[optim][0]
     with pytest.raises(ImportError, match=f"optim='{optim}' needs .*: pip install {package}; or choose from .*sgd"):
         GLiClassClassifier(**TINY, optim=optim).fit(TEXTS, LABELS)
@@ -142,8 +142,8 @@ def test_packaged_optimisers_train(optim):
     assert np.isfinite(clf.history_[:, "train_loss"]).all()
 
 
-def test_an_optimiser_with_two_sets_of_weights_predicts_with_the_right_ones(monkeypatch):
-    """Schedule-free optimisers are told when training begins and ends."""
+def test_optimiser_with_two_sets_of_weights_predicts_with_the_right_ones(monkeypatch):
+    """Schedule-free optimisers need calls of train and eval."""
     calls = []
 
     class TwoSets(torch.optim.SGD):

@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: the Fisher information against its definition, and less forgetting."""
+"""Elastic weight consolidation: Fisher information against its definition, and reduced forgetting."""
 
 import copy
 import pickle
@@ -20,15 +20,15 @@ OPTIONS = {**TINY, "random_state": 0, "max_epochs": 8}
 
 
 def learn_both(**hyperparameters):
-    """Two tasks one after the other, and the loss of the first."""
+    """Train two tasks in sequence, and return the loss of the first."""
     clf = GLiClassClassifier(**OPTIONS, **hyperparameters).fit([*FIRST, "rain sun heat"], [*LABELS, "sports"])
     for _ in range(8):
-        # The words of the first task stand for one class now.
+        # The words of the first task now belong to one class.
         clf.partial_fit([f"{text} goal" for text in SECOND], ["politics"] * 8, CLASSES)
     return clf, log_loss(LABELS, clf.predict_proba(FIRST), labels=CLASSES)
 
 
-def test_a_first_task_is_forgotten_less():
+def test_first_task_is_forgotten_less():
     losses = [learn_both(ewc_lambda=value)[1] for value in (0.0, 100.0, 1e5)]
     assert losses[1] < 0.9 * losses[0]
     assert losses[2] < 0.8 * losses[1]
@@ -38,8 +38,8 @@ def weights(clf):
     return {name: weight.detach().clone() for name, weight in clf.model_.named_parameters()}
 
 
-def test_the_penalty_is_that_of_all_trainings():
-    """Each step against plain gradient descent on loss and penalties, one for each training so far."""
+def test_penalty_is_that_of_all_trainings():
+    """Steps against plain gradient descent on the loss and a penalty for each earlier training."""
     common = {**OPTIONS, "optim": "sgd", "max_grad_norm": None, "dtype": "float64", "batch_size": 16,
               "weight_decay": 0.0, "lr": 0.1, "others_lr": 0.1}  # fmt: skip
     clf = GLiClassClassifier(**common, ewc_lambda=3.0).fit(FIRST, LABELS)
@@ -54,13 +54,13 @@ def test_the_penalty_is_that_of_all_trainings():
             gradient = sum(n * 3.0 * fisher[name] * (start[name] - then[name]).numpy() for n, then, fisher in trainings)
             np.testing.assert_allclose(after, free_step[name].numpy() - 0.1 * gradient / total, rtol=1e-8, atol=1e-12)
         assert clf.ewc_["n_rows"] == total + size
-        # The information of the rows just seen, from the mean.
+        # The information of the last rows, from the mean.
         earlier = {name: sum(n * fisher[name] for n, _, fisher in trainings) for name in start}
         now = {name: (clf.ewc_["fisher"][name] * (total + size) - earlier[name]) / size for name in start}
         trainings.append((size, weights(clf), now))
 
 
-def test_the_recorded_penalty():
+def test_recorded_penalty():
     clf = GLiClassClassifier(**{**OPTIONS, "ewc_lambda": 3.0}).fit(FIRST, LABELS)
     kept, start = copy.deepcopy(clf.ewc_), weights(clf)
     for name in start:
@@ -73,7 +73,7 @@ def test_the_recorded_penalty():
 
 @pytest.mark.parametrize("problem", ["single", "multi", "regression"])
 def test_fisher_information_is_the_expected_squared_gradient(problem):
-    """Against the exact expectation over all answers, for the weight that scales the logits."""
+    """Against the exact expectation over all targets, for the logit scale."""
     if problem == "regression":
         clf = GLiClassRegressor(**{**OPTIONS, "max_epochs": 1}, ewc_lambda=1.0).fit(FIRST, np.arange(8.0))
     else:
@@ -107,7 +107,7 @@ def dataset_of(clf):
     return TextDataset(layout, layout.tokenize(FIRST), targets, np.ones(n, np.float32), targets.shape[1], None, False)
 
 
-def test_what_is_kept_is_one_parabola_for_all():
+def test_state_is_one_parabola_for_all_trainings():
     class Module(torch.nn.Module):
         def __init__(self, value):
             super().__init__()
@@ -120,8 +120,8 @@ def test_what_is_kept_is_one_parabola_for_all():
     assert kept["anchor"]["w"].tolist() == [(30 * 1 * 2 + 10 * 5 * 4) / (30 * 1 + 10 * 5), 4.0]
 
 
-def test_what_is_kept_of_weights_that_were_frozen_now_and_then():
-    """Against the sum of the trainings' parabolas: a training in which a weight was frozen has none for it."""
+def test_state_of_temporarily_frozen_weights_is_kept():
+    """Against the sum of the parabolas of all trainings, without those in which a weight was frozen."""
 
     class Module(torch.nn.Module):
         def __init__(self, **values):
@@ -146,7 +146,7 @@ def test_what_is_kept_of_weights_that_were_frozen_now_and_then():
         assert kept["anchor"][name] == pytest.approx(sum(strength * value for strength, value in terms) / total)
 
 
-def test_thawing_and_freezing_between_the_trainings():
+def test_parameters_may_be_unfrozen_between_trainings():
     inside = "model.encoder_model.encoder.layer.0.output.dense.weight"
     clf = GLiClassClassifier(**OPTIONS, freeze_encoder=True, ewc_lambda=5.0).fit(FIRST, LABELS)
     assert inside not in clf.ewc_["fisher"]
@@ -162,7 +162,7 @@ def test_thawing_and_freezing_between_the_trainings():
     assert set(clf.set_params(freeze_encoder=1).partial_fit(SECOND, LABELS).ewc_["fisher"]) == set(weights(clf))
 
 
-def test_off_keeps_nothing_and_changes_nothing():
+def test_ewc_lambda_zero_has_no_effect():
     plain = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS)
     on = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).fit(FIRST, LABELS)
     assert not hasattr(plain, "ewc_")
@@ -175,16 +175,16 @@ def test_off_keeps_nothing_and_changes_nothing():
     assert not hasattr(on, "ewc_")
 
 
-def test_the_first_partial_fit_needs_nothing_and_a_late_one_warns():
+def test_ewc_lambda_set_after_fit_warns():
     clf = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).partial_fit(FIRST, LABELS)
     assert "ewc_penalty" in clf.partial_fit(SECOND, LABELS).history_[-1]
     late = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS).set_params(ewc_lambda=1.0)
-    with pytest.warns(UserWarning, match="ewc_lambda=1.0 protects nothing in this call"):
+    with pytest.warns(UserWarning, match="ewc_lambda=1.0 has no effect in this call"):
         late.partial_fit(SECOND, LABELS)
     assert "ewc_penalty" in late.partial_fit(FIRST, LABELS).history_[-1]
 
 
-def test_a_pickle_goes_on_as_the_original():
+def test_pickle_goes_on_as_the_original():
     def fitted():
         return GLiClassClassifier(**OPTIONS, ewc_lambda=5.0).fit(FIRST, LABELS)
 
@@ -196,7 +196,7 @@ def test_a_pickle_goes_on_as_the_original():
     assert "ewc_penalty" in back.partial_fit(SECOND, LABELS).history_[-1]
 
 
-def test_warm_starts_are_held_back_and_rl_too():
+def test_penalty_applies_to_warm_starts_and_rl():
     from sklearn_gliclass import RLTrainerConfig
 
     rl = RLTrainerConfig(max_epochs=1, lr=2e-3, others_lr=2e-3)
@@ -206,7 +206,7 @@ def test_warm_starts_are_held_back_and_rl_too():
     assert "reward" in clf.history_[-1]
 
 
-def test_the_regressor_forgets_less():
+def test_regressor_forgets_less():
     def loss_after(ewc_lambda):
         reg = GLiClassRegressor(**OPTIONS, ewc_lambda=ewc_lambda).fit(FIRST, [1.0, -1.0] * 4)
         for _ in range(4):
@@ -216,7 +216,7 @@ def test_the_regressor_forgets_less():
     assert loss_after(1e4) < 0.8 * loss_after(0.0)
 
 
-def test_the_seed_decides_and_the_global_state_is_untouched():
+def test_seed_decides_and_the_global_state_is_untouched():
     state = torch.random.get_rng_state()
     a, b = (learn_both(ewc_lambda=10.0)[0] for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)

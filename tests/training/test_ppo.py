@@ -1,4 +1,4 @@
-"""The formulas of proximal policy optimisation against a plain one in NumPy, entry by entry."""
+"""Proximal policy optimisation against an implementation in NumPy."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training.ppo import ChoicePolicy, YesNoPolicy, clipped_loss, focal_weights
+from sklearn_gliclass.training.ppo import BernoulliPolicy, CategoricalPolicy, clipped_loss, focal_weights
 from sklearn_gliclass.training.rl import read_targets
 
 N, T = 5, 4
@@ -34,7 +34,7 @@ def numpy_probs(problem, logits, valid):
 
 
 def numpy_decisions(problem, probs, actions, valid, args, targets):
-    """For each row a list of decisions: log-probability, focal weight."""
+    """Return log-probability and focal weight of each decision, by row."""
     rows = []
     for i in range(N):
         smoothing = max(args.labels_smoothing, 0)
@@ -61,7 +61,7 @@ def numpy_decisions(problem, probs, actions, valid, args, targets):
 
 
 def numpy_loss(problem, args, old_logits, logits, actions, targets, valid, weight, reward, value, new_value, reference):
-    """The loss of an update, and what it is made of."""
+    """Compute the loss of an update, and its terms."""
     old, new = (numpy_probs(problem, x, valid) for x in (old_logits, logits))
     before = numpy_decisions(problem, old, actions, valid, args, targets)
     after = numpy_decisions(problem, new, actions, valid, args, targets)
@@ -98,7 +98,7 @@ def numpy_loss(problem, args, old_logits, logits, actions, targets, valid, weigh
     return loss, parts
 
 
-# Texts of different lengths: a row is known by the number of its tokens, in whatever order the rows stand.
+# Texts of different lengths, so that rows can be identified in any order.
 TEXTS = [
     "goal",
     "vote on law",
@@ -117,13 +117,13 @@ def reference(texts, labels):
 
 
 def counted(probs, actions, targets, valid_mask):
-    """A reward that differs between the rows: right labels count by their number, wrong ones half."""
+    """Reward that differs between rows: the sum of the true actions, with half weight for false ones."""
     worth = torch.arange(1.0, T + 1, dtype=probs.dtype)
     return ((actions * targets - 0.5 * actions * (1 - targets)) * worth).sum(1, keepdim=True)
 
 
 class WordValues(nn.Module):
-    """A value for each text, from its words; `seen` has what was computed, in all copies of the module."""
+    """Value model over words; `seen` records the values of all copies of the module."""
 
     seen = []
 
@@ -138,7 +138,7 @@ class WordValues(nn.Module):
 
 
 class Recorder(Callback):
-    """Logits of all forward passes in a training, and the length of each text."""
+    """Callback that records the logits of all forward passes, and the length of each text."""
 
     def on_train_begin(self, net, **kwargs):
         self.logits, self.lengths = [], None
@@ -154,12 +154,12 @@ class Recorder(Callback):
 
 ON = {"gamma": 1.5, "alpha": 0.3, "labels_smoothing": 0.2, "entropy_beta": 0.7, "kl_beta": 0.9}
 SETTINGS = [{}, *({name: value} for name, value in ON.items()), ON, {"cliprange": 0.01}, {"get_actions": "threshold"}]
-NARROW = {"cliprange": 0.05}  # so that some ratios leave the range within a few steps
+NARROW = {"cliprange": 0.05}  # so that some ratios are clipped within a few steps
 CASES = [*((settings, False) for settings in SETTINGS), ({}, True), (ON, True)]
 
 
 def recorded_step(problem, settings, with_values):
-    """One step of a real training on rewards: what the model computed in it, and what the history says of it."""
+    """Record the outputs of the model and the history of one step of reinforcement learning."""
     given, recorder = [], Recorder()
 
     def reward(probs, actions, targets, valid_mask):
@@ -190,7 +190,7 @@ def test_updates_follow_the_formulas(problem, settings, with_values):
     args = RLTrainerConfig(**NARROW | settings)
     old_logits, *updates = recorder.logits
     assert len(updates) == args.num_rl_iters
-    rows = recorder.lengths.argsort().argsort()  # which text is the first of the batch, ...
+    rows = recorder.lengths.argsort().argsort()  # the text of each row, ...
     reward = counted(*map(torch.from_numpy, (old_logits, actions, targets, valid))).numpy().ravel()
     value, *new_values = WordValues.seen if with_values else [None] * (1 + len(updates))
     found = [
@@ -205,11 +205,11 @@ def test_updates_follow_the_formulas(problem, settings, with_values):
         assert history[name] == pytest.approx(np.mean([part[name] for part in parts]), rel=1e-6, abs=1e-9), name
     clipped = np.mean([part["clip_fraction"] for part in parts])
     assert history["clip_fraction"] == pytest.approx(clipped)
-    assert clipped > 0  # or the range would not be tested
+    assert clipped > 0  # otherwise, clipping would not be tested
 
 
-def test_the_gradient_is_that_of_the_clipped_objective():
-    """Against differences: none where the ratio has left the range in the direction that pays."""
+def test_gradient_is_that_of_the_clipped_objective():
+    """Against finite differences; 0 where the ratio is clipped."""
     old = torch.log(torch.tensor([[0.5, 0.5, 0.5, 0.5]], dtype=torch.float64))
     new = torch.log(torch.tensor([[0.7, 0.3, 0.55, 0.7]], dtype=torch.float64)).requires_grad_()
     for advantage in (2.0, -2.0):
@@ -228,20 +228,20 @@ def test_the_gradient_is_that_of_the_clipped_objective():
         np.testing.assert_array_equal(new.grad[0].numpy() == 0, gone)
 
 
-@pytest.mark.parametrize("policy", [YesNoPolicy, ChoicePolicy])
+@pytest.mark.parametrize("policy", [BernoulliPolicy, CategoricalPolicy])
 def test_samples_follow_the_probabilities(policy):
     logits = torch.tensor([[1.0, -1.0, 0.3]]).repeat(20_000, 1)
     valid = torch.tensor([[True, True, True]]).expand_as(logits)
     chosen = policy(logits, valid)
     actions = chosen.sample(torch.Generator().manual_seed(0))
-    expected = logits[0].sigmoid() if policy is YesNoPolicy else logits[0].softmax(0)
+    expected = logits[0].sigmoid() if policy is BernoulliPolicy else logits[0].softmax(0)
     torch.testing.assert_close(actions.mean(0), expected, atol=0.015, rtol=0)
-    if policy is ChoicePolicy:
+    if policy is CategoricalPolicy:
         assert (actions.sum(1) == 1).all()
 
 
-@pytest.mark.parametrize("policy", [YesNoPolicy, ChoicePolicy])
-def test_what_is_not_valid_is_never_given(policy):
+@pytest.mark.parametrize("policy", [BernoulliPolicy, CategoricalPolicy])
+def test_invalid_labels_are_never_sampled(policy):
     logits = torch.full((200, 3), 5.0)
     valid = torch.tensor([True, False, True]).expand_as(logits)
     chosen = policy(logits, valid)
@@ -256,7 +256,7 @@ def test_what_is_not_valid_is_never_given(policy):
 def test_no_divergence_from_itself_and_none_is_infinite():
     logits = torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     valid = torch.ones_like(logits, dtype=torch.bool)
-    for policy in (YesNoPolicy(logits, valid), ChoicePolicy(logits, valid)):
+    for policy in (BernoulliPolicy(logits, valid), CategoricalPolicy(logits, valid)):
         torch.testing.assert_close(policy.divergence(policy.probs), torch.zeros_like(policy.entropy()))
         certain = torch.nn.functional.one_hot(torch.zeros(50, dtype=torch.long), 4).double()
         assert policy.divergence(certain).isfinite().all()
@@ -264,7 +264,7 @@ def test_no_divergence_from_itself_and_none_is_infinite():
 
 
 @pytest.mark.parametrize(("alpha", "gamma"), list(itertools.product([-1, 0.0, 0.25, 1.0], [-1, 0.0, 0.5, 2.0])))
-def test_focal_weights(alpha, gamma):
+def test_focal_weights_agree_with_formula(alpha, gamma):
     probs, targets = torch.tensor([[0.9, 0.2, 1.0]]), torch.tensor([[1.0, 0.0, 1.0]])
     expected = []
     for p, y in zip(probs[0].tolist(), targets[0].tolist(), strict=True):
@@ -273,7 +273,7 @@ def test_focal_weights(alpha, gamma):
     np.testing.assert_allclose(focal_weights(probs, targets, alpha, gamma)[0].numpy(), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_targets():
+def test_targets_are_read_with_their_mask():
     targets, valid = read_targets(torch.tensor([2, 0]), torch.zeros(2, 3), -100)
     assert targets.tolist() == [[0, 0, 1], [1, 0, 0]]
     assert valid.all()

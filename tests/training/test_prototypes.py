@@ -1,4 +1,4 @@
-"""Labels drawn to their classes' texts, against the formula on the model that was not drawn."""
+"""Class prototypes, against the formula on the model without interpolation."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def unit(rows):
 
 @torch.no_grad()
 def points(clf, texts):
-    """Texts and labels where the dot product is taken, and its factor."""
+    """Return the embeddings of texts and labels that the dot product takes, and the logit scale."""
     model = clf.model_.model
     states = clf.fitted_.engine()._pool_labels(np.arange(len(clf.label_names_)))
     text = model.project_text(torch.from_numpy(clf.fitted_.engine().embeddings(texts)))
@@ -37,7 +37,7 @@ def points(clf, texts):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("share", [0.25, 1.0])
 @pytest.mark.parametrize("y", ["classes", "soft"])
-def test_each_label_turns_towards_the_weighted_mean_of_its_texts(y, share, normalize, frozen):
+def test_labels_are_interpolated_with_their_prototypes(y, share, normalize, frozen):
     options = {**EXACT, "normalize_features": normalize, "freeze_encoder": frozen}
     y = LABELS if y == "classes" else SOFT
 
@@ -56,23 +56,23 @@ def test_each_label_turns_towards_the_weighted_mean_of_its_texts(y, share, norma
     assert not np.allclose(before.decision_function(NEW), expected, rtol=1e-3)
 
 
-def test_all_the_way_it_is_scikit_learns_nearest_centroid():
+def test_interpolation_weight_of_one_equals_nearest_centroid():
     clf = GLiClassClassifier(**EXACT, label_centroid_share=1).fit(TEXTS, LABELS)
     train, test = points(clf, TEXTS)[0], points(clf, NEW)[0]
-    rival = NearestCentroid().fit(train, LABELS)
-    nearest = rival.classes_[cosine_similarity(test, rival.centroids_).argmax(axis=1)]
+    centroids = NearestCentroid().fit(train, LABELS)
+    nearest = centroids.classes_[cosine_similarity(test, centroids.centroids_).argmax(axis=1)]
     assert clf.predict(NEW).tolist() == nearest.tolist()
 
 
-def test_a_class_without_a_text_stays():
+def test_class_without_a_text_stays():
     y = np.column_stack([SOFT[:, :2] / SOFT[:, :2].sum(axis=1, keepdims=True), np.zeros(len(TEXTS))])
     before, after = (GLiClassClassifier(**EXACT, label_centroid_share=s).fit(TEXTS, y) for s in (0, 1))
     moved = np.abs(before.decision_function(NEW) - after.decision_function(NEW)).max(axis=0)
     assert moved[2] < 1e-6 < moved[:2].min()
 
 
-def test_large_classes_are_drawn_to_rows_spread_over_them(monkeypatch):
-    monkeypatch.setattr(prototypes, "ROWS_A_CLASS", 2)
+def test_prototypes_of_large_classes_use_evenly_spaced_rows(monkeypatch):
+    monkeypatch.setattr(prototypes, "MAX_ROWS_PER_CLASS", 2)
 
     class Data:
         targets = np.array([0, 1, 0, 0, 1, 0, 0])
@@ -96,7 +96,7 @@ def test_large_classes_are_drawn_to_rows_spread_over_them(monkeypatch):
         ({"architecture_type": "bi-encoder-fused"}, LABELS, 0.0),
     ],
 )
-def test_what_none_stands_for(options, y, share):
+def test_label_centroid_share_none_is_resolved(options, y, share):
     clf = GLiClassClassifier(**{**EXACT, "max_epochs": 1, **options}).fit(TEXTS, y)
     assert clf.label_centroid_share_ == share
     if share == 0:
@@ -113,12 +113,12 @@ def test_what_none_stands_for(options, y, share):
     ],
     ids=["no epoch", "partial_fit", "reinforcement alone"],
 )
-def test_labels_stay_where_fit_has_trained_nothing_with_them(train):
-    drawn, plain = (train(GLiClassClassifier(**EXACT, label_centroid_share=share)) for share in (1, 0))
-    np.testing.assert_array_equal(drawn.decision_function(NEW), plain.decision_function(NEW))
+def test_labels_are_not_interpolated_without_supervised_epochs(train):
+    interpolated, plain = (train(GLiClassClassifier(**EXACT, label_centroid_share=share)) for share in (1, 0))
+    np.testing.assert_array_equal(interpolated.decision_function(NEW), plain.decision_function(NEW))
 
 
-def test_labels_that_earlier_data_hold_stay():
+def test_labels_protected_by_ewc_are_not_interpolated():
     def twice(share):
         clf = GLiClassClassifier(**EXACT, ewc_lambda=1.0, warm_start=True, label_centroid_share=0).fit(TEXTS, LABELS)
         return clf.set_params(label_centroid_share=share).fit(NEW, ["sports", "politics", "art", "art"])

@@ -1,4 +1,4 @@
-"""The rewards against scikit-learn's metrics, row by row, and what wrong ones get."""
+"""Rewards against scikit-learn's metrics, row by row, and errors for invalid ones."""
 
 import copy
 import pickle
@@ -35,7 +35,7 @@ def per_row(metric, **kwargs):
     ("reward", "metric"),
     [(f1, metrics.f1_score), (precision, metrics.precision_score), (recall, metrics.recall_score)],
 )
-def test_like_scikit_learns(reward, metric):
+def test_rewards_agree_with_scikit_learn(reward, metric):
     assert EMPTY.any()
     expected = np.where(EMPTY, 1.0, per_row(metric, zero_division=0))
     found = reward(*TENSORS, ALL)
@@ -47,7 +47,7 @@ def test_exact_match():
     np.testing.assert_array_equal(exact_match(*TENSORS, ALL)[:, 0], per_row(metrics.accuracy_score) == 1)
 
 
-def test_with_one_label_given_f1_is_the_share_of_it():
+def test_f1_of_one_action_is_the_probability_of_its_label():
     targets = torch.tensor([[0.2, 0.5, 0.3]])
     for label in range(3):
         actions = torch.eye(3)[[label]]
@@ -56,12 +56,12 @@ def test_with_one_label_given_f1_is_the_share_of_it():
 
 
 @pytest.mark.parametrize("metric", [metrics.hamming_loss, metrics.zero_one_loss, metrics.accuracy_score])
-def test_any_metric_of_scikit_learn(metric):
+def test_metric_reward_agrees_with_scikit_learn(metric):
     found = MetricReward(metric)(*TENSORS, ALL)
     np.testing.assert_allclose(found[:, 0], per_row(metric), rtol=1e-6, atol=1e-7)
 
 
-def test_a_metric_sees_known_labels_and_probabilities_where_asked():
+def test_metric_sees_known_labels_and_probabilities_where_asked():
     valid = ALL.clone()
     valid[:, 0] = False
     found = MetricReward(metrics.brier_score_loss, probabilities=True, pos_label=1)(*TENSORS, valid)
@@ -74,7 +74,7 @@ def test_metric_rewards_pickle_and_copy():
         assert torch.equal(other(*TENSORS, ALL), reward(*TENSORS, ALL))
 
 
-def test_components():
+def test_components_are_read_from_all_forms():
     assert read_components(None) == {"f1": f1}
     assert read_components([("a", f1), ("b", recall)]) == read_components({"a": f1, "b": recall})
     found = compute_rewards({"a": f1, "b": recall}, *TENSORS, ALL)
@@ -82,14 +82,14 @@ def test_components():
 
 
 @pytest.mark.parametrize("components", [[f1], [("f1", "f1")], [(1, f1)], {"f1": None}])
-def test_components_that_are_none(components):
+def test_invalid_components_raise(components):
     with pytest.raises(TypeError, match=r"list of \(name, function\) pairs, got"):
         read_components(components)
 
 
 @pytest.mark.parametrize("components", [[], {}, [("a", f1), ("a", recall)]])
-def test_components_need_a_name_each(components):
-    with pytest.raises(ValueError, match="each with a name of its own"):
+def test_components_without_distinct_names_raise(components):
+    with pytest.raises(ValueError, match="distinct names"):
         read_components(components)
 
 
@@ -103,12 +103,12 @@ def test_components_need_a_name_each(components):
         (lambda p, a, t, v: None, TypeError, "'mine' returned a NoneType"),
     ],
 )
-def test_a_wrong_reward_is_named(function, error, message):
+def test_wrong_reward_is_named(function, error, message):
     with pytest.raises(error, match=message):
         compute_rewards({"f1": f1, "mine": function}, *TENSORS, ALL)
 
 
-def test_arrays_are_rewards_too():
+def test_rewards_may_be_arrays():
     assert compute_rewards({"a": lambda p, a, t, v: a.numpy().sum(1, keepdims=True)}, *TENSORS, ALL)["a"].shape == (
         60,
         1,

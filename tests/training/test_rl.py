@@ -1,4 +1,4 @@
-"""Reinforcement learning inside the estimator: it learns what it is rewarded for, and nothing else."""
+"""Reinforcement learning in the estimator."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 YS = {"single": SINGLE, "multi": MULTI}
 RL = {"max_epochs": 2, "lr": 2e-3, "others_lr": 2e-3, "batch_size": 4}
 LONG = {"max_epochs": 30, "lr": 5e-3, "others_lr": 5e-3, "batch_size": 8}
-# Probabilities that are not certain from the start: rewards teach by comparison.
+# Initial probabilities that are not certain, so that actions vary.
 START = {**TINY, "random_state": 0, "max_epochs": 1, "logit_scale_init_value": 1.0}
 
 
@@ -46,18 +46,18 @@ def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-# -- what is learnt ------------------------------------------------------------------------------------------
+# -- rewards ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("y", YS)
-def test_the_reward_rises(y):
+def test_reward_rises(y):
     clf = fitted(y, LONG, max_epochs=0)
     rewards = clf.history_[:, "reward"]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.1
 
 
 @pytest.mark.parametrize(("sign", "predicted"), [(1.0, 1), (-1.0, 0)])
-def test_a_reward_of_ones_own_moves_the_predictions(sign, predicted):
+def test_reward_of_ones_own_moves_the_predictions(sign, predicted):
     def number(probs, actions, targets, valid_mask):
         return sign * actions.sum(1, keepdim=True)
 
@@ -69,7 +69,7 @@ def test_rewards_of_single_label_choices():
     def politics(probs, actions, targets, valid_mask):
         assert (actions.sum(1) == 1).all()
         assert (targets.sum(1) == 1).all()
-        return actions[:, :1]  # in the order of the classes: nothing is shuffled
+        return actions[:, :1]  # labels are in the order of the classes
 
     clf = fitted("single", LONG, reward_components={"politics": politics}, max_epochs=0)
     assert (clf.predict(TEXTS) == "politics").all()
@@ -91,20 +91,20 @@ def test_soft_labels():
     assert 0.1 <= clf.history_[-1, "reward"] <= 0.9
 
 
-# -- what contributes nothing --------------------------------------------------------------------------------
+# -- disabled options --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("y", YS)
 @pytest.mark.parametrize("name", ["gamma", "labels_smoothing", "entropy_beta", "kl_beta"])
-def test_off_is_a_factor_of_nothing(y, name):
-    """-1 is bit for bit what 0 is, where 0 means nothing by the formula."""
+def test_options_at_minus_one_equal_zero(y, name):
+    """-1 equals 0 exactly, where the formula has no effect for 0."""
     reference = fitted(y, max_epochs=3)
     off, zero = (fitted(y, {name: value}, reference_model=reference) for value in (-1, 0))
     assert same(weights(off), weights(zero))
 
 
 @pytest.mark.parametrize("y", YS)
-def test_all_off_is_the_policy_loss_alone(y):
+def test_loss_without_options_is_the_policy_loss(y):
     clf = fitted(y)
     np.testing.assert_allclose(clf.history_[-2:, "train_loss"], clf.history_[-2:, "policy_loss"], rtol=1e-6)
     watched = fitted(y, reference_model=lambda texts, labels: np.full((len(texts), len(labels)), 0.3))
@@ -115,7 +115,7 @@ def test_all_off_is_the_policy_loss_alone(y):
 
 @pytest.mark.parametrize("y", YS)
 @pytest.mark.parametrize("constant", [0.0, 0.3, -7.1])
-def test_a_constant_reward_leaves_the_weights_alone(y, constant):
+def test_constant_reward_leaves_the_weights_alone(y, constant):
     start = supervised(y)
 
     def always(probs, actions, targets, valid_mask):
@@ -137,7 +137,7 @@ def always(probs, actions, targets, valid_mask):
 
 
 def moved(clf, start):
-    """The largest change of a weight of the encoder, and of the others."""
+    """Return the largest changes of encoder and of head parameters."""
     before, after = weights(start), weights(clf)
     changes = {name: float((after[name] - before[name]).abs().max()) for name in before}
     encoder = {name for name in changes if name.startswith(("model.encoder_model.", "model.label_encoder."))}
@@ -147,7 +147,7 @@ def moved(clf, start):
 @pytest.mark.parametrize(("rates", "expected"), [((1e-3, 0.0), (1e-3, 0.0)), ((0.0, 2e-3), (0.0, 2e-3)),
                                                  ((1e-3, None), (1e-3, 1e-3))])  # fmt: skip
 def test_rates_are_the_length_of_the_first_step(rates, expected):
-    """Adam's first step moves each weight that has a gradient by the rate."""
+    """Adam's first step changes each weight with a gradient by the learning rate."""
     one_step = {**CONSTANT, "batch_size": 8, "num_rl_iters": 1, "weight_decay": 0.0, "others_weight_decay": 0.0}
     clf = fitted("multi", {**one_step, "lr": rates[0], "others_lr": rates[1]})
     assert moved(clf, supervised("multi")) == pytest.approx(expected, rel=0.02)
@@ -156,7 +156,7 @@ def test_rates_are_the_length_of_the_first_step(rates, expected):
 @pytest.mark.parametrize("num_rl_iters", [1, 3])
 @pytest.mark.parametrize("name", ["weight_decay", "others_weight_decay"])
 def test_weight_decay_shrinks_matrices_in_each_update(name, num_rl_iters):
-    """Rewards that are all alike have no gradient: what is left is the decay."""
+    """Constant rewards have no gradient, so that only the decay changes the weights."""
     rates = {"lr": 0.1, "others_lr": 0.0} if name == "weight_decay" else {"lr": 0.0, "others_lr": 0.1}
     settings = {**CONSTANT, "batch_size": 4, "num_rl_iters": num_rl_iters, **rates, name: 0.5}
     clf = fitted("multi", settings, reward_components={"always": always})
@@ -186,12 +186,12 @@ def test_optimizer_and_schedule_are_those_of_the_config():
     rates = {"max_epochs": 4, "batch_size": 8, "lr": 0.01, "others_lr": 0.02}
     constant = fitted("multi", {**rates, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}).history_
     np.testing.assert_allclose(constant[:, ("lr", "others_lr")][1:], [(0.01, 0.02)] * 4)
-    # Up to the rate in two steps, and down to 0 in two; the history has the rate of the step to come.
+    # Warm-up in two steps, decay to 0 in two; the history has the rate of the next step.
     warm = fitted("multi", {**rates, "lr_scheduler_type": "linear", "warmup_ratio": 0.5}).history_
     np.testing.assert_allclose(warm[1:, "lr"], [0.005, 0.01, 0.005, 0.0], atol=1e-12)
 
 
-def test_the_threshold_of_actions():
+def test_threshold_of_actions():
     given = []
 
     def note(probs, actions, targets, valid_mask):
@@ -258,7 +258,7 @@ def test_unknown_labels_are_masked():
 
 @pytest.mark.parametrize("max_num_classes", [3, 8])
 def test_reference_follows_the_order_of_the_labels(max_num_classes):
-    """The prompts hold all labels or some, shuffled; the divergence is that from the reference of the same labels."""
+    """Prompts hold all labels or some, in random order; the divergence uses the same labels of the reference."""
     y = np.random.RandomState(0).randint(2, size=(8, 8))
     probs_and_targets = []
 
@@ -269,7 +269,7 @@ def test_reference_follows_the_order_of_the_labels(max_num_classes):
     clf = classifier(
         {"lr": 0.0, "others_lr": 0.0, "batch_size": 8, "max_epochs": 1}, architecture_type="uni-encoder",
         max_num_classes=max_num_classes, reward_components={"note": note},
-        # A reference that knows the truth: what it says of a label in whatever place can be told from the target.
+        # The reference is the truth, so that its probability for a label follows from the target.
         reference_model=lambda texts, labels: 0.2 + 0.6 * y,
     ).fit(TEXTS, y)  # fmt: skip
     ((probs, targets),) = probs_and_targets
@@ -291,7 +291,7 @@ class WordValues(nn.Module):
         return (self.words(input_ids) * attention_mask.unsqueeze(-1)).sum(1)
 
 
-def test_a_module_of_values_is_trained_and_the_users_is_not():
+def test_module_of_values_is_trained_and_the_users_is_not():
     torch.manual_seed(0)
     module = WordValues()
     before = copy.deepcopy(module.state_dict())
@@ -305,7 +305,7 @@ def test_a_module_of_values_is_trained_and_the_users_is_not():
 
 
 @pytest.mark.parametrize("y", YS)
-def test_other_models_of_values(y):
+def test_value_models_of_each_form_work(y):
     plain = fitted(y)
     values = {
         "another model": fitted(y, max_epochs=3).model_,
@@ -321,8 +321,8 @@ def test_other_models_of_values(y):
 
 
 @pytest.mark.parametrize("y", YS)
-def test_each_kind_of_reference(y):
-    """The same model as the one that starts, in each form: no divergence while nothing is learnt."""
+def test_reference_models_of_each_form_agree(y):
+    """The initial model in each form, which has no divergence without training."""
     start = supervised(y)
     references = [
         start,
@@ -335,12 +335,12 @@ def test_each_kind_of_reference(y):
     for reference in references:
         clf = fitted(y, still, reference_model=reference)
         assert clf.history_[-1, "kl"] == pytest.approx(0, abs=1e-5)
-    sure = np.array([0.98] + [0.01] * (len(start.label_names_) - 1))  # of the first label, whatever the text
+    sure = np.array([0.98] + [0.01] * (len(start.label_names_) - 1))  # the first label for all texts
     other = fitted(y, still, reference_model=lambda texts, labels: np.tile(sure, (len(texts), 1)))
     assert other.history_[-1, "kl"] > 0.1
 
 
-def test_the_divergence_holds_the_model_back():
+def test_divergence_holds_the_model_back():
     start = supervised("multi")
     near, far = (
         fitted("multi", {**LONG, "kl_beta": beta}, reference_model=start).history_[-1, "kl"] for beta in (10.0, -1)
@@ -348,7 +348,7 @@ def test_the_divergence_holds_the_model_back():
     assert near < 0.5 * far
 
 
-def test_a_table_is_read_by_its_reference():
+def test_table_is_read_by_its_reference():
     import pandas as pd
 
     table = pd.DataFrame({"a": TEXTS, "b": range(8)})
@@ -371,7 +371,7 @@ def test_grid_search(y):
     assert grid.best_estimator_.rl.cliprange in (0.1, 0.4)
 
 
-def test_clone_keeps_what_is_nested():
+def test_clone_keeps_nested_models():
     reference = fitted()
     clf = classifier({"kl_beta": 0.2}, reference_model=reference, reward_components=[("f1", f1)])
     other = clone(clf)
@@ -382,7 +382,7 @@ def test_clone_keeps_what_is_nested():
     assert clf.rl.kl_beta == 0.2
 
 
-def test_history_goes_on_and_the_seed_decides():
+def test_history_continues_and_depends_on_the_seed():
     a, b, c = fitted("multi"), fitted("multi"), fitted("multi", random_state=1)
     assert a.n_iter_ == 3
     assert a.history_[:, "epoch"] == [1, 2, 3]
@@ -416,7 +416,7 @@ def test_global_random_state_is_untouched():
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_other_number_formats(dtype):
+def test_rl_runs_in_each_dtype(dtype):
     assert np.isfinite(fitted("multi", dtype=dtype).history_[-1, "policy_loss"])
 
 
@@ -429,12 +429,12 @@ def test_pickle_and_folder(tmp_path):
     back = pickle.loads(pickle.dumps(clf))
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
     assert back.history_[:, "reward"] == clf.history_[:, "reward"]
-    with pytest.warns(UserWarning, match=r"\['reference_model'\] are no plain values"):
+    with pytest.warns(UserWarning, match=r"\['reference_model'\] cannot be stored as JSON"):
         clf.save_pretrained(tmp_path)
     assert GLiClassClassifier.from_pretrained(tmp_path).rl == clf.rl
 
 
-# -- what is wrong -------------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------
 
 
 def nan(probs, actions, targets, valid_mask):
@@ -453,12 +453,12 @@ def nan(probs, actions, targets, valid_mask):
         ({"rl": {"labels_smoothing": 1.0}}, "'labels_smoothing' parameter of RLTrainerConfig"),
         ({"rl": {"get_actions": "greedy"}}, "'get_actions' parameter of RLTrainerConfig"),
         ({"reference_model": lambda texts, labels: np.ones((2, 2))}, r"the shape \(2, 2\) for 8 texts and 2 labels"),
-        ({"reference_model": lambda texts, labels: np.full((8, 2), 7.0)}, "must lie in 0..1"),
+        ({"reference_model": lambda texts, labels: np.full((8, 2), 7.0)}, "must lie in \\[0, 1\\]"),
         ({"value_model": lambda texts: np.ones(3)}, r"value_model returned the shape \(3,\) for 8 texts"),
         ({"value_model": nn.Linear(1, 1)}, "unexpected keyword argument"),
     ],
 )
-def test_wrong_options(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fitted("multi", options.pop("rl", ()), **options)
 
@@ -468,12 +468,12 @@ class WideValues(WordValues):
         return super().forward(**inputs).expand(-1, 3)
 
 
-def test_values_of_a_wrong_shape():
+def test_value_model_with_a_wrong_shape_raises():
     with pytest.raises(ValueError, match=r"value_model returned \(4, 3\) for a batch of 4 texts"):
         fitted("multi", value_model=WideValues())
 
 
-def test_wrong_references():
+def test_invalid_reference_models_raise():
     unfitted = GLiClassClassifier(**TINY)
     with pytest.raises(TypeError, match="is not a fitted GLiClassClassifier"):
         fitted(reference_model=unfitted)
@@ -482,23 +482,23 @@ def test_wrong_references():
         fitted(reference_model=single.model_)
     with pytest.raises(ValueError, match="was trained for 'single_label_classification'"):
         fitted("multi", reference_model=single)
-    with pytest.raises(ValueError, match=r"does not know the label\(s\) \['law'\]"):
+    with pytest.raises(ValueError, match=r"does not have the label\(s\) \['law'\]"):
         classifier(reference_model=single).fit(TEXTS, ["sports", "law"] * 4)
 
 
 @pytest.mark.parametrize("name", ["reward_components", "value_model", "reference_model"])
-def test_without_rl_its_models_are_refused(name):
+def test_options_of_rl_without_rl_raise(name):
     value = {"f1": f1} if name == "reward_components" else lambda *args: None
-    with pytest.raises(ValueError, match=f"{name} is read by reinforcement learning alone"):
+    with pytest.raises(ValueError, match=f"{name} has no effect with rl=None"):
         GLiClassClassifier(**TINY, **{name: value}).fit(TEXTS, SINGLE)
 
 
-def test_a_single_label_has_no_threshold():
+def test_single_label_has_no_threshold():
     with pytest.raises(ValueError, match=r"threshold=0.3 has no effect here.*single_label_classification"):
         fitted("single", {"get_actions": "threshold", "threshold": 0.3})
 
 
-def test_regression_has_no_labels_to_give():
+def test_regression_with_rl_raises():
     model = GLiClassRegressor(**TINY).fit(TEXTS, range(8)).model_
     with pytest.raises(ValueError, match="problem_type='regression'"):
         RLTrainer(model).initialize()
@@ -506,7 +506,7 @@ def test_regression_has_no_labels_to_give():
         GLiClassRegressor(rl=RLTrainerConfig())
 
 
-def test_the_trainer_takes_its_own_arguments():
+def test_trainer_takes_its_own_arguments():
     from sklearn_gliclass import TrainingArguments
 
     with pytest.raises(TypeError, match="RLTrainer takes an RLTrainerConfig, got TrainingArguments"):

@@ -1,4 +1,4 @@
-"""The split for early stopping against scikit-learn's own."""
+"""The split of early stopping against that of scikit-learn."""
 
 import re
 
@@ -19,7 +19,7 @@ def can_split(n_rows, classes, fraction):
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 5, 8, 13, 24, 40])
 def test_split_raises_only_where_scikit_learn_cannot_split(n_rows):
-    """And the fraction that the message names can be split."""
+    """The fraction in the message can be split."""
     for n_classes in (None, *range(2, n_rows + 1)):
         classes = None if n_classes is None else np.arange(n_rows) % n_classes
         names = [f"class {i}" for i in range(n_classes or 0)]
@@ -30,7 +30,7 @@ def test_split_raises_only_where_scikit_learn_cannot_split(n_rows):
                 continue
             with pytest.raises(ValueError, match="early_stopping=True") as caught:
                 split_rows(n_rows, fraction, 0, classes, names)
-            advice = re.search(r"(to at least|below) ([\d.]+), or", str(caught.value))
-            if advice:
-                share = float(advice[2]) - (1e-6 if advice[1] == "below" else 0.0)
+            hint = re.search(r"(to at least|below) ([\d.]+), or", str(caught.value))
+            if hint:
+                share = float(hint[2]) - (1e-6 if hint[1] == "below" else 0.0)
                 assert can_split(n_rows, classes, share), caught.value

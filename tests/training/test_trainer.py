@@ -1,4 +1,4 @@
-"""The training loop against the formulas it stands for."""
+"""The training loop against formulas."""
 
 import functools
 import itertools
@@ -31,8 +31,8 @@ def model():
     return fitted(max_epochs=0).model_
 
 
-def test_rates_by_membership_in_the_encoders(model):
-    """The reference gives `biencoder_projector` the encoder's rate, because of its name."""
+def test_learning_rates_depend_on_membership_in_the_encoders(model):
+    """The reference trains `biencoder_projector` at the encoder's rate, because of its name."""
     args = TrainingArguments(lr=1.0, others_lr=2.0, weight_decay=0.3, others_weight_decay=0.4)
     optimizer = build_optimizer(model, model.encoder_modules(), args)
     found = {
@@ -49,7 +49,7 @@ def test_rates_by_membership_in_the_encoders(model):
 
 
 def regression_problem():
-    """Two linear layers, of which the first stands for the encoder, and the gradient of a squared error."""
+    """Build two linear layers, of which the first is the encoder, and a squared error."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
     inputs, targets = torch.randn(16, 4), torch.randn(16, 2)
@@ -57,7 +57,7 @@ def regression_problem():
 
 
 def take_steps(net, loss, optimizer, scheduler, n_steps=12):
-    """The learning rates of the first group, and the weights at the end."""
+    """Take optimiser steps, and return the learning rates of the first group and the final weights."""
     rates = []
     for _ in range(n_steps):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -68,7 +68,7 @@ def take_steps(net, loss, optimizer, scheduler, n_steps=12):
     return rates, [parameter.detach().clone() for parameter in net.parameters()]
 
 
-# What the names stand for, with the defaults of torch and transformers.
+# Optimisers by name, with the defaults of torch and transformers.
 BY_HAND = {
     "adamw_torch": torch.optim.AdamW,
     "adamw_torch_fused": torch.optim.AdamW,
@@ -77,7 +77,7 @@ BY_HAND = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
-# With the arguments that transformers requires of its users, as its Trainer chooses them for 12 steps.
+# Schedules with required arguments, as in the Trainer of transformers for 12 steps.
 SCHEDULE_ARGUMENTS = {
     "cosine_with_min_lr": {"min_lr_rate": 0.1},
     "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
@@ -123,7 +123,7 @@ def test_each_optimizer_is_compared_with_its_own_kind():
 def test_linear_schedule_with_warm_up():
     n_steps, warm_up = 8, 4  # one batch in each of 8 epochs
     clf = fitted(max_epochs=n_steps, warmup_ratio=0.5, lr=0.01, others_lr=0.1)
-    # The history has the rate that the next step would use: the schedule steps with the optimiser.
+    # The history has the rate of the next step, as the schedule steps with the optimiser.
     factor = [
         step / warm_up if step < warm_up else (n_steps - step) / (n_steps - warm_up) for step in range(1, n_steps + 1)
     ]
@@ -138,7 +138,7 @@ def test_accumulated_batches_are_one_big_batch(architecture, y):
         **TINY, "architecture_type": architecture, "dtype": "float64", "random_state": 0, "optim": "sgd",
         "shuffle_labels": False,
     }  # fmt: skip
-    if np.ndim(y) == 1:  # a text is compared with those of its own batch
+    if np.ndim(y) == 1:  # the contrastive loss compares texts within a batch
         common["text_contrastive_loss_coef"] = 0
     weight = np.arange(1.0, 9.0)
 
@@ -169,21 +169,21 @@ def test_gradients_are_clipped():
         OPTIMIZERS["sgd"] = original
 
 
-def test_history():
+def test_history_has_losses_and_rates():
     history = fitted(max_epochs=3, early_stopping=True, validation_fraction=0.25, n_iter_no_change=9).history_
     assert history[:, "epoch"] == [1, 2, 3]
     for name in ("train_loss", "valid_loss", "lr", "others_lr", "dur"):
         assert np.isfinite(history[:, name]).all()
 
 
-def test_epochs_left_open_are_a_number_of_steps():
+def test_max_epochs_none_is_resolved():
     args = TrainingArguments(batch_size=16)
     assert [args.resolve_epochs(n) for n in (8, 16, 160, 2500, 100_000)] == [48, 48, 15, 4, 3]
     assert clone(args).set_params(gradient_accumulation_steps=2).resolve_epochs(160) == 21
     assert args.set_params(max_epochs=0).resolve_epochs(16) == 0
 
 
-def test_batches_left_open_are_a_third_of_few_samples():
+def test_batch_size_none_is_resolved():
     args = TrainingArguments()
     assert [args.resolve_batch_size(n) for n in (1, 16, 48, 50, 64, 95, 96, 8000)] == [16, 16, 16, 17, 22, 32, 32, 32]
     assert [args.resolve_epochs(n) for n in (8, 48, 320)] == [48, 28, 15]  # 48 steps * sqrt(batches) / batches
@@ -193,7 +193,7 @@ def test_batches_left_open_are_a_third_of_few_samples():
     assert (clf.batch_size, clf.training_args_.batch_size) == (None, 16)
 
 
-def test_training_args_are_what_none_stood_for():
+def test_training_args_hold_resolved_values():
     clf = fitted(max_epochs=None, others_lr=None, lr=3e-3)
     assert (clf.max_epochs, clf.others_lr) == (None, None)
     assert (clf.training_args_.max_epochs, clf.training_args_.others_lr) == (48, 3e-3)  # one batch
@@ -206,17 +206,17 @@ def test_training_args_are_what_none_stood_for():
 
 
 def test_resolved_arguments_are_a_copy_that_trains_the_same():
-    told = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
-    resolved = told.resolve(100)
-    assert (told.max_epochs, told.others_lr) == (None, None)
-    expected = {**told.get_params(), "max_epochs": told.resolve_epochs(100), "others_lr": 2e-3}
+    args = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
+    resolved = args.resolve(100)
+    assert (args.max_epochs, args.others_lr) == (None, None)
+    expected = {**args.get_params(), "max_epochs": args.resolve_epochs(100), "others_lr": 2e-3}
     assert resolved.get_params() == resolved.resolve(7).get_params() == expected
     rl = RLTrainerConfig(others_lr=0.0, kl_beta=0.5, max_epochs=3).resolve(8)
     assert isinstance(rl, RLTrainerConfig)
     assert (rl.others_lr, rl.kl_beta, rl.max_epochs) == (0.0, 0.5, 3)
 
 
-def test_heads_alone_train_longer_in_smaller_steps():
+def test_frozen_encoders_resolve_to_other_rates_and_epochs():
     args = TrainingArguments(batch_size=16)
     assert args.resolve(160) == TrainingArguments(batch_size=16, max_epochs=15, others_lr=5e-4)
     assert args.resolve(160, heads_only=True) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4)
@@ -236,12 +236,12 @@ def test_heads_alone_train_longer_in_smaller_steps():
     ("field", "value"),
     [("lr", -1), ("others_lr", "high"), ("optim", "adam"), ("warmup_ratio", 2), ("batch_size", 0), ("max_epochs", 1.5)],
 )
-def test_wrong_arguments_are_named(field, value):
+def test_invalid_arguments_raise(field, value):
     with pytest.raises(ValueError, match=f"'{field}' parameter of TrainingArguments .* Got {value!r} instead"):
         TrainingArguments(**{field: value}).validate()
 
 
-def test_the_trainer_takes_no_raw_texts(model):
+def test_trainer_takes_no_raw_texts(model):
     with pytest.raises(TypeError, match="got list; fit a GLiClassClassifier"):
         Trainer(model, callbacks__train_loss=None, callbacks__valid_loss=None).initialize().get_dataset(TEXTS)
 
@@ -267,7 +267,7 @@ def test_ctrl_c_leaves_a_usable_estimator():
     assert clf.predict(TEXTS).shape == (8,)
 
 
-def test_skorchs_scheduler_takes_the_place_of_our_own():
+def test_scheduler_of_skorch_replaces_that_of_args():
     from skorch.callbacks import LRScheduler
     from torch.optim.lr_scheduler import ExponentialLR
 
@@ -335,7 +335,7 @@ def test_validation_encodes_the_labels_once_for_all_batches(architecture, dtype,
             whole = torch.cat([clf.net_.logits(each) for each in inputs], dim=1)
         assert torch.equal(logits[batch.rows], whole)
     loss = torch.nn.functional.cross_entropy(logits, torch.as_tensor(valid.targets))
-    kept = dict(clf.net_.callbacks_)["early_stopping"].best_epoch_  # its weights are back
+    kept = dict(clf.net_.callbacks_)["early_stopping"].best_epoch_  # its weights are restored
     assert clf.history_[kept - 1, "valid_loss"] == pytest.approx(float(loss), rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Weights as a small difference to other weights: 4 bits a number, a scale a block."""
+"""Quantised weight deltas: the difference of two sets of weights, with 4 bits per number and a scale per block."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from .fingerprint import fingerprint
 
 BLOCK = 64  # numbers that share a scale
-_LEVELS = 7  # a number is one of -7..7 times its block's scale
+_LEVELS = 7  # a number is an integer in -7..7, times the scale of its block
 
 
 def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Two numbers a byte, and a float16 scale for each block of 64.
+    """Quantise to two numbers per byte, and a float16 scale for each block of 64.
 
     Examples
     --------
@@ -25,21 +25,21 @@ def quantize(values: Tensor) -> tuple[Tensor, Tensor]:
     flat = values.detach().float().flatten()
     blocks = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     scales = (blocks.abs().amax(dim=1) / _LEVELS).half()
-    # float16 may round a tiny scale to zero: such a block is zero.
+    # float16 may round a tiny scale to zero, in which case the block is zero.
     steps = blocks / scales.float().clamp_min(torch.finfo(torch.float16).tiny).unsqueeze(1)
     levels = (steps.round().clamp(-_LEVELS, _LEVELS) + 8).to(torch.uint8).flatten()
     return levels[0::2] | (levels[1::2] << 4), scales
 
 
 def dequantize(packed: Tensor, scales: Tensor, shape: torch.Size) -> Tensor:
-    """What :func:`quantize` packed, in float32."""
+    """Restore the values of :func:`quantize`, in float32."""
     levels = torch.stack([packed & 15, packed >> 4], dim=1).flatten().float() - 8
     values = levels.view(-1, BLOCK) * scales.float().unsqueeze(1)
     return values.flatten()[: shape.numel()].view(shape)
 
 
-def write_difference(base: nn.Module, tuned: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write what turns the weights of `base` into those of `tuned`; tensors that are equal are left out."""
+def write_weight_delta(base: nn.Module, tuned: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write the delta from the weights of `base` to those of `tuned`, without tensors that are equal."""
     tensors = {}
     weights = base.state_dict()
     for name, tensor in tuned.state_dict().items():
@@ -49,14 +49,14 @@ def write_difference(base: nn.Module, tuned: nn.Module, path: Path, metadata: di
 
 
 @torch.no_grad()
-def add_difference(module: nn.Module, path: Path, share: float = 1.0) -> None:
-    """Add a difference that :func:`write_difference` wrote, or a share of it, to the module that it belongs to."""
+def add_weight_delta(module: nn.Module, path: Path, share: float = 1.0) -> None:
+    """Add a delta of :func:`write_weight_delta`, times `share`, to the module that it was computed for."""
     with safe_open(path, "pt") as file:
         belongs_to = file.metadata()["base"]
     if fingerprint(module) != belongs_to:
         raise ValueError(
-            f"The difference in {str(path)!r} belongs to other weights than those that were found. Name the encoder "
-            "with encoder_model=..., which starts from it as it is; or remove the folder that stands in its place."
+            f"The weight delta in {str(path)!r} belongs to other weights than those of the encoder that was found. Set "
+            "encoder_model=... to load the encoder without the delta, or remove the local folder of its name."
         )
     tensors = load_file(path)
     weights = module.state_dict()

@@ -1,6 +1,6 @@
-"""Classify bank customers' questions, compare the scorers, and rate the mood of tweets: about three minutes.
+"""Classify questions of bank customers, search over scorers, and predict the sentiment of tweets, in about three minutes.
 
-Run by ``make demo``. The data lie in ``notebooks/data``, see the README there.
+Run with ``make demo``. The data are in ``notebooks/data``; its README describes them.
 """
 
 import time
@@ -33,7 +33,7 @@ def timed_fit(model, X, y):
 
 
 def classify(train: pd.DataFrame, test: pd.DataFrame) -> None:
-    print(f"1. {N_INTENTS} intents of banking77: {len(train)} questions to learn from, {len(test)} to judge by")
+    print(f"1. {N_INTENTS} intents of banking77: {len(train)} training examples, {len(test)} test examples")
     rows = []
     models = {
         "GLiClassClassifier": GLiClassClassifier(verbose=1, random_state=0),
@@ -48,8 +48,8 @@ def classify(train: pd.DataFrame, test: pd.DataFrame) -> None:
 
 
 def search(train: pd.DataFrame) -> None:
-    print(f"\n2. GridSearchCV over scorer_type: {len(train)} questions, 2 folds, 6 epochs")
-    print("   (so few steps favour 'simple' and 'weighted-dot', which start as a comparison of embeddings)")
+    print(f"\n2. GridSearchCV over scorer_type: {len(train)} training examples, 2 folds, 6 epochs")
+    print("   (so few steps favour 'simple' and 'weighted-dot', which start as a dot product of embeddings)")
     grid = GridSearchCV(
         GLiClassClassifier(max_epochs=6, random_state=0),
         {"scorer_type": ["simple", "weighted-dot", "mlp", "hopfield"]},
@@ -62,8 +62,8 @@ def search(train: pd.DataFrame) -> None:
     print(table.sort_values("mean_test_score", ascending=False).round(3).to_string(index=False))
 
 
-def rate(train: pd.DataFrame, test: pd.DataFrame) -> None:
-    print(f"\n3. The mood of tweets, -4 to 4: {len(train)} to learn from, {len(test)} to judge by")
+def predict_sentiment(train: pd.DataFrame, test: pd.DataFrame) -> None:
+    print(f"\n3. Sentiment of tweets, -4 to 4: {len(train)} training examples, {len(test)} test examples")
     rows = []
     models = {
         "GLiClassRegressor": GLiClassRegressor(max_epochs=3, verbose=1, random_state=0),
@@ -82,7 +82,7 @@ def main() -> None:
     classify(train, test[test["label"].isin(intents)])
     search(train.head(N_GRID))
     tweets, test_tweets = read("vader_tweets")
-    rate(tweets.head(N_TWEETS), test_tweets)
+    predict_sentiment(tweets.head(N_TWEETS), test_tweets)
 
 
 if __name__ == "__main__":

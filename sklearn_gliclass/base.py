@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
-from .building import build, check_goes_on, construction_parameters
+from .building import build, check_unchanged_model, construction_parameters
 from .fitted import FittedModel, engine_options
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
@@ -87,15 +87,17 @@ class BaseGLiClass(
 
     def _fit(self, X, y, sample_weight=None, *, epochs=None, classes=None):
         """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
-        goes_on = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
+        continues = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
         if epochs is not None:
             self._validate_params()  # scikit-learn's decorator does so in the first partial_fit only
-        if goes_on:
-            check_goes_on(self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_"))
+        if continues:
+            check_unchanged_model(
+                self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_")
+            )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        samples, attributes = self._read(X, y, sample_weight, goes_on=goes_on, epochs=epochs, classes=classes)
-        attributes |= self._measure(samples, seed, goes_on=goes_on, epochs=epochs)
-        fitted, run, ewc = self._train(samples, seed, goes_on=goes_on, epochs=epochs)
+        samples, attributes = self._read(X, y, sample_weight, continues=continues, epochs=epochs, classes=classes)
+        attributes |= self._measure(samples, seed, continues=continues, epochs=epochs)
+        fitted, run, ewc = self._train(samples, seed, continues=continues, epochs=epochs)
         self._commit(fitted, {**attributes, **self._training_attributes(fitted, run, ewc)})
         return self
 
@@ -119,11 +121,11 @@ class BaseGLiClass(
             )
         return texts, weight, rows, reader
 
-    def _measure(self, samples: Samples, seed: int, *, goes_on, epochs) -> dict:
+    def _measure(self, samples: Samples, seed: int, *, continues, epochs) -> dict:
         """Return the fitted attributes that inner cross-validation estimates: only the regressor has any."""
         return {}
 
-    def _train(self, samples: Samples, seed: int, *, goes_on=False, epochs=None, is_hidden=False):
+    def _train(self, samples: Samples, seed: int, *, continues=False, epochs=None, is_hidden=False):
         """Train a new model, or continue with the fitted one; the estimator itself is not changed.
 
         Returns
@@ -132,33 +134,33 @@ class BaseGLiClass(
         run : TrainingRun
         ewc : ElasticWeightConsolidation or None
         """
-        device = str(self.model_.device) if goes_on else require_device(self.device)
+        device = str(self.model_.device) if continues else require_device(self.device)
         with seed_torch(seed, device), keep_memory():
-            if goes_on:
+            if continues:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 fitted = self.fitted_.with_label_names(samples.label_names, length)
             else:
                 fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
-            stages = self._stages(fitted.config, goes_on=goes_on, epochs=epochs)
-            ewc = None if is_hidden else self._elastic_weights(goes_on)
-            net = getattr(self, "net_", None) if goes_on and epochs is not None else None
+            stages = self._stages(fitted.config, continues=continues, epochs=epochs)
+            ewc = None if is_hidden else self._elastic_weights(continues)
+            net = getattr(self, "net_", None) if continues and epochs is not None else None
             run = prepare(
                 self, fitted, samples, seed, net=net, trains=any(stage.trains for stage in stages), is_hidden=is_hidden
             )
             if ewc is not None:
                 stages.append(Consolidation(ewc))
-            if goes_on:
+            if continues:
                 with restore_on_failure(fitted.model, net):
                     train(run, stages, ewc)
             else:
                 train(run, stages, ewc)
         return fitted, run, ewc
 
-    def _elastic_weights(self, goes_on: bool) -> ElasticWeightConsolidation | None:
+    def _elastic_weights(self, continues: bool) -> ElasticWeightConsolidation | None:
         if not self.ewc_lambda:
             return None
-        state = getattr(self, "ewc_", None) if goes_on else None
-        if goes_on and state is None:
+        state = getattr(self, "ewc_", None) if continues else None
+        if continues and state is None:
             warn(
                 f"ewc_lambda={self.ewc_lambda!r} has no effect in this call: there is no Fisher information of the "
                 "earlier data, because ewc_lambda was 0 then or the estimator was loaded from a folder. Set ewc_lambda "

@@ -62,7 +62,7 @@ def construction_parameters(estimator) -> dict:
     return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
-def check_goes_on(estimator, construction: dict, keeps_optimizer: bool) -> None:
+def check_unchanged_model(estimator, construction: dict, keeps_optimizer: bool) -> None:
     """Raise if hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
     of_training = set(FIELDS) - {"cache_dir"}
     for name, value in construction_parameters(estimator).items():

@@ -466,14 +466,14 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def logit_offset_(self):
         return self.config_.logit_offset
 
-    def _read(self, X, y, sample_weight, *, goes_on, epochs, classes):
+    def _read(self, X, y, sample_weight, *, continues, epochs, classes):
         self._check_rl()
-        more = goes_on and epochs is not None
+        more = continues and epochs is not None
         texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
-        problem_type = self.config_.problem_type if goes_on else self.problem_type
+        problem_type = self.config_.problem_type if continues else self.problem_type
         fitted_classes = getattr(self, "classes_", None) if more else None
         known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
-        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=goes_on)
+        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=continues)
         if fitted_classes is not None:
             targets = targets.reorder(fitted_classes)
         elif known is not None:
@@ -484,7 +484,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         weight = class_sample_weight(targets, self.class_weight, weight)
         self._check_thresholds(targets.problem_type, targets.classes)
         names = label_texts(self.label_names, targets.classes)
-        if not goes_on:
+        if not continues:
             self._warn_numeric_classes(targets.classes)
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
@@ -518,13 +518,13 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                     f"rl=RLTrainerConfig(), or leave {name}=None."
                 )
 
-    def _stages(self, config, *, goes_on, epochs):
+    def _stages(self, config, *, continues, epochs):
         """Build the stages: supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]
         stages = [Supervised(0 if self.max_epochs == 0 else None)]
-        if not (self.ewc_lambda and goes_on):  # elastic weight consolidation protects the labels of earlier data
+        if not (self.ewc_lambda and continues):  # elastic weight consolidation protects the labels of earlier data
             stages.append(Prototypes(share))
         if self.rl is not None:
             stages.append(Reinforcement(self._build_rl_net))

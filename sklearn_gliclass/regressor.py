@@ -315,10 +315,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """
         return self._fit(X, y, sample_weight, epochs=1)
 
-    def _read(self, X, y, sample_weight, *, goes_on, epochs, classes):
-        more = goes_on and epochs is not None
+    def _read(self, X, y, sample_weight, *, continues, epochs, classes):
+        more = continues and epochs is not None
         texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
-        earlier = {"names": self.target_names_, "one_dimensional": self._one_dimensional} if goes_on else {}
+        earlier = {"names": self.target_names_, "one_dimensional": self._one_dimensional} if continues else {}
         targets = read_regression_targets(y, weight, **earlier)
         if more:
             targets = targets.rescale(self.target_mean_, self.target_scale_)
@@ -340,16 +340,16 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """Return the keys of `label_names`."""
         return attributes["target_names_"]
 
-    def _stages(self, config, *, goes_on, epochs):
+    def _stages(self, config, *, continues, epochs):
         return [Supervised(0 if epochs is None and self.max_epochs == 0 else epochs)]
 
-    def _measure(self, samples, seed, *, goes_on, epochs):
-        return {"shrinkage_": self._resolve_shrinkage(samples, seed, goes_on, epochs)}
+    def _measure(self, samples, seed, *, continues, epochs):
+        return {"shrinkage_": self._resolve_shrinkage(samples, seed, continues, epochs)}
 
-    def _resolve_shrinkage(self, samples, seed, goes_on, epochs) -> np.ndarray:
+    def _resolve_shrinkage(self, samples, seed, continues, epochs) -> np.ndarray:
         if self.shrinkage != "auto":
             return np.full(len(samples.label_names), float(self.shrinkage))
-        if goes_on:
+        if continues:
             return self.shrinkage_
         distinct = _merge_repeated(samples)
         if epochs is not None or self.max_epochs == 0 or len(distinct) < MIN_SHRINKAGE_ROWS:

@@ -210,6 +210,7 @@ CASES = {
         multi_label, partial_fit(X, pd.DataFrame(MULTI, columns=["sea", "animal"])), "animal"),
     "partial_fit: another option": (continued, partial_fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp'"),
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
+    "partial_fit: no callback": (continued, partial_fit(X, FOOD, callbacks=["timer"]), "callbacks of skorch"),
     "partial_fit: no weight": (continued, partial_fit(X, FOOD, None, [0.0] * 8), "no sample to fit|non-zero"),
     "partial_fit: label names alike": (continued, partial_fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "partial_fit: constraint": (continued, partial_fit(X, FOOD, validation_fraction=-1.0), "'validation_fraction'"),

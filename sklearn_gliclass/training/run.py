@@ -93,6 +93,7 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
         net = build_net(estimator, fitted.model, arguments.resolve(len(train), heads_only=frozen), seed)
     elif net.callbacks != list(estimator.callbacks or []):  # set since the last call
+        _check_callbacks(estimator.callbacks or [])
         net.callbacks = list(estimator.callbacks or [])
         net.initialize_callbacks()
     _set_validation(estimator, net, valid)

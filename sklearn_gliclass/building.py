@@ -12,7 +12,7 @@ from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokeni
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
-from .model.loading import load_encoder, new_encoder, resolve_max_length
+from .model.loading import build_encoder, load_encoder, resolve_max_length
 from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
 from .model.precision import require_device, weight_dtype
 from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
@@ -148,7 +148,7 @@ def _new_for(options: dict, tokenizer, whole: bool = False):
     special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     config = GLiClassModelConfig(encoder_config={**options, **special}).encoder_config
     try:
-        return new_encoder(config, whole)
+        return build_encoder(config, whole)
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
     except RuntimeError as error:  # raised by torch for invalid sizes

@@ -9,7 +9,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig
 from sklearn_gliclass.building import build
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN
-from sklearn_gliclass.model.loading import new_encoder
+from sklearn_gliclass.model.loading import build_encoder
 from sklearn_gliclass.testing import TINY_ENCODERS
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -26,7 +26,7 @@ def save_encoder(folder, words=WORDS, sep_token="[SEP]", spare_rows=0, family="b
     )
     tokenizer.save_pretrained(folder)
     options = {**TINY_ENCODERS[family], "vocab_size": len(words) + spare_rows, "pad_token_id": 0}
-    encoder = new_encoder(GLiClassModelConfig(encoder_config=options).encoder_config, whole=family == "bart")
+    encoder = build_encoder(GLiClassModelConfig(encoder_config=options).encoder_config, whole=family == "bart")
     encoder.save_pretrained(folder)
     return str(folder)
 

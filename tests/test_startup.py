@@ -5,7 +5,7 @@ import sys
 
 from sklearn_gliclass.data.tokenizer import train_tokenizer
 from sklearn_gliclass.model.config import GLiClassModelConfig
-from sklearn_gliclass.model.loading import new_encoder
+from sklearn_gliclass.model.loading import build_encoder
 from sklearn_gliclass.testing import TINY_BERT
 
 
@@ -42,5 +42,5 @@ def test_further_fit_reads_no_file_of_the_encoder(tmp_path):
     tokenizer = train_tokenizer(["a goal and a vote", "sports and politics"])
     tokenizer.save_pretrained(tmp_path)
     config = GLiClassModelConfig(encoder_config={**TINY_BERT, "vocab_size": len(tokenizer)}).encoder_config
-    new_encoder(config).save_pretrained(tmp_path)
+    build_encoder(config).save_pretrained(tmp_path)
     assert run(FITS, str(tmp_path)) == ""

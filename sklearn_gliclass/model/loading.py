@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 from transformers.utils import logging
 
 from .fingerprint import copy_with_fingerprint
-from .isolation import process_lock
+from .isolation import process_lock, seed_torch
 from .weight_delta import add_weight_delta
 from .weights import check_loaded, read_json, read_weights
 
@@ -82,17 +82,6 @@ def silence_transformers():
                 logging.enable_progress_bar()
 
 
-@contextlib.contextmanager
-def isolate_load():
-    """Hold the process lock with torch's CPU generator seeded, and restore its state afterwards.
-
-    Weights that are missing in the file and not used (poolers) are then initialised reproducibly.
-    """
-    with process_lock(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        yield
-
-
 def load_weights(model_class, config, weights: dict, source: str, whole: bool = True):
     """Build a model from weights in memory.
 
@@ -119,7 +108,8 @@ def load_weights(model_class, config, weights: dict, source: str, whole: bool = 
     ValueError
         If the weights do not match the configuration.
     """
-    with isolate_load(), silence_transformers():
+    # A pooler that the file does not have, and that is not used, is then always initialised alike.
+    with seed_torch(0), silence_transformers():
         # transformers would set another dtype as the default of all threads meanwhile.
         model, info = model_class.from_pretrained(
             None,
@@ -204,11 +194,6 @@ def read_encoder_config(folder: Path):
             "support. Code that comes with a checkpoint is never run: choose another encoder, or update transformers."
         )
     return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-
-
-def new_encoder(config, whole: bool = False):
-    """Build an encoder with random weights; with `whole`, the decoder of an encoder-decoder too."""
-    return build_encoder(config, whole)
 
 
 def max_positions(config) -> int | None:

@@ -10,7 +10,8 @@ from transformers import initialization as init
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
 from .encoder_decoder import EncoderDecoder
-from .loading import isolate_load, load_weights, silence_transformers
+from .isolation import seed_torch
+from .loading import load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
@@ -130,7 +131,7 @@ class GLiClassModel(PreTrainedModel):
         if isinstance(pretrained_model_name_or_path, str):
             pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         kwargs = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
-        with isolate_load():
+        with seed_torch(0):
             model, info = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )

@@ -5,7 +5,7 @@ import torch
 from tiny_models import tiny_config
 from transformers import RobertaConfig, T5EncoderModel
 
-from sklearn_gliclass.model.loading import load_encoder, max_positions, new_encoder, resolve_max_length
+from sklearn_gliclass.model.loading import build_encoder, load_encoder, max_positions, resolve_max_length
 
 
 def encoder_config(family, **options):
@@ -16,7 +16,7 @@ def encoder_config(family, **options):
 @pytest.fixture
 def save(tmp_path):
     def save(family, whole=False):
-        encoder = new_encoder(encoder_config(family), whole)
+        encoder = build_encoder(encoder_config(family), whole)
         encoder.save_pretrained(tmp_path)
         return encoder
 
@@ -71,7 +71,7 @@ LIMITED = {
 
 @pytest.mark.parametrize("family", LIMITED)
 def test_positions_are_as_many_tokens_as_the_encoder_takes(family):
-    encoder = new_encoder(LIMITED[family], whole=True).eval()
+    encoder = build_encoder(LIMITED[family], whole=True).eval()
     assert max_positions(LIMITED[family]) == 128
     assert encoder(torch.full((1, 128), 5)).last_hidden_state.isfinite().all()
     with pytest.raises((IndexError, RuntimeError)):

@@ -18,6 +18,7 @@ from .model.precision import require_device
 from .parameters import CONSTRAINTS
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
+from .training.recipe import choose_recipe
 from .training.run import TrainingRun, prepare, restore_on_failure, train
 from .training.stages import Consolidation
 from .warn import warn, warn_truncation
@@ -96,9 +97,9 @@ class BaseGLiClass(
             )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         samples, attributes = self._read(X, y, sample_weight, continues=continues, epochs=epochs, classes=classes)
-        attributes |= self._measure(samples, seed, continues=continues, epochs=epochs)
-        fitted, run, ewc = self._train(samples, seed, continues=continues, epochs=epochs)
-        self._commit(fitted, {**attributes, **self._training_attributes(fitted, run, ewc)})
+        measured, last_stages = self._measure(samples, seed, continues=continues, epochs=epochs)
+        fitted, run, ewc = self._train(samples, seed, last_stages, continues=continues, epochs=epochs)
+        self._commit(fitted, {**attributes, **measured, **self._training_attributes(fitted, run, ewc)})
         return self
 
     def _read_rows(self, X, y, sample_weight, more: bool):
@@ -121,11 +122,11 @@ class BaseGLiClass(
             )
         return texts, weight, rows, reader
 
-    def _measure(self, samples: Samples, seed: int, *, continues, epochs) -> dict:
-        """Return the fitted attributes that inner cross-validation estimates: only the regressor has any."""
-        return {}
+    def _measure(self, samples: Samples, seed: int, *, continues, epochs) -> tuple[dict, list]:
+        """Run inner cross-validation, and return fitted attributes and last stages of the training that follow."""
+        return {}, []
 
-    def _train(self, samples: Samples, seed: int, *, continues=False, epochs=None, is_hidden=False):
+    def _train(self, samples: Samples, seed: int, last_stages=(), *, continues=False, epochs=None, is_hidden=False):
         """Train a new model, or continue with the fitted one; the estimator itself is not changed.
 
         Returns
@@ -141,14 +142,15 @@ class BaseGLiClass(
                 fitted = self.fitted_.with_label_names(samples.label_names, length)
             else:
                 fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
-            stages = self._stages(fitted.config, continues=continues, epochs=epochs)
+            recipe = choose_recipe(self, fitted.config, epochs)
+            stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
             net = getattr(self, "net_", None) if continues and epochs is not None else None
             run = prepare(
-                self, fitted, samples, seed, net=net, trains=any(stage.trains for stage in stages), is_hidden=is_hidden
-            )
-            if ewc is not None:
-                stages.append(Consolidation(ewc))
+                self, fitted, samples, seed, recipe, net=net, trains=any(stage.trains for stage in stages),
+                is_hidden=is_hidden,
+            )  # fmt: skip
+            stages += [*last_stages, *([] if ewc is None else [Consolidation(ewc)])]
             if continues:
                 with restore_on_failure(fitted.model, net):
                     train(run, stages, ewc)
@@ -175,6 +177,7 @@ class BaseGLiClass(
             "history_": run.net.history,
             "n_iter_": len(run.net.history),
             "training_args_": run.net.args_,
+            "freeze_encoder_": run.freeze_encoder,
             **({} if run.rl_net is None else {"rl_net_": run.rl_net}),
             **({} if ewc is None else {"ewc_": ewc.state}),
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+from types import SimpleNamespace
 
 import torch
 
@@ -13,14 +15,18 @@ from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import build_encoder, load_encoder, resolve_max_length
-from .model.lookup import DEFAULT_ENCODER, FINE_TUNING_SHARE, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
+from .model.lookup import DEFAULT_ENCODER, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
 from .model.precision import require_device, weight_dtype
 from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
 from .persistence import load_model, load_tokenizers
 from .training.arguments import FIELDS
+from .training.probe import TRAINING_SCALE
+from .training.recipe import supports_probe
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # cosines lie in [-1, 1]: a smaller factor keeps a softmax near uniform
+# Hyperparameters that None resolves to 0 for if the training starts with a label probe, and their values otherwise.
+LESS_AFTER_PROBE = {"dropout": 0.1, "text_contrastive_loss_coef": 1.0}
 MULTI_LABEL = "multi_label_classification"
 DEFAULT_MAX_NUM_CLASSES, LARGE_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 200, 40  # 200 from 40 rows per label on
 
@@ -112,10 +118,10 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
     """Build a model with new heads, and return it with its tokenizers."""
     from .model import GLiClassModel  # imports the models of transformers, which takes long
 
-    encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names], problem_type, zero_shot)
+    encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names], problem_type)
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
     rows_per_label = len(texts) / len(label_names)
-    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label)
+    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot)
     if zero_shot and starts_from_own_weights(estimator, problem_type) and problem_type == MULTI_LABEL:
         config.logit_offset = OWN_LOGIT_OFFSET
     model = GLiClassModel(config, encoder, label_encoder)
@@ -125,7 +131,7 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
     return model, tokenizer, label_tokenizer
 
 
-def _text_encoder(estimator, texts, problem_type, zero_shot):
+def _text_encoder(estimator, texts, problem_type):
     """Load the encoder and its tokenizer, or build an encoder and train a tokenizer on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
     whole = estimator.architecture_type == "encoder-decoder"
@@ -139,8 +145,7 @@ def _text_encoder(estimator, texts, problem_type, zero_shot):
         return _new_for(options, tokenizer, whole), tokenizer
     folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
     own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
-    share = 1.0 if own is None or zero_shot else FINE_TUNING_SHARE
-    return load_encoder(folder, whole, own, share), load_tokenizer(folder)
+    return load_encoder(folder, whole, own), load_tokenizer(folder)
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):
@@ -183,15 +188,23 @@ def _ties_encoders(estimator) -> bool:
     return not named if estimator.tie_encoders is None else estimator.tie_encoders
 
 
-def _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label) -> GLiClassModelConfig:
+def _model_config(
+    estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot
+) -> GLiClassModelConfig:
     fields = model_parameters(estimator)
+    from_probe = supports_probe(estimator, SimpleNamespace(problem_type=problem_type, **fields)) and not zero_shot
     text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
-        fields["logit_scale_init_value"] = _logit_scale(estimator, problem_type)
+        scale = TRAINING_SCALE if from_probe else _logit_scale(estimator, problem_type)
+        fields["logit_scale_init_value"] = scale
     if "max_num_classes" in fields and fields["max_num_classes"] is None:
+        rows_per_label = math.inf if from_probe else rows_per_label  # its steps encode no labels
         fields["max_num_classes"] = _max_num_classes(estimator, problem_type, rows_per_label)
+    for name in LESS_AFTER_PROBE:
+        if fields.get(name, 0) is None:
+            fields[name] = 0.0 if from_probe else LESS_AFTER_PROBE[name]
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
@@ -294,6 +307,10 @@ def _from_checkpoint(estimator, problem_type: str):
         if name in chosen:
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
+    if supports_probe(estimator, config):
+        for name in LESS_AFTER_PROBE:
+            if getattr(estimator, name) is None:
+                setattr(config, name, 0.0)
     config.check_combinations()
     _check_options_are_read(estimator, config)
     model = load_model(folder, config)

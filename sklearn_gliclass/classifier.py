@@ -4,14 +4,15 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context, clone
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 
 from .base import BaseGLiClass
 from .building import build
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
-from .fitted import warn_unknown_labels
+from .fitted import engine_options, warn_unknown_labels
 from .inputs import UNSEEN
+from .model.freezing import count_layers
 from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
@@ -32,8 +33,11 @@ from .targets import (
     zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
+from .training.calibration import fit_temperature, split_halves
+from .training.probe import TRAINING_SCALE
 from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
-from .training.stages import Prototypes, Reinforcement, Supervised
+from .training.recipe import supports_probe
+from .training.stages import Calibration, FromProbe, Prototypes, Reinforcement, Supervised
 from .warn import warn
 
 
@@ -65,8 +69,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     max_num_classes : int or None, default=None
         Maximum number of labels in a prompt. With more classes, a training prompt holds the labels of the sample and
         random other ones, and prediction scores the labels in chunks. If None, the value of the checkpoint
-        `pretrained`. Without a checkpoint, 200 for single-label y with ``n_samples / n_classes >= 40``,
-        ``architecture_type="bi-encoder"`` and ``scorer_type="simple"``, and 25 otherwise.
+        `pretrained`. Without a checkpoint, 200 for single-label y with ``architecture_type="bi-encoder"`` and
+        ``scorer_type="simple"`` if ``n_samples / n_classes >= 40`` or the training starts with a label probe (see
+        `preset`), and 25 otherwise.
 
         A smaller number saves memory; a larger one contrasts each text with more wrong labels per optimiser step. The
         resolved value is ``config_.max_num_classes``.
@@ -91,9 +96,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(normalize_features)s
     %(extract_text_features)s
     %(contrastive_loss_coef)s
-    text_contrastive_loss_coef : float, default=1.0
+    text_contrastive_loss_coef : float or None, default=None
         Weight of a supervised contrastive loss, which pulls the texts of one class together within a batch. It needs
-        a y with one class per sample. With 0 there is no such loss.
+        a y with one class per sample. With 0 there is no such loss. If None, 0 after a label probe (see `preset`),
+        and 1 otherwise.
     %(architecture_type)s
     %(prompt_first)s
     %(squeeze_layers)s
@@ -127,8 +133,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     label_centroid_share : float or None, default=None
         Interpolation weight between each label's embedding and its class prototype (centroid), in [0, 1]. The prototype
         is the mean of the embeddings of the class's texts; after the training each label embedding is moved towards it.
-        If None, 0.5 for single-label y with ``architecture_type="bi-encoder"`` and ``scorer_type="simple"``, and 0
-        otherwise. Values above 0 raise a ValueError where None resolves to 0.
+        If None, 0.5 for single-label y with ``architecture_type="bi-encoder"`` and ``scorer_type="simple"``, unless
+        the training starts with a label probe (see `preset`), and 0 otherwise. Values above 0 raise a ValueError with
+        multi-label y, other architectures and other scorers.
 
         `partial_fit`, and warm starts with `ewc_lambda`, do not interpolate. Raise it if the label names say little
         about the classes; 0 keeps the label embeddings of the training.
@@ -137,6 +144,15 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         this value. A text may have no label. An array gives each class its own threshold, in the order of `classes_`.
 
         Choose it on held-out rows with :class:`~sklearn_gliclass.plotting.ThresholdCurveDisplay`.
+    calibrate : {"auto", "cv"} or False, default="auto"
+        How the probabilities of single-label y are calibrated, by a temperature that the logits are divided by. If
+        "auto", the logit scale of a label probe is estimated by cross-validation. Fine-tuning from one holds out
+        ``min(0.1 * n_samples, 500)`` rows for the temperature from 1,000 rows on, and has the logit scale
+        ``7 + 2 * log(n_classes)`` below; other models are not calibrated. If "cv", a model that is trained on half of
+        the rows predicts the others, and the temperature that fits them best is used, which takes half as long again.
+        If False, the logits of the training are used.
+
+        Choose "cv" where probabilities are thresholds of decisions or are compared between data sets.
     %(shuffle_labels)s
     %(freeze_encoder)s
     %(memory)s
@@ -170,6 +186,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         close to its probabilities; see :class:`RLTrainer`. If None, there is no penalty.
 
         Set it to keep a good model from drifting if there are few texts.
+    %(preset)s
     %(verbose)s
     %(random_state)s
 
@@ -190,9 +207,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(history_)s
     %(n_iter_)s
     %(ewc_)s
+    %(freeze_encoder_)s
     %(training_args_)s
     label_centroid_share_ : float
         Resolved value of `label_centroid_share`.
+    temperature_ : float
+        Temperature by which the logits of the training are divided. It is part of ``model_.model.logit_scale``.
     %(max_length_)s
     logit_offset_ : float
         Logit offset (bias), which is subtracted from each logit. It is not 0 in multi-label zero-shot classification
@@ -235,6 +255,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
+        "calibrate": [StrOptions({"auto", "cv"}), Options(bool, {False})],
         "rl": [RLTrainerConfig, None],
         "reward_components": [dict, list, tuple, None],
         "value_model": [HasMethods("predict"), callable, None],
@@ -272,14 +293,14 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         normalize_features=True,
         extract_text_features=False,
         contrastive_loss_coef=0,
-        text_contrastive_loss_coef=1.0,
+        text_contrastive_loss_coef=None,
         architecture_type="bi-encoder",
         prompt_first=False,
         squeeze_layers=False,
         layer_wise=False,
         encoder_layer_id=-1,
         embed_class_token=True,
-        dropout=0.1,
+        dropout=None,
         tie_encoders=None,
         projector_init="identity",
         lr=1e-4,
@@ -301,7 +322,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         label_centroid_share=None,
         threshold=0.5,
         shuffle_labels=True,
-        freeze_encoder=False,
+        freeze_encoder="auto",
         memory=None,
         early_stopping=False,
         validation_fraction=0.1,
@@ -317,6 +338,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         value_model=None,
         reference_model=None,
         verbose=0,
+        preset="balanced",
+        calibrate="auto",
         random_state=None,
     ):
         self.pretrained = pretrained
@@ -392,6 +415,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.value_model = value_model
         self.reference_model = reference_model
         self.verbose = verbose
+        self.preset = preset
+        self.calibrate = calibrate
         self.random_state = random_state
 
     def __sklearn_clone__(self):
@@ -518,17 +543,25 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                     f"rl=RLTrainerConfig(), or leave {name}=None."
                 )
 
-    def _stages(self, config, *, continues, epochs):
+    def _stages(self, config, recipe, *, continues, epochs):
         """Build the stages: supervised epochs, then, in `fit`, class prototypes and reinforcement learning."""
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]
-        stages = [Supervised(0 if self.max_epochs == 0 else None)]
+        stages = [self._probe_stage(recipe)] if recipe.from_probe else [Supervised(0 if self.max_epochs == 0 else None)]
         if not (self.ewc_lambda and continues):  # elastic weight consolidation protects the labels of earlier data
             stages.append(Prototypes(share))
         if self.rl is not None:
             stages.append(Reinforcement(self._build_rl_net))
         return stages
+
+    def _probe_stage(self, recipe) -> FromProbe:
+        scale = self.logit_scale_init_value or TRAINING_SCALE
+        return FromProbe(
+            n_lower_layers=count_layers(recipe.freeze_encoder),
+            scale=float(scale),
+            calibrates=self.calibrate is not False,
+        )
 
     def _resolve_centroid_share(self, config) -> float:
         """Return the resolved `label_centroid_share`; a positive one raises where labels cannot be interpolated."""
@@ -540,11 +573,42 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 f"problem_type={config.problem_type!r}, architecture_type={config.architecture_type!r}, "
                 f"scorer_type={config.scorer_type!r}. Leave label_centroid_share=None."
             )
-        return (LABEL_CENTROID_SHARE if movable else 0.0) if share is None else float(share)
+        if share is None:
+            return LABEL_CENTROID_SHARE if movable and not supports_probe(self, config) else 0.0
+        return float(share)
+
+    def _measure(self, samples, seed, *, continues, epochs):
+        """Estimate the temperature for ``calibrate="cv"``, with a model that is trained on half of the samples."""
+        if self.calibrate != "cv" or epochs is not None or self.max_epochs == 0:
+            return {}, []
+        self._check_calibration(samples.problem_type, continues)
+        train, test = (samples.take(rows) for rows in split_halves(samples))
+        fitted, _, _ = self._train(train, seed, is_hidden=True)
+        logits = fitted.engine(**engine_options(self)).logits(test.texts)
+        return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight))]
+
+    def _check_calibration(self, problem_type, continues) -> None:
+        if problem_type != PROBLEM_TYPES[SINGLE]:
+            raise ValueError(
+                "calibrate='cv' estimates a temperature of single-label probabilities, and y is multi-label; leave "
+                "calibrate='auto', and choose the thresholds with sklearn_gliclass.plotting.ThresholdCurveDisplay."
+            )
+        if continues:
+            raise ValueError(
+                "calibrate='cv' trains new models on half of the rows, which say nothing of the model that "
+                "warm_start=True continues with; set calibrate='auto' or warm_start=False."
+            )
+        if self.architecture_type in ("uni-encoder", "encoder-decoder") and not self.normalize_features:
+            raise ValueError(
+                "calibrate='cv' stores the temperature in the logit scale, which normalize_features=False does not "
+                f"apply with architecture_type={self.architecture_type!r}; set normalize_features=True or "
+                "calibrate='auto'."
+            )
 
     def _training_attributes(self, fitted, run, ewc):
         share = self._resolve_centroid_share(fitted.config)
-        return {**super()._training_attributes(fitted, run, ewc), "label_centroid_share_": share}
+        own = {"label_centroid_share_": share, "temperature_": run.temperature}
+        return {**super()._training_attributes(fitted, run, ewc), **own}
 
     def _build_rl_net(self, **options) -> RLTrainer:
         return RLTrainer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 from numbers import Integral, Real
 from pathlib import Path
@@ -303,6 +304,14 @@ def _is_share(value) -> bool:
     return isinstance(value, Real) and 0 <= value <= 1
 
 
+def _is_positive_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _is_freezing(value) -> bool:
+    return value == "embeddings" or isinstance(value, bool) or (isinstance(value, Integral) and value > 0)
+
+
 def _is_bool(value) -> bool:
     return type(value) is bool
 
@@ -311,6 +320,7 @@ _SHARED = {
     "label_names_": (_is_strings, "a list of strings"),
     "n_features_in_": (_is_count, "an integer of at least 1"),
     "feature_names_in_": (_is_names, "a 1-D array of strings"),
+    "freeze_encoder_": (_is_freezing, 'true, false, "embeddings" or a positive integer'),
     "_text_reader": (_is_text_reader, "an object with n_columns, columns, is_plain and had_texts"),
 }
 # Name -> (validation function, description of valid values).
@@ -319,6 +329,7 @@ _FITTED = {
         **_SHARED,
         "classes_": (_is_classes, "a 1-D array of at least 2 different classes"),
         "label_centroid_share_": (_is_share, "a number from 0 to 1"),
+        "temperature_": (_is_positive_number, "a positive number"),
     },
     "regressor": {
         **_SHARED,

@@ -12,6 +12,7 @@ from .model.poolings import NO_POOLING, POOLINGS
 from .model.precision import DTYPES
 from .model.scorers import SCORERS
 from .training import arguments
+from .training.recipe import PRESETS
 
 _fraction = Interval(Real, 0, 1, closed="left")
 _positive = Interval(Integral, 1, None, closed="left")
@@ -42,7 +43,7 @@ MODEL_CONSTRAINTS = {
     "layer_wise": ["boolean"],
     "encoder_layer_id": [Integral],
     "embed_class_token": ["boolean"],
-    "dropout": [_fraction],
+    "dropout": [_fraction, None],
     "tie_encoders": ["boolean", None],
     "projector_init": [StrOptions(set(PROJECTOR_INITS))],
 }
@@ -53,7 +54,7 @@ CLASSIFICATION_MODEL_CONSTRAINTS = {
     "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
     "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
     "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
-    "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left")],
+    "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left"), None],
 }
 CLASSIFICATION_PARAMETERS = tuple(CLASSIFICATION_MODEL_CONSTRAINTS)
 MODEL_PARAMETERS = (*MODEL_CONSTRAINTS, *CLASSIFICATION_PARAMETERS)
@@ -71,7 +72,8 @@ CONSTRAINTS = {
     "label_names": [dict, "array-like", None],
     "text_template": [str, callable, None],
     "shuffle_labels": ["boolean"],
-    "freeze_encoder": ["boolean", StrOptions({"embeddings"}), _positive],
+    "freeze_encoder": ["boolean", StrOptions({"auto", "embeddings"}), _positive],
+    "preset": [StrOptions(set(PRESETS))],
     "memory": [str, PathLike, HasMethods("cache"), None],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],

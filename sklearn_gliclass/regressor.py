@@ -92,6 +92,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         That takes about as long as a fit on these rows. With fewer than 20 rows, with ``max_epochs=0`` and in the first
         `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the value. Choose 1 to
         halve the time of a fit on few rows.
+    %(preset)s
     %(verbose)s
     %(random_state)s
 
@@ -112,6 +113,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(history_)s
     %(n_iter_)s
     %(ewc_)s
+    %(freeze_encoder_)s
     %(training_args_)s
     %(max_length_)s
     %(n_features_in_)s
@@ -166,7 +168,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         layer_wise=False,
         encoder_layer_id=-1,
         embed_class_token=True,
-        dropout=0.1,
+        dropout=None,
         tie_encoders=None,
         projector_init="identity",
         lr=1e-4,
@@ -185,7 +187,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         label_names=None,
         text_template=None,
         shuffle_labels=True,
-        freeze_encoder=False,
+        freeze_encoder="auto",
         memory=None,
         early_stopping=False,
         validation_fraction=0.1,
@@ -198,6 +200,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         ewc_lambda=0.0,
         shrinkage="auto",
         verbose=0,
+        preset="balanced",
         random_state=None,
     ):
         self.pretrained = pretrained
@@ -260,6 +263,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.ewc_lambda = ewc_lambda
         self.shrinkage = shrinkage
         self.verbose = verbose
+        self.preset = preset
         self.random_state = random_state
 
     def __sklearn_tags__(self):
@@ -340,11 +344,11 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """Return the keys of `label_names`."""
         return attributes["target_names_"]
 
-    def _stages(self, config, *, continues, epochs):
+    def _stages(self, config, recipe, *, continues, epochs):
         return [Supervised(0 if epochs is None and self.max_epochs == 0 else epochs)]
 
     def _measure(self, samples, seed, *, continues, epochs):
-        return {"shrinkage_": self._resolve_shrinkage(samples, seed, continues, epochs)}
+        return {"shrinkage_": self._resolve_shrinkage(samples, seed, continues, epochs)}, []
 
     def _resolve_shrinkage(self, samples, seed, continues, epochs) -> np.ndarray:
         if self.shrinkage != "auto":

@@ -12,9 +12,10 @@ from ..data.dataset import TextDataset
 from ..inference import InferenceEngine
 from ..model.fingerprint import fingerprint
 from ..model.precision import weight_dtype
-from .states import LABELS, TEXT, HiddenStates, StateDataset, state_inputs
+from .states import LABELS, TEXT, HeldLabelsDataset, HiddenStates, StateDataset, state_inputs
 from .store import Collection, compute_key, open_collection
 
+MAX_LOWER_BYTES = 2**30  # of the hidden states of all tokens after the lower layers
 BATCHES_AT_ONCE = 64  # number of batches whose hidden states prediction holds in memory
 
 # Options that the hidden states depend on, besides the weights and the token ids.
@@ -92,6 +93,30 @@ class StateEngine(InferenceEngine):
         # A dot product with all labels is cheap and more accurate; other scorers compute each pair separately.
         samples_labels = self.model.config.scorer_type != "simple"
         return StateDataset(dataset, prompts, index, self.label_states(), samples_labels)
+
+    def hold_labels(self, dataset: TextDataset, n_layers: int = 0) -> HeldLabelsDataset:
+        """Encode the labels of a data set, and its texts up to layer `n_layers`, if the model and memory allow it."""
+        self.model.eval()
+        labels = self.label_states()
+        width, size = self.model.config.encoder_width, torch.finfo(weight_dtype(self.dtype)).bits // 8
+        n_bytes = int(dataset.tokens.lengths.sum()) * width * size
+        if not n_layers or not self.model.model.splits_layers or n_bytes > MAX_LOWER_BYTES:
+            return HeldLabelsDataset(dataset, labels)
+        return HeldLabelsDataset(dataset, labels, self._lower_states(dataset, n_layers), n_layers)
+
+    @torch.no_grad()
+    def _lower_states(self, dataset: TextDataset, n_layers: int) -> HiddenStates:
+        labels = np.arange(self.n_labels)
+        order, batches = self._plan(dataset.tokens.lengths, labels)
+        parts = []
+        for batch in batches:
+            texts = [dataset.tokens[row] for row in order[batch]]
+            inputs = self._tensors(self.layout.text_batch(texts, [labels] * len(texts)))
+            with self.products:
+                states = self.model.model.lower_states(**inputs, n_layers=n_layers)
+            batch = {TEXT: states.unsqueeze(2), "text_mask": inputs["attention_mask"].bool()}
+            parts.append(HiddenStates.pack(batch, weight_dtype(self.dtype)))
+        return HiddenStates.concatenate(parts).take(np.argsort(order))
 
     # -- hidden states ---------------------------------------------------------------------------------------
 

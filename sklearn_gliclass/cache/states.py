@@ -127,6 +127,46 @@ class StateDataset(TextDataset):
         return {}  # `_text_inputs` holds their hidden states
 
 
+class HeldLabelsDataset(TextDataset):
+    """Training data with label embeddings that are not encoded anew in each step.
+
+    The output of frozen lower layers can replace token ids, so that only the upper layers run.
+
+    Parameters
+    ----------
+    texts : TextDataset
+        The texts and targets of a plain bi-encoder.
+    label_states : Tensor of shape (labels, hidden)
+        Output of the label encoder.
+    lower : HiddenStates, optional
+        Output of the lower layers for the tokens of each text.
+    n_layers : int, default=0
+        Number of these layers.
+    """
+
+    def __init__(self, texts: TextDataset, label_states: Tensor, lower: HiddenStates | None = None, n_layers: int = 0):
+        super().__init__(
+            texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
+            texts.shuffle_labels, texts.texts,
+        )  # fmt: skip
+        self.label_states = label_states
+        self.lower = lower
+        self.n_layers = n_layers
+
+    def _text_inputs(self, rows, orders):
+        if self.lower is None:
+            return super()._text_inputs(rows, orders)
+        batch = self.lower.batch(rows)
+        return {
+            "attention_mask": batch["text_mask"].long(),
+            "lower_states": batch[TEXT].squeeze(2),
+            "n_lower_layers": torch.tensor(self.n_layers),
+        }
+
+    def _label_inputs(self, orders):
+        return {"class_states": self.label_states[torch.from_numpy(orders[0])]}
+
+
 def state_inputs(prompts: list[HiddenStates], rows, order: np.ndarray, max_labels: int, label_states=None):
     """Build the inputs of ``Architecture.score_states``.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from .architecture import Architecture, Reading
 from .layers import Projector
 from .loading import build_encoder
-from .packed import packs, run_both, run_encoder
+from .packed import LowerStates, can_pack, packs, run_both, run_encoder, run_lower_layers
 from .poolings import POOLINGS, mask_read_tokens
 from .positions import class_positions, mask_text, take_positions
 
@@ -75,16 +75,29 @@ class BiEncoder(Architecture):
         states[mask] = real
         return states, mask
 
-    def encode(self, input_ids, attention_mask, every_layer, **labels):
-        if self._encodes_both(attention_mask, **labels):
+    def encode(self, input_ids, attention_mask, every_layer, lower_states=None, n_lower_layers=0, **labels):
+        if lower_states is None and self._encodes_both(attention_mask, **labels):
             outputs, labels = self._encode_both(input_ids, attention_mask, **labels)
         else:
             read = self.mask_pooled_tokens(attention_mask)
-            outputs = run_encoder(
-                self.encoder_model, attention_mask, self.needs_hidden_states, read, input_ids=input_ids
-            )
+            lower = None if lower_states is None else LowerStates(lower_states, int(n_lower_layers))
+            tokens = {"input_ids": input_ids} if lower is None else {}
+            outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, read, lower, **tokens)
         classes, class_mask = self.encode_labels(**labels)
         return self._layers(outputs, attention_mask, every_layer), (attention_mask, classes, class_mask)
+
+    @property
+    def splits_layers(self) -> bool:
+        """Whether the upper layers of the text encoder can run on the output of the lower ones."""
+        on_cpu = self.logit_scale.device.type == "cpu"
+        return on_cpu and not self.needs_hidden_states and can_pack(self.encoder_model)
+
+    def lower_states(self, input_ids, attention_mask, n_layers: int) -> Tensor:
+        """Compute the output (batch, length, hidden) of the first `n_layers` layers of the text encoder.
+
+        ``encode`` takes it as `lower_states` in place of token ids, with ``n_lower_layers=n_layers``.
+        """
+        return run_lower_layers(self.encoder_model, input_ids, attention_mask, n_layers)
 
     def _encodes_both(self, attention_mask, class_input_ids=None, class_states=None, **others) -> bool:
         """Return whether shared labels are encoded in the same pass as the texts, with tied encoders."""

@@ -9,6 +9,11 @@ def is_fully_frozen(how) -> bool:
     return isinstance(how, bool | np.bool_) and bool(how)
 
 
+def count_layers(how) -> int:
+    """Return the number of lower layers that are frozen; 0 if none are, or if all encoder parameters are."""
+    return 0 if isinstance(how, bool | np.bool_ | str) else int(how)
+
+
 def freeze(model, how) -> None:
     """Freeze parameters, and unfreeze those that an earlier call froze.
 

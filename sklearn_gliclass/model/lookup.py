@@ -23,7 +23,6 @@ WEIGHT_PACKAGES = {
 }
 # Weight delta of the default encoder that this package has trained, see weights/README.md.
 OWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm.safetensors"
-FINE_TUNING_SHARE = 0.5  # factor of the delta for fine-tuning: with all of it, new tasks are learnt less well
 OWN_LOGIT_OFFSET = 6.0  # logit offset trained with it: the logit, 20 * cosine, of a probability of 0.5
 EXTRAS = {DEFAULT_ENCODER: "minilm"}
 

@@ -41,6 +41,7 @@ def run_encoder(
     attention_mask: Tensor,
     output_hidden_states: bool = False,
     read: Tensor | None = None,
+    lower: "LowerStates | None" = None,
     **tokens,
 ):
     """Run the encoder on ``input_ids`` or ``inputs_embeds``, packed if that is supported.
@@ -59,6 +60,9 @@ def run_encoder(
         Whether to return the hidden states of all layers; `read` then has no effect.
     read : BoolTensor of shape (batch, length), optional
         Tokens whose last hidden states are read; those of others may be zeros. If None, all tokens.
+    lower : LowerStates, optional
+        Output of the lowest layers, from :func:`run_lower_layers`, in place of tokens. Only for encoders that are
+        packed.
     **tokens
         The encoder's ``input_ids`` or ``inputs_embeds``.
 
@@ -67,9 +71,34 @@ def run_encoder(
     BaseModelOutput or the encoder's own
         With ``last_hidden_state`` (batch, length, hidden).
     """
-    if not packs(encoder, attention_mask):
+    if lower is None and not packs(encoder, attention_mask):
         return encoder(attention_mask=attention_mask, output_hidden_states=output_hidden_states, **tokens)
-    return _run_packed(encoder, attention_mask, output_hidden_states, read, **tokens)
+    return _run_packed(encoder, attention_mask, output_hidden_states, read, lower, **tokens)
+
+
+class LowerStates(NamedTuple):
+    """Output of the lowest layers of an encoder for a batch.
+
+    Attributes
+    ----------
+    states : Tensor of shape (batch, length, hidden)
+        Hidden states.
+    n_layers : int
+        Number of layers that they have passed.
+    """
+
+    states: Tensor
+    n_layers: int
+
+
+@torch.no_grad()
+def run_lower_layers(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, n_layers: int) -> Tensor:
+    """Run the embeddings and the first `n_layers` layers of a packed encoder; return (batch, length, hidden)."""
+    packing = Packing(attention_mask)
+    states = _embed(encoder, packing, input_ids=input_ids)
+    for layer in encoder.encoder.layer[:n_layers]:
+        states = _run_layer(layer, states, packing)
+    return packing.unpack(states)
 
 
 def run_both(encoder: nn.Module, first, second, output_hidden_states: bool = False):
@@ -179,17 +208,26 @@ class Packing:
         return batch
 
 
-def _run_packed(encoder, attention_mask, output_hidden_states, read, **tokens) -> BaseModelOutput:
-    packing = Packing(attention_mask)
+def _embed(encoder, packing: Packing, **tokens) -> Tensor:
+    """Return the output (tokens, hidden) of the embedding layer."""
     positions = packing.columns
     if BERT_LIKE[type(encoder).__name__]:
         positions = positions + encoder.config.pad_token_id + 1
     tokens = {name: packing.pack(batch).unsqueeze(0) for name, batch in tokens.items()}
-    layers = [encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)]  # (tokens, hidden)
-    packings = [packing] * len(encoder.encoder.layer)  # of each layer
+    return encoder.embeddings(position_ids=positions.unsqueeze(0), **tokens).squeeze(0)
+
+
+def _run_packed(encoder, attention_mask, output_hidden_states, read, lower=None, **tokens) -> BaseModelOutput:
+    packing = Packing(attention_mask)
+    if lower is None:
+        states, upper_layers = _embed(encoder, packing, **tokens), encoder.encoder.layer
+    else:
+        states, upper_layers = packing.pack(lower.states), encoder.encoder.layer[lower.n_layers :]
+    layers = [states]  # (tokens, hidden) each
+    packings = [packing] * len(upper_layers)  # of each layer
     if packings and not (output_hidden_states or read is None or (read | ~attention_mask.bool()).all()):
         packings[-1] = packing.select_queries(read)
-    for layer, packing in zip(encoder.encoder.layer, packings, strict=True):
+    for layer, packing in zip(upper_layers, packings, strict=True):
         states = _run_layer(layer, layers[-1], packing)
         layers = [*layers, states] if output_hidden_states else [states]
     layers = tuple(map(packing.unpack, layers))

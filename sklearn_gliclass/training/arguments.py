@@ -42,12 +42,44 @@ RL_CONSTRAINTS = {
     "threshold": [Interval(Real, 0, 1, closed="both")],
 }
 
-STEPS_PER_ROOT = 48  # optimiser steps per square root of the number of batches
-OTHERS_LR = 5e-4
-# Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
-FROZEN_STEPS_PER_ROOT, FROZEN_OTHERS_LR = 72, 3e-4
-MIN_EPOCHS = 3
 BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # 32, less for fewer than 3 batches of 32, but at least 16
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Values that None and "auto" resolve to in one kind of training.
+
+    Attributes
+    ----------
+    others_lr : float
+        Learning rate of the head parameters.
+    steps_per_root : int
+        Number of optimiser steps per square root of the number of batches.
+    few_shot_epochs : int or None
+        Number of epochs for 8 samples per label, in place of `steps_per_root`. It falls with the square root of the
+        number of samples per label.
+    min_epochs : int
+        Lower bound of the number of epochs.
+    """
+
+    others_lr: float = 5e-4
+    steps_per_root: int = 48
+    few_shot_epochs: int | None = None
+    min_epochs: int = 3
+
+    def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
+        """Compute the number of epochs."""
+        if self.few_shot_epochs is None:
+            return self.steps_per_root * math.sqrt(n_batches) / steps_per_epoch
+        return self.few_shot_epochs * math.sqrt(8 / samples_per_label)
+
+
+FULL = Regime()
+# Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
+HEADS = Regime(others_lr=3e-4, steps_per_root=72)
+# After a label probe the labels are right already, and the texts move towards them in a few steps.
+FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2)
+PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
 @dataclass
@@ -61,8 +93,8 @@ class TrainingArguments(BaseEstimator):
     lr : float, default=1e-4
         Peak learning rate of the encoder parameters. Large encoders need lower rates.
     others_lr : float, "auto" or None, default="auto"
-        Peak learning rate of the head parameters. If "auto", 5e-4, or 3e-4 if the encoders are frozen. If None, `lr`.
-        Raise it for scorers that start from random weights.
+        Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 if the encoders are frozen, or 0 after a label
+        probe. If None, `lr`. Raise it for scorers that start from random weights.
     weight_decay : float, default=0.01
         Weight decay of the encoder parameters. Biases and norms have none.
     others_weight_decay : float, default=0.0
@@ -72,7 +104,8 @@ class TrainingArguments(BaseEstimator):
     max_epochs : int or None, default=None
         Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
         with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
-        the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred.
+        the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred. After a
+        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples)))``.
     batch_size : int or None, default=None
         Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``. Lower it if memory runs
         out.
@@ -188,13 +221,13 @@ class TrainingArguments(BaseEstimator):
         batches = -(-n_samples // self.resolve_batch_size(n_samples))
         return -(-batches // self.gradient_accumulation_steps)
 
-    def resolve_others_lr(self, heads_only: bool = False) -> float:
+    def resolve_others_lr(self, regime: Regime = FULL) -> float:
         """Return the resolved value of `others_lr`.
 
         Parameters
         ----------
-        heads_only : bool, default=False
-            Whether all encoder parameters are frozen.
+        regime : Regime, default=FULL
+            Kind of training.
 
         Returns
         -------
@@ -202,18 +235,24 @@ class TrainingArguments(BaseEstimator):
             `others_lr`, or the number that "auto" or None resolves to.
         """
         if self.others_lr == "auto":
-            return FROZEN_OTHERS_LR if heads_only else OTHERS_LR
+            return regime.others_lr
         return self.lr if self.others_lr is None else self.others_lr
 
-    def resolve_epochs(self, n_samples: int, heads_only: bool = False) -> int:
+    def resolve_epochs(
+        self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None
+    ) -> int:
         """Return the resolved value of `max_epochs`.
 
         Parameters
         ----------
         n_samples : int
             Number of training samples.
-        heads_only : bool, default=False
-            Whether all encoder parameters are frozen.
+        regime : Regime, default=FULL
+            Kind of training.
+        factor : float, default=1.0
+            Factor of the number that None resolves to.
+        n_labels : int, optional
+            Number of labels, which the number of epochs of fine-tuning from a label probe depends on.
 
         Returns
         -------
@@ -225,18 +264,24 @@ class TrainingArguments(BaseEstimator):
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
         samples_per_step = self.resolve_batch_size(n_samples) * self.gradient_accumulation_steps
         batches = max(1.0, n_samples / samples_per_step)
-        steps = (FROZEN_STEPS_PER_ROOT if heads_only else STEPS_PER_ROOT) * math.sqrt(batches)
-        return max(MIN_EPOCHS, round(steps / self.steps_per_epoch(n_samples)))
+        epochs = regime.epochs(batches, self.steps_per_epoch(n_samples), n_samples / (n_labels or n_samples))
+        return max(regime.min_epochs, round(factor * epochs))
 
-    def resolve(self, n_samples: int, heads_only: bool = False) -> "TrainingArguments":
+    def resolve(
+        self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None
+    ) -> "TrainingArguments":
         """Return a copy with the resolved values of `max_epochs`, `batch_size` and `others_lr`.
 
         Parameters
         ----------
         n_samples : int
             Number of training samples.
-        heads_only : bool, default=False
-            Whether all encoder parameters are frozen.
+        regime : Regime, default=FULL
+            Kind of training.
+        factor : float, default=1.0
+            Factor of the number of epochs that ``max_epochs=None`` resolves to.
+        n_labels : int, optional
+            Number of labels.
 
         Returns
         -------
@@ -244,9 +289,9 @@ class TrainingArguments(BaseEstimator):
             The copy.
         """
         return clone(self).set_params(
-            max_epochs=self.resolve_epochs(n_samples, heads_only),
+            max_epochs=self.resolve_epochs(n_samples, regime, factor, n_labels),
             batch_size=self.resolve_batch_size(n_samples),
-            others_lr=self.resolve_others_lr(heads_only),
+            others_lr=self.resolve_others_lr(regime),
         )
 
 

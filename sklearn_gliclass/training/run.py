@@ -17,13 +17,16 @@ from ..model.fingerprint import forget
 from ..model.freezing import freeze, is_fully_frozen
 from ..warn import is_called_by_user, warn, warn_truncation
 from .arguments import FIELDS, TrainingArguments
+from .calibration import count_held_out
 from .ewc import ElasticWeightConsolidation
 from .splitting import split_rows
 from .trainer import Trainer
 
 if TYPE_CHECKING:
+    from ..cache.engine import StateEngine
     from ..fitted import FittedModel
     from ..samples import Samples
+    from .recipe import Recipe
     from .rl import RLTrainer
 
 
@@ -37,12 +40,20 @@ class TrainingRun:
         Net that trains the model in place.
     train, valid : TextDataset or None
         Training and validation data.
+    held_out : TextDataset or None
+        Rows that the temperature of the probabilities is fitted to; the validation data if there are any.
     seed : int
         Seed of the order of the data.
     is_hidden : bool
         Whether it is a fit inside another one, which does not warn, and whose interrupt ends both.
+    engine : StateEngine
+        Engine for cached hidden states of the model, as it was before the training.
+    freeze_encoder : bool, "embeddings" or int
+        Encoder parameters that are frozen.
     rl_net : RLTrainer or None
         Net of the reinforcement learning, after it has run.
+    temperature : float
+        Temperature by which calibration has divided the logits of the training.
     interrupted : bool
         Whether the user has pressed Ctrl-C, after which no stage trains any more.
     """
@@ -54,9 +65,47 @@ class TrainingRun:
     is_hidden: bool = False
     rl_net: RLTrainer | None = None
     interrupted: bool = False
+    held_out: TextDataset | None = None
+    engine: StateEngine | None = None
+    freeze_encoder: bool | str | int = False
+    temperature: float = 1.0
+
+    @contextmanager
+    def hold_labels(self, n_layers: int = 0):
+        """Hold label embeddings and the output of the lower layers in the context.
+
+        Head parameters are frozen if their learning rate is 0, and the encoders have no dropout.
+        """
+        train, valid, net = self.train, self.valid, self.net
+        heads = [] if net.args_.resolve_others_lr() else _trainable_heads(net.module_)
+        self.train, self.valid = (self._hold(part, n_layers) for part in (train, valid))
+        net.valid, net.without_dropout = self.valid, net.module_.encoder_modules()
+        for parameter in heads:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.train, self.valid, net.valid, net.without_dropout = train, valid, valid, []
+            for parameter in heads:
+                parameter.requires_grad_(True)
+
+    def _hold(self, part: TextDataset | None, n_layers: int) -> TextDataset | None:
+        has_states = part is None or part.label_states is not None  # of a frozen encoder
+        return part if has_states else self.engine.hold_labels(part, n_layers)
+
+    def label_states(self) -> torch.Tensor:
+        """Return the label embeddings before their projection, with the current weights."""
+        return self.net.embed_labels(self.train)
 
 
-def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None, trains=True, is_hidden=False):
+def _trainable_heads(model) -> list[torch.nn.Parameter]:
+    inside = {id(parameter) for encoder in model.encoder_modules() for parameter in encoder.parameters()}
+    return [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in inside]
+
+
+def prepare(
+    estimator, fitted: FittedModel, samples: Samples, seed, recipe: Recipe, *, net=None, trains=True, is_hidden=False
+):
     """Build the data sets and, unless one is given, the net.
 
     Parameters
@@ -69,6 +118,8 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
         Training data, including the validation set.
     seed : int
         Seed of the split and of the order of the data.
+    recipe : Recipe
+        Resolved choices of the training.
     net : Trainer, optional
         Net whose optimiser is reused (`partial_fit`).
     trains : bool, default=True
@@ -80,24 +131,28 @@ def prepare(estimator, fitted: FittedModel, samples: Samples, seed, *, net=None,
     -------
     TrainingRun
     """
-    train, valid = _datasets(estimator, fitted, samples, seed)
+    n_held_out = 0 if is_hidden else count_held_out(estimator, recipe, len(samples))
+    train, valid, held_out = _datasets(estimator, fitted, samples, seed, n_held_out)
     if not is_hidden:
         warn_unknown_labels(train.layout)
         _warn_truncated_rows(train)
-    freeze(fitted.model, estimator.freeze_encoder)
-    frozen = is_fully_frozen(estimator.freeze_encoder)
-    if frozen and trains:
-        engine = fitted.engine(**engine_options(estimator), separate_passes=True)
+    freeze(fitted.model, recipe.freeze_encoder)
+    engine = fitted.engine(**engine_options(estimator), separate_passes=True)
+    if is_fully_frozen(recipe.freeze_encoder) and trains:
         train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
-        net = build_net(estimator, fitted.model, arguments.resolve(len(train), heads_only=frozen), seed)
+        n_labels = len(fitted.label_names)
+        arguments = arguments.resolve(len(train), recipe.regime, recipe.epoch_factor, n_labels)
+        net = build_net(estimator, fitted.model, arguments, seed)
     elif net.callbacks != list(estimator.callbacks or []):  # set since the last call
         _check_callbacks(estimator.callbacks or [])
         net.callbacks = list(estimator.callbacks or [])
         net.initialize_callbacks()
     _set_validation(estimator, net, valid)
-    return TrainingRun(net, train, valid, seed, is_hidden)
+    return TrainingRun(
+        net, train, valid, seed, is_hidden, held_out=held_out, engine=engine, freeze_encoder=recipe.freeze_encoder
+    )
 
 
 def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
@@ -199,7 +254,8 @@ def _copy_state(values):
     return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
-def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int) -> list[TextDataset | None]:
+def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_held_out: int):
+    """Return the training set, the validation set or None, and the held-out rows for the temperature or None."""
     layout = fitted.layout()
 
     def dataset(part: Samples) -> TextDataset:
@@ -210,10 +266,16 @@ def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int) -> li
             estimator.shuffle_labels, part.texts,
         )  # fmt: skip
 
-    if not estimator.early_stopping:
-        return [dataset(samples), None]
-    rows = split_rows(len(samples), estimator.validation_fraction, seed, samples.class_index, fitted.label_names)
-    return [dataset(samples.take(side)) for side in rows]
+    if estimator.early_stopping:
+        rows = split_rows(len(samples), estimator.validation_fraction, seed, samples.class_index, fitted.label_names)
+        train, valid = (dataset(samples.take(side)) for side in rows)
+        return train, valid, valid
+    if n_held_out:
+        order = np.random.RandomState(seed).permutation(len(samples))
+        rows = np.sort(order[n_held_out:]), np.sort(order[:n_held_out])
+        train, held_out = (dataset(samples.take(side)) for side in rows)
+        return train, None, held_out
+    return dataset(samples), None, None
 
 
 def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:

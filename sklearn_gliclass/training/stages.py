@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..warn import warn
+from .calibration import fit_temperature
 from .ewc import ElasticWeightConsolidation
+from .probe import TRAINING_SCALE, distinct_rows, fine_tuned_scale, fit_label_probe
 from .prototypes import interpolate_labels
 from .rl import RLTrainer
 
@@ -46,6 +50,62 @@ class Supervised:
                 "rose, and raise them if it did not change.",
                 ConvergenceWarning,
             )
+
+
+@dataclass
+class FromProbe(Supervised):
+    """Fit of a label probe, then supervised epochs in which the texts move towards its label embeddings.
+
+    The label embeddings are those of the probe throughout: they are not encoded anew in each step, and after the
+    training the label projector maps the label names, as the trained encoder reads them, to the same embeddings.
+
+    Parameters
+    ----------
+    n_lower_layers : int, default=0
+        Number of frozen layers whose output is computed once.
+    scale : float, default=10.0
+        Logit scale of the training.
+    calibrates : bool, default=True
+        Whether the logit scale is set to that of calibrated probabilities after the training.
+    """
+
+    n_lower_layers: int = 0
+    scale: float = TRAINING_SCALE
+    calibrates: bool = True
+
+    def run(self, run: TrainingRun) -> None:
+        head, epochs = run.net.module_.model, run.net.args_.max_epochs
+        with run.hold_labels(self.n_lower_layers):
+            states = run.label_states()
+            names = _project(head, states)
+            texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
+            probe = fit_label_probe(*distinct_rows(run.train, texts), names)
+            head.classes_projector.fit_outputs(states, probe.halfway(names) if epochs else probe.labels)
+            _set_scale(head, self.scale)
+            if epochs:
+                super().run(run)
+            labels = _project(head, states)
+        head.classes_projector.fit_outputs(run.label_states(), labels)
+        if self.calibrates:
+            _set_scale(head, self._calibrated_scale(run) if epochs else probe.scale)
+        run.temperature = self.scale / float(head.logit_scale)
+
+    def _calibrated_scale(self, run: TrainingRun) -> float:
+        held_out = run.held_out
+        if held_out is None:
+            return fine_tuned_scale(run.train.n_labels)
+        (logits,) = run.net.forward_iter(held_out)
+        return self.scale / fit_temperature(logits.double().numpy(), held_out.targets, held_out.sample_weight)
+
+
+@torch.no_grad()
+def _project(head, label_states: torch.Tensor) -> torch.Tensor:
+    return head.classes_projector(label_states)
+
+
+@torch.no_grad()
+def _set_scale(head, scale: float) -> None:
+    head.logit_scale.fill_(scale)
 
 
 @dataclass
@@ -89,6 +149,25 @@ class Reinforcement:
         net.callbacks_ += [entry for entry in run.net.callbacks_ if entry[0] == "ewc"]
         run.rl_net = net
         net.partial_fit(run.train)
+
+
+@dataclass
+class Calibration:
+    """Division of the logits by a temperature.
+
+    Parameters
+    ----------
+    temperature : float
+        Temperature of the logits of the training before.
+    """
+
+    temperature: float
+    trains = False
+
+    def run(self, run: TrainingRun) -> None:
+        head = run.net.module_.model
+        _set_scale(head, float(head.logit_scale) / self.temperature)
+        run.temperature *= self.temperature
 
 
 @dataclass

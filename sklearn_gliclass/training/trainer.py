@@ -104,6 +104,8 @@ class Trainer(skorch.NeuralNet):
     5
     """
 
+    interrupted_ = False  # until the first epochs
+
     def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, callbacks=None, progress=False,
                  device="cpu", **kwargs):  # fmt: skip
         self.args = args
@@ -111,6 +113,7 @@ class Trainer(skorch.NeuralNet):
         self.dtype = dtype
         self.seed = seed
         self.progress = progress
+        self.without_dropout = []  # modules that stay in evaluation mode
         # The optimiser is built from `args`, and skorch's table of losses is not printed.
         kwargs.setdefault("criterion", nn.Identity)
         kwargs.setdefault("train_split", None)
@@ -237,6 +240,8 @@ class Trainer(skorch.NeuralNet):
     def _set_training(self, training=True):
         if self.module_.training != training:  # walking through all modules in each step takes noticeable time
             super()._set_training(training)
+            for module in self.without_dropout:
+                module.eval()
         # Schedule-free optimisers have different weights for training and for prediction.
         switch = getattr(self.optimizer_, "train" if training else "eval", None)
         if switch is not None:
@@ -276,10 +281,12 @@ class Trainer(skorch.NeuralNet):
         """Return the inputs that all batches of each chunk of labels share: the label embeddings of the bi-encoders."""
         self._set_training(False)
         with autocast(self.device, self.dtype):
-            return [
-                {"class_states": self.module_.model.pool_labels(**self._on_device(tensors(labels)))} if labels else {}
-                for labels in dataset.evaluation_labels()
-            ]
+            return [self._label_states(self._on_device(tensors(labels))) for labels in dataset.evaluation_labels()]
+
+    def _label_states(self, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if not labels or "class_states" in labels:  # no label encoder, or its output
+            return labels
+        return {"class_states": self.module_.model.pool_labels(**labels)}
 
     @torch.no_grad()
     def embed(self, dataset: TextDataset, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -302,10 +309,15 @@ class Trainer(skorch.NeuralNet):
         shared = self._shared_inputs(dataset)
         batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows))
         texts = torch.cat([self._run(batch.chunks[0], **shared[0]).text_embeddings for batch in batches])
-        labels = dataset.label_states  # of a frozen encoder
+        return _in_order(texts, batches), self.embed_labels(dataset)
+
+    @torch.no_grad()
+    def embed_labels(self, dataset: TextDataset) -> torch.Tensor:
+        """Compute the embeddings (labels, hidden) of all labels before their projection, in a plain bi-encoder."""
+        labels = dataset.label_states  # of a frozen encoder, or held
         if labels is None:
-            labels = torch.cat([chunk["class_states"] for chunk in shared])
-        return _in_order(texts, batches), labels.to(self.device, weight_dtype(self.dtype))
+            labels = torch.cat([chunk["class_states"] for chunk in self._shared_inputs(dataset)])
+        return labels.to(self.device, weight_dtype(self.dtype))
 
     @torch.no_grad()
     def _all_logits(self, batch, shared):

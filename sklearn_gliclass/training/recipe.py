@@ -1,0 +1,86 @@
+"""The recipe of a training: the values that "auto", None and `preset` resolve to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model.freezing import is_fully_frozen
+from ..model.poolings import NO_POOLING
+from .arguments import FROM_PROBE, FULL, HEADS, PROBE_ONLY, Regime
+
+PRESETS = {"fast": 0.4, "balanced": 1.0, "accurate": 2.0}  # name -> factor of the number of epochs
+# Fraction of the encoder's layers, the lowest ones, that fine-tuning from a label probe freezes.
+FROZEN_FRACTIONS = {"balanced": 1 / 6, "accurate": 1 / 6}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Resolved choices of a training.
+
+    Attributes
+    ----------
+    from_probe : bool
+        Whether the training starts with a label probe.
+    freeze_encoder : bool, "embeddings" or int
+        Encoder parameters that are frozen.
+    regime : Regime
+        Learning rates and number of epochs.
+    epoch_factor : float
+        Factor of the number of epochs.
+    """
+
+    from_probe: bool
+    freeze_encoder: bool | str | int
+    regime: Regime
+    epoch_factor: float
+
+
+def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
+    """Resolve the hyperparameters of an estimator that depend on the model.
+
+    Parameters
+    ----------
+    estimator : BaseGLiClass
+        Estimator with the hyperparameters.
+    config : GLiClassModelConfig
+        Configuration of the model.
+    epochs : int, optional
+        Number of epochs of `partial_fit`.
+
+    Returns
+    -------
+    Recipe
+    """
+    supported = supports_probe(estimator, config)
+    how = estimator.freeze_encoder
+    if how == "auto":
+        how = _layers_to_freeze(estimator.preset, config) if supported else False
+    from_probe = supported and epochs is None and estimator.max_epochs != 0
+    frozen = is_fully_frozen(how)
+    if from_probe:
+        trains_heads = estimator.max_epochs is not None or estimator.others_lr != "auto"
+        regime = FROM_PROBE if not frozen else HEADS if trains_heads else PROBE_ONLY
+    else:
+        regime = HEADS if frozen else FULL
+    return Recipe(from_probe, how, regime, PRESETS[estimator.preset])
+
+
+def supports_probe(estimator, config) -> bool:
+    """Return whether a label probe can be fitted: the logits are scaled cosines, from encoders that are pretrained."""
+    cosines = (
+        config.problem_type == "single_label_classification"
+        and config.architecture_type == "bi-encoder"
+        and config.scorer_type == "simple"
+        and config.normalize_features
+    )
+    other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
+    pretrained = estimator.encoder_config is None and estimator.label_model_config is None
+    return cosines and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
+
+
+def _layers_to_freeze(preset: str, config) -> bool | int:
+    """Return the number of lower layers that are frozen, or True for all."""
+    if preset == "fast":
+        return True
+    n_layers = config.encoder_config.get_text_config().num_hidden_layers
+    return max(1, round(FROZEN_FRACTIONS[preset] * n_layers))

@@ -321,6 +321,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         class_weight=None,
         label_centroid_share=None,
         threshold=0.5,
+        calibrate="auto",
         shuffle_labels=True,
         freeze_encoder="auto",
         memory=None,
@@ -337,9 +338,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         reward_components=None,
         value_model=None,
         reference_model=None,
-        verbose=0,
         preset="balanced",
-        calibrate="auto",
+        verbose=0,
         random_state=None,
     ):
         self.pretrained = pretrained
@@ -398,6 +398,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.class_weight = class_weight
         self.label_centroid_share = label_centroid_share
         self.threshold = threshold
+        self.calibrate = calibrate
         self.shuffle_labels = shuffle_labels
         self.freeze_encoder = freeze_encoder
         self.memory = memory
@@ -414,9 +415,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.reward_components = reward_components
         self.value_model = value_model
         self.reference_model = reference_model
-        self.verbose = verbose
         self.preset = preset
-        self.calibrate = calibrate
+        self.verbose = verbose
         self.random_state = random_state
 
     def __sklearn_clone__(self):

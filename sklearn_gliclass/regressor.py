@@ -199,8 +199,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         max_batch_tokens=2048,
         ewc_lambda=0.0,
         shrinkage="auto",
-        verbose=0,
         preset="balanced",
+        verbose=0,
         random_state=None,
     ):
         self.pretrained = pretrained
@@ -262,8 +262,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.max_batch_tokens = max_batch_tokens
         self.ewc_lambda = ewc_lambda
         self.shrinkage = shrinkage
-        self.verbose = verbose
         self.preset = preset
+        self.verbose = verbose
         self.random_state = random_state
 
     def __sklearn_tags__(self):

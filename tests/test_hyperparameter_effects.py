@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from sklearn.base import clone
 from skorch.callbacks import Callback
 from test_classifier import LABELS, TEXTS
 from torch import nn
@@ -476,6 +477,72 @@ def test_label_names_are_what_the_model_reads():
     named = fit(label_names=names)
     assert_equal_predictions(named, fit([names[label] for label in LABELS]), rtol=1e-5)
     assert named.classes_.tolist() == ["politics", "sports"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Folder of a trained tiny model: fits that start from it begin with a label probe."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    fit(max_epochs=20).save_pretrained(folder)
+    return str(folder)
+
+
+def from_checkpoint(checkpoint, y=LABELS, **hyperparameters):
+    return GLiClassClassifier(pretrained=checkpoint, random_state=0, **hyperparameters).fit(TEXTS, y)
+
+
+def test_preset_trades_time_for_accuracy(checkpoint):
+    fast, balanced, accurate = (from_checkpoint(checkpoint, preset=name) for name in ("fast", "balanced", "accurate"))
+    assert (fast.freeze_encoder_, balanced.freeze_encoder_) == (True, 1)  # of two layers
+    assert (fast.n_iter_, balanced.n_iter_, accurate.n_iter_) == (0, 11, 23)  # 8 * sqrt(8 * 2 / 8 rows), and twice
+    assert distance(fast, from_checkpoint(checkpoint, max_epochs=0), in_encoder) == 0
+    assert distance(balanced, fast, in_encoder) > 1e-3
+    scratch = [fit(preset=name, max_epochs=None).n_iter_ for name in ("fast", "balanced", "accurate")]
+    assert scratch == [19, 48, 96]
+    frozen = [from_checkpoint(checkpoint, preset=name, freeze_encoder=True) for name in ("balanced", "accurate")]
+    assert [clf.n_iter_ for clf in frozen] == [0, 0]
+
+
+def test_calibrate_divides_the_logits_by_a_temperature(checkpoint):
+    plain, auto, cv = (from_checkpoint(checkpoint, calibrate=how) for how in (False, "auto", "cv"))
+    assert plain.temperature_ == 1.0
+    assert float(plain.model_.model.logit_scale) == 10.0
+    assert float(auto.model_.model.logit_scale) == pytest.approx(7 + 2 * math.log(2))
+    for calibrated in (auto, cv):
+        assert calibrated.temperature_ != 1.0
+        expected = plain.decision_function(TEXTS) / calibrated.temperature_
+        np.testing.assert_allclose(calibrated.decision_function(TEXTS), expected, rtol=1e-3, atol=1e-5)
+    assert fit(calibrate="cv").temperature_ != 1.0  # without a label probe too
+
+
+def test_calibrate_holds_out_rows_from_1000_on(checkpoint):
+    texts, y = [f"{text} {i}" for i in range(125) for text in TEXTS], LABELS * 125
+    clf = GLiClassClassifier(pretrained=checkpoint, max_epochs=1, random_state=0)
+    sizes = {
+        how: sum(
+            b["train_batch_size"] for b in clone(clf).set_params(calibrate=how).fit(texts, y).history_[0, "batches"]
+        )
+        for how in ("auto", False)
+    }
+    assert sizes == {"auto": 900, False: 1000}
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        (MULTI, {}, "single-label probabilities, and y is multi-label"),
+        (LABELS, {"architecture_type": "uni-encoder", "normalize_features": False}, "set normalize_features=True"),
+    ],
+)
+def test_calibrate_cv_raises_without_a_temperature(y, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(y, calibrate="cv", **options)
+
+
+def test_calibrate_cv_raises_in_a_warm_start():
+    clf = fit(warm_start=True)
+    with pytest.raises(ValueError, match="warm_start=True"):
+        clf.set_params(calibrate="cv").fit(TEXTS, LABELS)
 
 
 # -- all of them ---------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class FromProbe(Supervised):
         head.classes_projector.fit_outputs(run.label_states(), labels)
         if self.calibrates:
             _set_scale(head, self._calibrated_scale(run) if epochs else probe.scale)
-        run.temperature = self.scale / float(head.logit_scale)
+        run.temperature = self.scale / head.logit_scale.item()
 
     def _calibrated_scale(self, run: TrainingRun) -> float:
         held_out = run.held_out
@@ -166,7 +166,7 @@ class Calibration:
 
     def run(self, run: TrainingRun) -> None:
         head = run.net.module_.model
-        _set_scale(head, float(head.logit_scale) / self.temperature)
+        _set_scale(head, head.logit_scale.item() / self.temperature)
         run.temperature *= self.temperature
 
 

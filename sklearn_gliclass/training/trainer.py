@@ -313,7 +313,18 @@ class Trainer(skorch.NeuralNet):
 
     @torch.no_grad()
     def embed_labels(self, dataset: TextDataset) -> torch.Tensor:
-        """Compute the embeddings (labels, hidden) of all labels before their projection, in a plain bi-encoder."""
+        """Compute the embeddings of all labels before their projection, in a plain bi-encoder.
+
+        Parameters
+        ----------
+        dataset : TextDataset
+            Data set with the labels.
+
+        Returns
+        -------
+        Tensor of shape (labels, hidden)
+            The embeddings.
+        """
         labels = dataset.label_states  # of a frozen encoder, or held
         if labels is None:
             labels = torch.cat([chunk["class_states"] for chunk in self._shared_inputs(dataset)])

@@ -16,6 +16,7 @@ from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, Train
 from sklearn_gliclass.data.batching import tensors
 from sklearn_gliclass.model.bi_encoder import BiEncoder
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
+from sklearn_gliclass.training.arguments import HEADS
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED, SCHEDULES, build_optimizer, build_scheduler
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
@@ -219,10 +220,10 @@ def test_resolved_arguments_are_a_copy_that_trains_the_same():
 def test_frozen_encoders_resolve_to_other_rates_and_epochs():
     args = TrainingArguments(batch_size=16)
     assert args.resolve(160) == TrainingArguments(batch_size=16, max_epochs=15, others_lr=5e-4)
-    assert args.resolve(160, heads_only=True) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4)
+    assert args.resolve(160, HEADS) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4)
     given = TrainingArguments(batch_size=16, max_epochs=2, others_lr=1e-2)
-    assert given.resolve(160, heads_only=True) == given
-    assert TrainingArguments(lr=0.1, others_lr=None).resolve(160, heads_only=True).others_lr == 0.1
+    assert given.resolve(160, HEADS) == given
+    assert TrainingArguments(lr=0.1, others_lr=None).resolve(160, HEADS).others_lr == 0.1
     open_ones = {"max_epochs": None, "others_lr": "auto"}
     for freeze_encoder, epochs, rate in ((False, 48, 5e-4), (1, 48, 5e-4), (True, 72, 3e-4)):
         clf = fitted(**open_ones, freeze_encoder=freeze_encoder)

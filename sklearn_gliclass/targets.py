@@ -244,9 +244,7 @@ def _check_values(y) -> np.ndarray:
     if hasattr(y, "columns"):
         y = y.to_numpy()
     given = y if isinstance(y, np.ndarray) else None
-    if given is not None and given.dtype.kind == "T":  # NumPy's variable-width strings, which cannot be stored
-        given = np.asarray(given.tolist())
-    if given is not None and given.dtype.kind not in "OmM":
+    if given is not None and given.dtype.kind not in "OmMT":
         return given
     values = to_values(y) if given is None else to_values(given.ravel())
     if values and all(_is_sequence(value) and len(value) == 1 for value in values):  # a column as a list
@@ -261,7 +259,8 @@ def _check_values(y) -> np.ndarray:
     array = np.asarray(values)
     if given is None:
         return array
-    return array.reshape(given.shape) if array.dtype.kind in "biufc" else given  # numbers of dtype object
+    # Numbers of dtype object, and NumPy's variable-width strings, which cannot be stored.
+    return array.reshape(given.shape) if array.dtype.kind in "biufc" or given.dtype.kind == "T" else given
 
 
 def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> ClassTargets:

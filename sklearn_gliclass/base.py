@@ -139,7 +139,8 @@ class BaseGLiClass(
         with seed_torch(seed, device), keep_memory():
             if continues:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
-                fitted = self.fitted_.with_label_names(samples.label_names, length)
+                alone = self.fitted_.unshare(keeps_model=hasattr(self, "net_"))
+                fitted = alone.with_label_names(samples.label_names, length)
             else:
                 fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
             recipe = choose_recipe(self, fitted.config, epochs)
@@ -185,7 +186,7 @@ class BaseGLiClass(
     def _commit(self, fitted: FittedModel, attributes: dict) -> None:
         """Set all fitted attributes at once, in place of those of an earlier fit."""
         construction = construction_parameters(self)
-        kept = {name: value for name, value in vars(self).items() if not _is_fitted_attribute(name)}
+        kept = {name: value for name, value in vars(self).items() if not is_fitted_attribute(name)}
         self.__dict__ = {**kept, "fitted_": fitted, "_construction": construction, **attributes}
 
     # -- predict ---------------------------------------------------------------------------------------------
@@ -219,5 +220,6 @@ class BaseGLiClass(
         return self._run(X, lambda engine, texts: engine.embeddings(texts)).astype(np.float32, copy=False)
 
 
-def _is_fitted_attribute(name: str) -> bool:
+def is_fitted_attribute(name: str) -> bool:
+    """Return whether an attribute is set by `fit`."""
     return name in PRIVATE_ATTRIBUTES or (name.endswith("_") and not name.endswith("__"))

@@ -1,5 +1,6 @@
-"""Per-class values of users (texts, weights, thresholds), aligned with the order of the classes."""
+"""Classes, and the values that users give for each of them (texts, weights, thresholds)."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,51 @@ from .containers import as_container, has_default_index, is_finite, to_values
 def class_keys(classes) -> list:
     """Return the classes as Python values, for use as dictionary keys."""
     return to_values(classes)
+
+
+_HICLASS_SEPARATOR = "::HiClass::Separator::"  # between the levels of a class, in the local classifiers of HiClass
+
+
+def class_text(value) -> str:
+    """Return the text that the model reads for a class without a text of its own.
+
+    Examples
+    --------
+    >>> class_text(3), class_text("Animals::HiClass::Separator::Cats")
+    ('3', 'Animals > Cats')
+    """
+    return str(value).replace(_HICLASS_SEPARATOR, " > ")
+
+
+def check_kinds(values: list, name: str) -> None:
+    """Raise if there are strings among classes of other types."""
+    if len({isinstance(value, str) for value in values}) > 1:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise ValueError(f"{name} must hold classes of one type, got {kinds}; convert all of them to str.")
+
+
+def class_array(values: list) -> np.ndarray:
+    """Convert classes to an array of their type; NumPy would convert numbers among strings to strings."""
+    for kind in (str, (bool, np.bool_), (int, np.integer), (float, np.floating)):
+        if all(isinstance(value, kind) for value in values):
+            return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?|true|false", re.IGNORECASE)
+
+
+def is_numeric_text(text: str) -> bool:
+    """Return whether a text is a number or a truth value.
+
+    Examples
+    --------
+    >>> [is_numeric_text(text) for text in ("1", "-2.5", "True", "one")]
+    [True, True, True, False]
+    """
+    return _NUMBER.fullmatch(text) is not None
 
 
 def align_to_classes(values, classes, name: str, what: str) -> list:
@@ -53,6 +99,28 @@ def align_to_classes(values, classes, name: str, what: str) -> list:
     if missing:
         raise ValueError(f"{name} has no {what} for the class(es) {missing!r}; it has {list(found)!r}.")
     return [found[key] for key in keys]
+
+
+def by_class(values, classes, name: str, what: str) -> dict:
+    """Return values for classes as a dict by class.
+
+    Parameters
+    ----------
+    values : mapping, Series or array-like of shape (n_classes,)
+        See :func:`align_to_classes`. A mapping or Series may have further keys, and need not have all classes.
+    classes : array-like of shape (n_classes,)
+        The classes.
+    name, what : str
+        Names of the parameter and of a value, for error messages.
+
+    Examples
+    --------
+    >>> by_class([0.3, 0.6], ["b", "a"], "threshold", "number")
+    {'b': 0.3, 'a': 0.6}
+    """
+    keys = class_keys(classes)
+    found = _by_class(values, keys, name)
+    return dict(zip(keys, _by_position(values, keys, name, what), strict=True)) if found is None else dict(found)
 
 
 def _by_class(values, keys: list, name: str) -> Mapping | None:

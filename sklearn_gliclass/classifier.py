@@ -1,17 +1,22 @@
 """The classifier."""
 
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context, clone
+from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
-from .base import BaseGLiClass
+from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
+from .class_values import by_class, class_keys, class_text, read_thresholds
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import engine_options, warn_unknown_labels
 from .inputs import UNSEEN
+from .label_lists import label_indicator, read_label_lists
 from .model.freezing import count_layers
 from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
@@ -29,7 +34,6 @@ from .targets import (
     logits_to_log_probabilities,
     logits_to_probabilities,
     read_class_targets,
-    read_thresholds,
     zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
@@ -40,13 +44,16 @@ from .training.recipe import supports_probe
 from .training.stages import Calibration, FromProbe, Prototypes, Reinforcement, Supervised
 from .warn import warn
 
+# Fitted attributes of a training, which `with_labels` leaves out.
+TRAINING_ATTRIBUTES = ("net_", "rl_net_", "history_", "n_iter_", "training_args_")
+
 
 @fill_docstring()
 class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     """Text classifier that reads the names of the labels together with the text.
 
     One model serves zero-shot, few-shot and fully supervised classification, with several kinds of y: single-label,
-    multi-label (indicator matrix) and soft labels (rows of probabilities).
+    multi-label (indicator matrix, lists of labels) and soft labels (rows of probabilities).
 
     Parameters
     ----------
@@ -62,7 +69,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(vocab_size)s
     problem_type : {"single_label_classification", "multi_label_classification"} or None, default=None
         Type of the classification problem. If None, it is inferred from y: one class per sample and rows of
-        probabilities are single-label, a matrix of 0 and 1 is multi-label. A y of another type raises a ValueError.
+        probabilities are single-label, a matrix of 0 and 1 and lists of labels are multi-label. A y of another type
+        raises a ValueError.
 
         Set "multi_label_classification" for multi-label zero-shot classification, where there is no y to infer it
         from, and "single_label_classification" for one-hot rows.
@@ -441,9 +449,13 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         X : array-like of shape (n_samples,) or (n_samples, n_features), or None
             Texts, or a table whose rows become texts (see `text_template`). If None, nothing is trained: `y` lists the
             classes, and the model classifies zero-shot, by the names of the classes.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            One class per sample (single-label), a matrix of 0 and 1 (multi-label), or rows of probabilities (soft
-            labels). With ``X=None``, the classes, of shape (n_classes,); they are mutually exclusive unless
+        y : array-like of shape (n_samples,) or (n_samples, n_classes), or dict
+            One class per sample (single-label), a matrix of 0 and 1 or a list of labels per sample (multi-label), or
+            rows of probabilities (soft labels). The lists may be tuples or sets, and empty where no label holds; rows
+            of numbers that are equally long are a matrix.
+
+            With ``X=None``, the classes, of shape (n_classes,), or ``{class: description}``, whose descriptions the
+            model reads in place of the names. They are mutually exclusive unless
             ``problem_type="multi_label_classification"``.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples. A sample of weight 0 counts as absent.
@@ -474,7 +486,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table, as in :meth:`fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Classes, as in :meth:`fit`.
+            Classes, or lists of labels, as in :meth:`fit`.
         classes : array-like of shape (n_classes,), optional
             All classes that will ever occur in `y`, for the first call. If None, the classes of the first `y`.
         sample_weight : array-like of shape (n_samples,), optional
@@ -508,11 +520,18 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             texts, weight = [texts[row] for row in rows], weight[rows]
         weight = class_sample_weight(targets, self.class_weight, weight)
         self._check_thresholds(targets.problem_type, targets.classes)
-        names = label_texts(self.label_names, targets.classes)
+        names = self._label_texts(targets.classes, continues)
         if not continues:
-            self._warn_numeric_classes(targets.classes)
+            self._warn_numeric_classes(targets.classes, self.label_names)
         samples = Samples(texts, targets.array, weight, names, targets.problem_type)
         return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
+
+    def _label_texts(self, classes, continues: bool) -> list[str]:
+        """Return the label texts: those of `label_names`, or of the fitted model whose training continues."""
+        if self.label_names is not None or not (continues and hasattr(self, "classes_")):
+            return label_texts(self.label_names, classes)
+        fitted = dict(zip(class_keys(self.classes_), self.label_names_, strict=True))
+        return label_texts({key: fitted.get(key, class_text(key)) for key in class_keys(classes)}, classes)
 
     @staticmethod
     def _label_keys(attributes: dict):
@@ -524,10 +543,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         if problem_type == PROBLEM_TYPES[MULTI]:
             read_thresholds(self.threshold, classes)
 
-    def _warn_numeric_classes(self, classes) -> None:
+    def _warn_numeric_classes(self, classes, label_names) -> None:
         """Warn of numeric classes, which have no meaning to an untrained model that reads label names."""
         is_trained_already = self.pretrained is not None and self.max_epochs == 0
-        message = None if is_trained_already else integer_classes_warning(classes, self.label_names)
+        message = None if is_trained_already else integer_classes_warning(classes, label_names)
         if message is not None:
             warn(message, LabelNamesWarning)
 
@@ -626,15 +645,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             raise ValueError(
                 "problem_type='regression' has no classes; use GLiClassRegressor, or leave problem_type=None."
             )
-        classes = zero_shot_classes(labels, type(self).__name__)
+        call = f"{type(self).__name__}.fit(None, labels)"
+        classes = zero_shot_classes(labels, call)
         self._check_knows_labels()
-        names = label_texts(self.label_names, classes)
+        is_described = isinstance(labels, Mapping)
+        if is_described and self.label_names is not None:
+            raise ValueError(
+                "fit(None, labels) has descriptions in a dict, and label_names sets other texts for the labels; set "
+                "label_names=None, or give the labels as a list."
+            )
+        given = labels if is_described else self.label_names
+        names = label_texts(given, classes, call if is_described else "label_names")
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
         self._check_thresholds(problem_type, classes)
         with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
         warn_unknown_labels(fitted.layout())
-        self._warn_numeric_classes(classes)
+        self._warn_numeric_classes(classes, given)
         self._commit(fitted, {"classes_": classes, "_text_reader": UNSEEN})
         return self
 
@@ -656,6 +683,92 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 "projector_init, use_lstm and squeeze_layers at their defaults and choose scorer_type from "
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
+
+    def with_labels(self, labels):
+        """Return a fitted classifier on the same weights with other labels: old ones, new ones, or both.
+
+        What the model has learnt is kept, also about the labels of the fit, and each new label is read by its name, as
+        in zero-shot classification. Nothing is trained.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_classes,), or dict
+            The classes of the new classifier, in their order, or ``{class: description}``. In an array, a class of
+            the fit keeps its text of `label_names_`, and the text of another class is its entry of `label_names`, or
+            ``str(class)`` without one.
+
+        Returns
+        -------
+        GLiClassClassifier
+            A fitted classifier with these classes and the hyperparameters of this one. Values of `label_names`,
+            `threshold` and `class_weight` are matched with the new classes. Both classifiers share one `model_` in
+            memory; `partial_fit` and warm starts of either copy it first, so that the other does not change.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two labels, labels are repeated or have the same text, or `threshold` has one value
+            per class, but none for a new one.
+
+        Examples
+        --------
+        >>> from sklearn_gliclass import GLiClassClassifier
+        >>> from sklearn_gliclass.testing import TINY
+        >>> clf = GLiClassClassifier(**TINY).fit(["a late goal", "a new law"], ["sports", "politics"])
+        >>> clf.with_labels(["sports", "politics", "weather"]).predict_proba(["a late goal"]).shape
+        (1, 3)
+        """
+        check_is_fitted(self)
+        classes = zero_shot_classes(labels, "with_labels(labels)")
+        keys = class_keys(classes)
+        texts = label_texts(self._texts_with_labels(labels, keys), classes, "with_labels(labels)")
+        names = dict(zip(keys, texts, strict=True))
+        is_plain = all(text == class_text(key) for key, text in names.items())
+        other = clone(self).set_params(
+            label_names=None if is_plain else names,
+            threshold=self._thresholds_with_labels(keys),
+            class_weight=self._class_weight_with_labels(keys),
+        )
+        fitted = self.fitted_.with_label_names(texts)
+        fitted.check_labels(self.max_num_classes)
+        other._warn_numeric_classes(classes, other.label_names)
+        kept = {
+            name: value
+            for name, value in vars(self).items()
+            if is_fitted_attribute(name) and name not in TRAINING_ATTRIBUTES
+        }
+        self.fitted_.share_model(fitted)
+        other._commit(fitted, {**kept, "fitted_": fitted, "classes_": classes})
+        return other
+
+    def _texts_with_labels(self, labels, keys: list) -> Mapping:
+        """Return the texts of the labels of `with_labels`."""
+        if isinstance(labels, Mapping):
+            return labels
+        fitted = dict(zip(class_keys(self.classes_), self.label_names_, strict=True))
+        is_keyed = isinstance(self.label_names, Mapping) or hasattr(self.label_names, "index")
+        given = by_class(self.label_names, self.classes_, "label_names", "text") if is_keyed else {}
+        return {key: fitted.get(key, given.get(key, class_text(key))) for key in keys}
+
+    def _thresholds_with_labels(self, keys: list):
+        """Return the `threshold` for the labels of `with_labels`."""
+        if np.ndim(self.threshold) == 0 and not isinstance(self.threshold, Mapping):
+            return self.threshold
+        known = by_class(self.threshold, self.classes_, "threshold", "number")
+        missing = [key for key in keys if key not in known]
+        if missing:
+            raise ValueError(
+                f"threshold has a number for each class, but none for the new label(s) {missing!r}; first set one "
+                "number for all, set_params(threshold=0.5), or a dict that has these labels too."
+            )
+        return {key: known[key] for key in keys}
+
+    def _class_weight_with_labels(self, keys: list):
+        """Return the `class_weight` for the labels of `with_labels`; a class without a weight has the weight 1."""
+        if self.class_weight is None or isinstance(self.class_weight, str):
+            return self.class_weight
+        known = by_class(self.class_weight, self.classes_, "class_weight", "weight")
+        return {key: known[key] for key in keys if key in known} or None
 
     @property
     def _kind(self) -> str:
@@ -728,3 +841,50 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             thresholds = read_thresholds(self.threshold, self.classes_)
             return (logits_to_probabilities(logits, MULTI) >= thresholds).astype(np.int64)
         return self.classes_[logits.argmax(axis=1)]
+
+    def predict_labels(self, X):
+        """Predict the classes, as lists of labels where there may be several.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        list of list, or ndarray of shape (n_samples,)
+            For multi-label y, the labels of each text, in the order of `classes_`; the list is empty where no
+            probability is at least `threshold`. Otherwise the result of :meth:`predict`.
+        """
+        predicted = self.predict(X)
+        if self._kind != MULTI:
+            return predicted
+        return [self.classes_[row].tolist() for row in predicted.astype(bool)]
+
+    def score(self, X, y, sample_weight=None):
+        """Compute the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes, or for multi-label y an indicator matrix or lists of labels.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the samples.
+
+        Returns
+        -------
+        float
+            Fraction of texts whose class, or for multi-label y whose set of labels, is predicted exactly.
+        """
+        check_is_fitted(self)
+        rows = read_label_lists(y)
+        if rows is None:
+            return super().score(X, y, sample_weight)
+        if self._kind != MULTI:
+            raise ValueError(
+                "y holds lists of labels, but the classifier was fitted on single-label y; give one class per sample."
+            )
+        predicted = np.pad(self.predict(X), ((0, 0), (0, 1)))  # no prediction has a label that is no class
+        return accuracy_score(label_indicator(rows, self.classes_, others=True), predicted, sample_weight=sample_weight)

@@ -1,5 +1,6 @@
 """Containers of X, y and labels: conversion to supported types, and errors for unsupported ones."""
 
+import importlib.util
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -8,14 +9,16 @@ import numpy as np
 import pandas as pd
 
 ROWS_SHOWN = 5  # number of rows that an error message lists
+_NATIVE = ("builtins", "numpy", "pandas", "polars")  # not converted; that of polars to pandas would need pyarrow
+_TABLE_PROTOCOLS = ("columns", "__narwhals_dataframe__", "__narwhals_series__", "__arrow_c_stream__")
 _MISSING_TYPES = ("NAType", "NaTType", "MaskedConstant")
 
 
 def as_container(data, name: str, expected: str):
     """Return `data` as a DataFrame, Series, ndarray, sparse matrix, list or tuple.
 
-    Tables and columns of pyarrow, cuDF and Hugging Face datasets become those of pandas; masked values of NumPy
-    become None.
+    Tables and columns of pyarrow, cuDF and Hugging Face datasets become those of pandas, and so do others that narwhals
+    can read, if it is installed; masked values of NumPy become None.
 
     Parameters
     ----------
@@ -38,9 +41,11 @@ def as_container(data, name: str, expected: str):
     if conversion is not None:
         hint = f"; pass {conversion}." if conversion else "."
         raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{hint}")
-    # polars is not converted: its conversion to pandas needs pyarrow.
-    if hasattr(data, "to_pandas") and type(data).__module__.partition(".")[0] != "polars":
-        return data.to_pandas()
+    if hasattr(data, "to_native"):  # of narwhals
+        return as_container(data.to_native(), name, expected)
+    pandas_data = _pandas_of(data)
+    if pandas_data is not None:
+        return pandas_data
     if isinstance(data, np.ma.MaskedArray):
         return np.array(data.tolist(), dtype=object)
     if isinstance(data, np.ndarray) and data.dtype.names is not None:  # a structured array
@@ -52,10 +57,51 @@ def as_container(data, name: str, expected: str):
     return data if isinstance(data, (list, tuple)) else list(data)
 
 
+def _library(data) -> str:
+    return type(data).__module__.partition(".")[0]
+
+
+def _pandas_of(data):
+    """Convert tables and columns of other libraries to pandas; return None for what needs no conversion."""
+    if _library(data) in _NATIVE:
+        return None
+    if _library(data) == "datasets" and hasattr(data, "with_format"):
+        data = data.with_format("arrow")[:]
+    if _library(data) == "pyarrow" and hasattr(data, "to_pandas"):
+        return data.to_pandas(integer_object_nulls=True)  # floats would lose digits
+    return data.to_pandas() if hasattr(data, "to_pandas") else _through_narwhals(data)
+
+
+def _through_narwhals(data):
+    """Convert an eager table or column to pandas, with cells unchanged; return None if narwhals cannot read it."""
+    found = _as_narwhals(data)
+    if found is None or hasattr(found, "collect"):
+        return None
+    if not hasattr(found, "columns"):
+        return pd.Series(found.to_list(), dtype=object)
+    return pd.DataFrame({name: pd.Series(found[name].to_list(), dtype=object) for name in found.columns})
+
+
+def _as_narwhals(data):
+    """Return a table or column as one of narwhals, or None if it cannot be read or narwhals is not installed."""
+    if _library(data) in _NATIVE or not any(hasattr(data, name) for name in _TABLE_PROTOCOLS):
+        return None
+    try:
+        import narwhals
+    except ImportError:
+        return None
+    found = narwhals.from_native(data, pass_through=True, allow_series=True)
+    if found is data and hasattr(data, "__arrow_c_stream__"):
+        backend = "polars" if importlib.util.find_spec("polars") else "pyarrow"
+        return narwhals.from_arrow(data, backend=backend)
+    return None if found is data else found
+
+
 def _conversion_needed(data, name: str) -> str | None:
     """Return the call that converts `data`, "" if there is none, and None if no conversion is needed."""
     if isinstance(data, Mapping):
-        return f"list({name}) or pandas.DataFrame({name})"
+        is_split = _library(data) == "datasets" and len(data)  # of a Hugging Face DatasetDict
+        return f"{name}[{next(iter(data))!r}]" if is_split else f"list({name}) or pandas.DataFrame({name})"
     if isinstance(data, Set):
         return f"sorted({name})"
     if hasattr(data, "toPandas"):  # Spark
@@ -63,8 +109,12 @@ def _conversion_needed(data, name: str) -> str | None:
     graph = getattr(data, "__dask_graph__", None)
     if callable(graph) and graph() is not None:
         return f"{name}.compute()"
-    if hasattr(data, "collect"):  # lazy frames of polars
+    if hasattr(data, "collect"):  # lazy frames of polars and narwhals
         return f"{name}.collect()"
+    if hasattr(data, "columns") and hasattr(
+        _as_narwhals(data), "collect"
+    ):  # those that narwhals knows, such as DuckDB's
+        return f"narwhals.from_native({name}).collect()"
     if isinstance(data, (str, bytes, bytearray, memoryview)):
         return f"[{name}]" if isinstance(data, str) else ""
     if hasattr(data, "__len__") or hasattr(data, "__array__"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -15,6 +18,7 @@ from .cache.engine import StateEngine
 from .cache.labels import LabelCache
 from .cache.store import find_location
 from .containers import plain
+from .data.batching import label_chunks
 from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
@@ -52,6 +56,8 @@ class FittedModel:
     max_length: int
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
+    # Weak references to all fitted models with this torch model, in one list of theirs; empty if there is one only.
+    _sharers: list[weakref.ref] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -98,6 +104,20 @@ class FittedModel:
             return None
         return self.config.max_num_classes if max_num_classes is None else plain(max_num_classes)
 
+    def check_labels(self, max_num_classes: int | None = None) -> None:
+        """Raise if the model cannot read the labels or their prompts leave no room for texts; warn of unknown words.
+
+        Parameters
+        ----------
+        max_num_classes : int, optional
+            See :meth:`labels_per_prompt`.
+        """
+        layout = self.layout()  # raises for labels that are too long or have the same tokens
+        at_once = None if layout.shares_labels else self.labels_per_prompt(max_num_classes)
+        for chunk in label_chunks(len(self.label_names), at_once):
+            layout.sequence_lengths(np.ones(1, np.int64), chunk)
+        warn_unknown_labels(layout)
+
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False
     ) -> InferenceEngine:
@@ -124,11 +144,54 @@ class FittedModel:
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
-        other = copy.copy(self)  # shares the prepared tokenizers
-        other.label_cache = LabelCache()
+        other = self._copy(self.model)
         other.label_names = list(label_names)
         other.max_length = self.max_length if max_length is None else max_length
         return other
+
+    def _copy(self, model) -> FittedModel:
+        other = copy.copy(self)  # shares the prepared tokenizers
+        other.model, other.label_cache, other._sharers = model, LabelCache(), []
+        return other
+
+    def share_model(self, other: FittedModel) -> None:
+        """Record that another fitted model has the same torch model, for :meth:`unshare`.
+
+        Parameters
+        ----------
+        other : FittedModel
+            Result of :meth:`with_label_names` that is used beside this object.
+        """
+        with _sharing:
+            living = [sharer for sharer in self._sharers if sharer() is not None] or [weakref.ref(self)]
+            self._sharers[:] = [*living, weakref.ref(other)]
+            other._sharers = self._sharers
+
+    def unshare(self, keeps_model: bool) -> FittedModel:
+        """Return a fitted model whose torch model no other one shares, so that it can be trained in place.
+
+        Parameters
+        ----------
+        keeps_model : bool
+            Whether this object keeps its torch model, as an optimiser with these parameters needs; the others then get
+            a copy of it. If False, the result has the copy, and this object is not changed.
+        """
+        with _sharing:
+            living = [sharer() for sharer in self._sharers]
+            others = [other for other in living if other is not None and other is not self]
+            if not others:
+                return self
+            copied = copy.deepcopy(self.model)
+            if not keeps_model:
+                return self._copy(copied)
+            self._sharers = []
+            group = [weakref.ref(other) for other in others]
+            for other in others:
+                other.model, other._sharers = copied, group
+            return self
+
+
+_sharing = threading.Lock()
 
 
 ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "verbose")

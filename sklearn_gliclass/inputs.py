@@ -173,8 +173,10 @@ def _as_texts_or_table(X, columns):
             "received; put the text in a list: [text]."
         )
     X = as_container(X, "X", _EXPECTED)
-    if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], Mapping):
-        return _frame_of_records(X, columns)
+    if isinstance(X, np.ndarray) and X.dtype.kind == "T":  # NumPy's variable-width strings, unknown to scikit-learn
+        X = np.array(X.tolist(), dtype=object)
+    if not _is_table(X) and len(X) and isinstance(next(iter(X)), Mapping):
+        return _frame_of_records(to_values(X), columns)
     return X
 
 
@@ -182,13 +184,13 @@ def _frame_of_records(records, columns) -> pd.DataFrame:
     """Convert dicts with the same keys to a DataFrame of dtype object, which keeps the type of each cell."""
     keys = list(records[0])
     for row, record in enumerate(records):
-        if not isinstance(record, Mapping) or list(record) != keys:
+        if not isinstance(record, Mapping) or set(record) != set(keys):
             found = list(record) if isinstance(record, Mapping) else type(record).__name__
             raise ValueError(
-                f"X is a list of dicts, whose keys must be the same in the same order: row 0 has {keys}, row {row} "
-                f"{found}. Give a missing cell as None, or pass pandas.DataFrame(X)."
+                f"X is a list of dicts, whose keys must be the same: row 0 has {keys}, row {row} {found}. Give a "
+                "missing cell as None, or pass pandas.DataFrame(X)."
             )
-    frame = pd.DataFrame([list(record.values()) for record in records], columns=keys, dtype=object)
+    frame = pd.DataFrame([[record[key] for key in keys] for record in records], columns=keys, dtype=object)
     # Known columns are matched by name: the order of keys has no meaning.
     return frame[list(columns)] if columns is not None and set(columns) == set(keys) else frame
 

@@ -2,11 +2,10 @@
 
 import math
 import numbers
-import re
 import reprlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,13 +15,18 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from .class_values import (
     align_to_classes,
+    check_kinds,
+    class_array,
     class_keys,
+    class_text,
     column_positions,
+    is_numeric_text,
     positions,
     read_class_weight,
     read_thresholds,
 )
 from .containers import ROWS_SHOWN, as_container, check_encodable, column_names, is_missing, missing_rows, to_values
+from .label_lists import encode_label_lists, read_label_lists
 
 __all__ = [
     "MULTI", "PROBLEM_TYPES", "SINGLE", "SOFT", "ClassTargets", "RegressionTargets", "class_sample_weight",
@@ -48,11 +52,14 @@ class ClassTargets:
     classes : ndarray of shape (n_classes,)
     array : ndarray
         Class indices (n,), or indicators or probabilities (n, n_classes).
+    is_listed : bool
+        Whether y was lists of labels, so that the classes are those that occur in them.
     """
 
     kind: str
     classes: np.ndarray
     array: np.ndarray
+    is_listed: bool = False
 
     @property
     def problem_type(self) -> str:
@@ -63,19 +70,22 @@ class ClassTargets:
         return len(self.array)
 
     def take(self, rows, keep_classes: bool) -> "ClassTargets":
-        """Select rows; single-label classes without a row are dropped, unless `keep_classes`."""
+        """Select rows; unless `keep_classes`, classes that only occurred in other rows are dropped."""
         array, classes = self.array[rows], self.classes
+        if self.is_listed and not keep_classes:
+            present = array.any(axis=0)
+            array, classes = array[:, present], classes[present]
         if self.kind == SINGLE and not keep_classes:
             present, array = np.unique(array, return_inverse=True)
             classes = classes[present]
-        return ClassTargets(self.kind, classes, array)
+        return replace(self, classes=classes, array=array)
 
     def reorder(self, classes: np.ndarray) -> "ClassTargets":
         """Return the targets with another order of the classes."""
         own, wanted = class_keys(self.classes), class_keys(classes)
         if self.kind == SINGLE:
             return ClassTargets(SINGLE, classes, positions(wanted, own)[self.array])
-        return ClassTargets(self.kind, classes, self.array[:, positions(own, wanted)])
+        return replace(self, classes=classes, array=self.array[:, positions(own, wanted)])
 
     def sort_classes(self) -> "ClassTargets":
         """Return the targets with sorted classes if y is single-label; columns keep their order."""
@@ -84,9 +94,9 @@ class ClassTargets:
     def check_classes(self) -> "ClassTargets":
         """Raise if there are fewer than two classes."""
         if len(self.classes) < 2:
+            found = f"only one class: {self.classes.tolist()[0]!r}" if len(self.classes) else "none."
             raise ValueError(
-                "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
-                f"class: {self.classes.tolist()[0]!r}"
+                f"This classifier needs samples of at least 2 classes in the data, but the data contains {found}"
             )
         return self
 
@@ -98,7 +108,7 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
     ----------
     y : array-like
         1-D: single-label. 2-D of 0 and 1 (ndarray, sparse, DataFrame): multi-label, where `ignore_index` marks
-        an unknown label. 2-D rows of probabilities: soft labels.
+        an unknown label. Lists of labels: multi-label. 2-D rows of probabilities: soft labels.
     problem_type : str, optional
         Required type of the problem. If None, it is inferred from y.
     ignore_index : int, default=-100
@@ -118,9 +128,12 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
     y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
-    names = column_names(y)
-    table = _two_dimensional(y)
-    targets = _single_label(y) if table is None else _label_table(table, names, ignore_index)
+    names, lists = column_names(y), read_label_lists(y)
+    if lists is not None:
+        targets = ClassTargets(MULTI, *encode_label_lists(lists), is_listed=True)
+    else:
+        table = _two_dimensional(y)
+        targets = _single_label(y) if table is None else _label_table(table, names, ignore_index)
     targets = _fit_problem(targets, problem_type, is_fitted)
     if classes is not None:
         targets = _with_known_classes(targets, classes, is_named=names is not None)
@@ -130,7 +143,8 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
 _EXPECTED = {
     "single_label_classification": "give a 1-D y with one class per sample or rows of probabilities, or set "
     "problem_type=None.",
-    "multi_label_classification": "give a 2-D indicator matrix of 0 and 1, or set problem_type=None.",
+    "multi_label_classification": "give a 2-D indicator matrix of 0 and 1 or lists of labels, or set "
+    "problem_type=None.",
 }
 
 
@@ -139,9 +153,9 @@ def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassT
     if problem_type is None or PROBLEM_TYPES[targets.kind] == problem_type:
         return targets
     if problem_type == PROBLEM_TYPES[MULTI] and targets.kind == SOFT:
-        return ClassTargets(MULTI, targets.classes, targets.array)
+        return replace(targets, kind=MULTI)
     if problem_type == PROBLEM_TYPES[SOFT] and targets.kind == MULTI and _sums_to_one(targets.array):
-        return ClassTargets(SOFT, targets.classes, targets.array)
+        return replace(targets, kind=SOFT)
     if is_fitted:
         kind = MULTI if problem_type == PROBLEM_TYPES[MULTI] else SINGLE
         raise ValueError(
@@ -157,11 +171,16 @@ def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassT
 def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bool) -> ClassTargets:
     """Align the targets with the classes of an earlier fit; `is_named` says whether the columns of y have names."""
     found, known = class_keys(targets.classes), class_keys(classes)
-    if targets.kind == SINGLE:
+    if targets.kind == SINGLE or targets.is_listed:
         known_values = set(known)
         unknown = [value for value in found if value not in known_values]
         if unknown:
             raise ValueError(f"y has classes that are not among the classes {known!r}: {unknown!r}.")
+    if targets.is_listed:
+        array = np.zeros((len(targets), len(known)), targets.array.dtype)
+        array[:, positions(known, found)] = targets.array
+        return replace(targets, classes=classes, array=array)
+    if targets.kind == SINGLE:
         return ClassTargets(SINGLE, classes, positions(known, found)[targets.array])
     if is_named:
         order = column_positions(found, known, "the known classes")
@@ -173,9 +192,6 @@ def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bo
     return ClassTargets(targets.kind, classes, targets.array)
 
 
-_LISTS_OF_LABELS = "convert lists of labels to an indicator matrix with sklearn.preprocessing.MultiLabelBinarizer."
-
-
 def _two_dimensional(y) -> np.ndarray | None:
     """Return y as a dense 2-D array, or None if it is 1-D (a single column counts as 1-D)."""
     if sp.issparse(y):
@@ -184,9 +200,11 @@ def _two_dimensional(y) -> np.ndarray | None:
         array = y.to_numpy()
     elif isinstance(y, (list, tuple)):
         array = _array_of_list(y)
-    elif hasattr(y, "to_list") or (y.dtype.kind == "O" and y.ndim == 1):
-        _check_no_sequences(to_values(y))
-        return None
+    elif hasattr(y, "to_list"):
+        rows = to_values(y)
+        array = _array_of_list(rows) if rows and _is_sequence(rows[0]) else np.empty(len(rows))
+    elif y.dtype.kind == "O" and y.ndim == 1 and len(y) and _is_sequence(y[0]):
+        array = _array_of_list(to_values(y))
     else:
         array = y
     if array.ndim < 2 or (array.ndim == 2 and array.shape[1] == 1):
@@ -196,23 +214,15 @@ def _two_dimensional(y) -> np.ndarray | None:
     return array
 
 
-def _check_no_sequences(values) -> None:
-    for row, value in enumerate(values):
-        if isinstance(value, (list, tuple, set, frozenset, dict, np.ndarray)) or hasattr(value, "to_list"):
-            raise ValueError(f"y holds a {type(value).__name__} at row {row}; {_LISTS_OF_LABELS}")
-
-
 def _array_of_list(y) -> np.ndarray:
-    if any(isinstance(value, (set, frozenset)) for value in y):
-        raise ValueError(f"y holds sets; {_LISTS_OF_LABELS}")
-    is_row = [np.ndim(value) > 0 if isinstance(value, np.ndarray) else _is_sequence(value) for value in y]
-    if len({len(value) if row else -1 for value, row in zip(y, is_row, strict=True)}) > 1:
-        raise ValueError(f"y holds lists of different lengths; {_LISTS_OF_LABELS}")
+    lengths = {len(value) if _is_sequence(value) else -1 for value in y}
+    if len(lengths) > 1:
+        raise ValueError("y mixes rows of several lengths; give one row of numbers per sample, or lists of labels.")
     return np.asarray(y)
 
 
 def _is_sequence(value) -> bool:
-    return isinstance(value, (list, tuple)) or hasattr(value, "to_list")
+    return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0 or hasattr(value, "to_list")
 
 
 def _single_label(y) -> ClassTargets:
@@ -234,9 +244,7 @@ def _check_values(y) -> np.ndarray:
     if hasattr(y, "columns"):
         y = y.to_numpy()
     given = y if isinstance(y, np.ndarray) else None
-    if given is not None and given.dtype.kind == "T":  # NumPy's variable-width strings, which cannot be stored
-        given = np.asarray(given.tolist())
-    if given is not None and given.dtype.kind not in "OmM":
+    if given is not None and given.dtype.kind not in "OmMT":
         return given
     values = to_values(y) if given is None else to_values(given.ravel())
     if values and all(_is_sequence(value) and len(value) == 1 for value in values):  # a column as a list
@@ -247,17 +255,12 @@ def _check_values(y) -> np.ndarray:
         raise ValueError(
             f"Input y contains NaN: {len(missing)} missing target(s), first at row {missing[0]}; drop these rows."
         )
-    _check_kinds(values, "y")
+    check_kinds(values, "y")
     array = np.asarray(values)
     if given is None:
         return array
-    return array.reshape(given.shape) if array.dtype.kind in "biufc" else given  # numbers of dtype object
-
-
-def _check_kinds(values: list, name: str) -> None:
-    if len({isinstance(value, str) for value in values}) > 1:
-        kinds = sorted({type(value).__name__ for value in values})
-        raise ValueError(f"{name} must hold classes of one type, got {kinds}; convert all of them to str.")
+    # Numbers of dtype object, and NumPy's variable-width strings, which cannot be stored.
+    return array.reshape(given.shape) if array.dtype.kind in "biufc" or given.dtype.kind == "T" else given
 
 
 def _label_table(table: np.ndarray, names: list | None, ignore_index: int) -> ClassTargets:
@@ -280,7 +283,7 @@ def _numbers_of_table(table: np.ndarray, ignore_index: int) -> np.ndarray:
     if any(issubclass(kind, (str, bytes, np.datetime64, np.timedelta64)) for kind in kinds):
         raise ValueError(
             "A 2-D y must be an indicator matrix of 0 and 1 or rows of probabilities, got values that are not numbers; "
-            + _LISTS_OF_LABELS
+            "give lists of labels for multi-label y: [list(row) for row in y]."
         )
     if table.dtype.kind == "O":
         table = np.where(np.vectorize(is_missing, otypes=[bool])(table), np.nan, table)
@@ -307,22 +310,12 @@ def _check_columns(names: list) -> np.ndarray:
     repeated = _repeated(names)
     if repeated:
         raise ValueError(f"y has more than one column named {repeated!r}; each class has one column.")
-    return _class_array(names)
+    return class_array(names)
 
 
 def _repeated(values: list) -> list:
     counts = Counter(values)
     return [value for value in counts if counts[value] > 1]
-
-
-def _class_array(values: list) -> np.ndarray:
-    """Convert classes to an array of their type; NumPy would convert numbers among strings to strings."""
-    for kind in (str, (bool, np.bool_), (int, np.integer), (float, np.floating)):
-        if all(isinstance(value, kind) for value in values):
-            return np.asarray(values)
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def _sums_to_one(values: np.ndarray) -> bool:
@@ -353,18 +346,18 @@ def known_classes(classes, fitted_classes=None) -> np.ndarray:
         raise ValueError(
             f"classes={values!r} is not the same as on last call to partial_fit, was: {class_keys(fitted_classes)!r}."
         )
-    return _class_array(values)
+    return class_array(values)
 
 
-def zero_shot_classes(labels, estimator_name: str) -> np.ndarray:
-    """Check the labels of ``fit(None, labels)``, and keep their order.
+def zero_shot_classes(labels, call: str) -> np.ndarray:
+    """Check the labels of ``fit(None, labels)`` or ``with_labels(labels)``, and keep their order.
 
     Parameters
     ----------
-    labels : array-like of shape (n_classes,)
-        The classes, each of them once.
-    estimator_name : str
-        Class of the estimator, for error messages.
+    labels : array-like of shape (n_classes,), or mapping
+        The classes, each of them once: the values of an array, or the keys of a mapping.
+    call : str
+        The call with these labels, for error messages.
 
     Raises
     ------
@@ -373,17 +366,18 @@ def zero_shot_classes(labels, estimator_name: str) -> np.ndarray:
 
     Examples
     --------
-    >>> zero_shot_classes(["sports", "politics"], "GLiClassClassifier").tolist()
+    >>> zero_shot_classes(["sports", "politics"], "fit(None, labels)").tolist()
     ['sports', 'politics']
     """
-    rule = f"{estimator_name}.fit(None, labels) takes a list of at least 2 classes, each of them once"
+    rule = f"{call} takes a list of at least 2 classes, each of them once"
+    labels = list(labels) if isinstance(labels, Mapping) else labels
     if labels is None:
         raise ValueError(f"requires y to be passed, but the target y is None; {rule}.")
     values = _check_class_list(labels, "labels", rule)
     empty = [row for row, value in enumerate(values) if isinstance(value, str) and not value.strip()]
     if empty:
         raise ValueError(f"{rule}, got the empty label {values[empty[0]]!r} at position {empty[0]}.")
-    return _class_array(values)
+    return class_array(values)
 
 
 def _check_class_list(classes, name: str, rule: str) -> list:
@@ -401,7 +395,7 @@ def _check_class_list(classes, name: str, rule: str) -> list:
     repeated = _repeated(values)
     if repeated or len(values) < 2:
         raise ValueError(f"{rule}, got {f'{repeated!r} more than once' if repeated else repr(values)}.")
-    _check_kinds(values, name)
+    check_kinds(values, name)
     return values
 
 
@@ -428,7 +422,7 @@ def integer_classes_warning(classes, label_names=None) -> str | None:
     True
     """
     texts = [str(value) for value in class_keys(classes)]
-    if label_names is not None or not all(_NUMBER.fullmatch(text) for text in texts):
+    if label_names is not None or not all(is_numeric_text(text) for text in texts):
         return None
     shown = ", ".join(map(repr, texts[:ROWS_SHOWN])) + (", ..." if len(texts) > ROWS_SHOWN else "")
     return (
@@ -437,19 +431,18 @@ def integer_classes_warning(classes, label_names=None) -> str | None:
     )
 
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?|true|false", re.IGNORECASE)
-
-
-def label_texts(label_names, classes: Sequence) -> list[str]:
+def label_texts(label_names, classes: Sequence, name: str = "label_names") -> list[str]:
     """Return the label text of each class.
 
     Parameters
     ----------
     label_names : dict, Series, list or None
         {class: text}, or texts in the order of `classes`. A Series is read by its index, or by position if its index
-        is 0, 1, ... and these are not classes. If None, ``str(class)``.
+        is 0, 1, ... and these are not classes. If None, :func:`class_text`.
     classes : sequence
         The classes.
+    name : str, default="label_names"
+        Where the texts are from, for error messages.
 
     Examples
     --------
@@ -457,12 +450,12 @@ def label_texts(label_names, classes: Sequence) -> list[str]:
     ['spam', 'no spam']
     """
     keys = class_keys(classes)
-    texts = [str(key) for key in keys]
+    texts = [class_text(key) for key in keys]
     if label_names is not None:
-        texts = align_to_classes(label_names, classes, "label_names", "text")
+        texts = align_to_classes(label_names, classes, name, "text")
     for key, text in zip(keys, texts, strict=True):
         if not isinstance(text, str):
-            raise TypeError(f"label_names must hold texts (str), got {type(text).__name__}: {text!r}.")
+            raise TypeError(f"{name} must hold texts (str), got {type(text).__name__}: {text!r}.")
         if not text.strip():
             raise ValueError(f"The label text of the class {key!r} is empty: {text!r}. Give a text with label_names.")
     check_encodable(texts, "The label texts", unit="position")

@@ -137,6 +137,13 @@ CASES = {
     "missing class": (classifier, fit(X, ["animal", None] * 4), "NaN"),
     "continuous y": (classifier, fit(X, PRICE + 0.5), "continuous"),
     "y of another problem": (classifier, fit(X, MULTI, problem_type="single_label_classification"), "multi-label"),
+    "missing list of labels": (classifier, fit(X, [["sea"], None] * 4), r"missing list\(s\) of labels"),
+    "missing label in a list": (classifier, fit(X, [["sea"], ["food", None]] * 4), "labels of row 1 have a missing"),
+    "label among lists": (classifier, fit(X, [["sea"], "food"] * 4), "lists of labels, but a str at row 1, 'food'"),
+    "lists in a list of labels": (classifier, fit(X, [["sea"], [["food"]]] * 4), "a list among the labels of row 1"),
+    "dict as labels": (classifier, fit(X, [{"sea": 1}] * 8), "y holds a dict at row 0"),
+    "lists of no label": (classifier, fit(X, [[]] * 8), "all of its 8 lists are empty"),
+    "matrix of strings": (classifier, fit(X, [["0", "1"]] * 8), "rows of numbers as strings"),
     "negative weight": (classifier, fit(X, FOOD, [-1.0] * 8), "[Nn]egative"),
     "missing weight": (classifier, fit(X, FOOD, NAN_WEIGHT), "NaN"),
     "no weight": (classifier, fit(X, FOOD, [0.0] * 8), "no sample to fit|non-zero"),
@@ -208,6 +215,7 @@ CASES = {
     "partial_fit: other classes": (continued, set_and("partial_fit", X, FOOD, ["a", "b"]), "food"),
     "partial_fit: columns of no class": (
         multi_label, partial_fit(X, pd.DataFrame(MULTI, columns=["sea", "animal"])), "animal"),
+    "partial_fit: list with a new label": (multi_label, partial_fit(X, [["sea"], ["animal"]] * 4), "animal"),
     "partial_fit: another option": (continued, partial_fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp'"),
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
     "partial_fit: no callback": (continued, partial_fit(X, FOOD, callbacks=["timer"]), "callbacks of skorch"),
@@ -230,6 +238,16 @@ CASES = {
     "predict: type": (classifier, set_and("decision_function", X, dtype="float16"), "'dtype' parameter"),
     "predict: memory": (regressor, set_and("predict", X, memory=3), "'memory' parameter"),
     "predict: threshold": (multi_label, set_and("predict", X, threshold=[0.5]), "1 numbers for 2 labels"),
+    "score: lists of labels": (classifier, lambda clf: clf.score(X, [["sea"]] * 8), "fitted on single-label y"),
+    # -- other labels
+    "with_labels: one": (classifier, lambda clf: clf.with_labels(["sea"]), "at least 2"),
+    "with_labels: labels alike": (classifier, lambda clf: clf.with_labels(["Sea", "sea"]), "Sea"),
+    "with_labels: description that is none": (
+        classifier, lambda clf: clf.with_labels({"sea": "water", "art": 3}), "must hold texts"),
+    "with_labels: threshold": (
+        multi_label, set_and("with_labels", ["sea", "art"], threshold=[0.3, 0.6]), r"new label\(s\) \['art'\]"),
+    "with_labels: training fails": (
+        continued, lambda clf: partial_fit(X, ["art"] * 8)(clf.with_labels(["sea", "food"])), "art"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
     "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),
@@ -253,6 +271,9 @@ CASES = {
     "zero-shot: random heads": (classifier, fit(None, ["animal", "plant"]), "random weights"),
     "zero-shot: labels alike": (zero_shot, fit(None, ["café", "cafe"]), "café"),
     "zero-shot: names of another number": (zero_shot, fit(None, ["a", "b"], label_names=["one"]), "1 texts"),
+    "zero-shot: description that is none": (classifier, fit(None, {"animal": "a pet", "plant": 3}), "random|int: 3"),
+    "zero-shot: descriptions and names": (
+        zero_shot, fit(None, {"a": "one", "b": "two"}, label_names=["x", "y"]), "set label_names=None"),
     "zero-shot: empty label": (zero_shot, fit(None, ["animal", ""]), ""),
     # -- regression
     "regression: text in y": (regressor, fit(X, FOOD), "numbers"),

@@ -19,7 +19,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 LAYERS = [
     ["model", "warn", "exceptions", "docstrings"],
     ["data"],
-    ["containers", "cells", "text_templates", "class_values", "json_values"],
+    ["containers", "cells", "text_templates", "class_values", "label_lists", "json_values"],
     ["inputs", "targets", "samples", "inference", "cache", "explain"],
     ["fitted"],
     ["training"],

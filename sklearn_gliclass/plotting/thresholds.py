@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from ..class_values import class_keys, column_positions
 from ..containers import column_names
+from ..label_lists import label_indicator, read_label_lists
 from .figure import BLUE, GREEN, ORANGE, create_panels
 
 WHERE_F1_SAYS_NOTHING = 0.5
@@ -77,7 +78,8 @@ class ThresholdCurveDisplay:
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table.
         y : array-like of shape (n_samples, n_classes)
-            Indicator matrix. The columns of a DataFrame are matched by name, others are in the order of `classes_`.
+            Indicator matrix, or lists of labels. The columns of a DataFrame are matched by name, others are in the
+            order of `classes_`.
         thresholds : array-like of shape (n_thresholds,), optional
             Thresholds of the curves. If None, 0 to 1 in steps of 0.01.
         classes : list, optional
@@ -91,8 +93,10 @@ class ThresholdCurveDisplay:
             The display.
         """
         check_is_fitted(estimator, ("model_", "classes_"))
-        names, keys = column_names(y), class_keys(estimator.classes_)
-        if names is not None:
+        names, keys, lists = column_names(y), class_keys(estimator.classes_), read_label_lists(y)
+        if lists is not None:
+            y = label_indicator(lists, estimator.classes_)
+        elif names is not None:
             y = _columns(y, column_positions(names, keys, "the classes"))
         return cls.from_predictions(
             y,

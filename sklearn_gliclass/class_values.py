@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .containers import as_container, has_default_index, is_finite, to_values
+from .containers import as_container, column_names, has_default_index, is_finite, to_values
 
 
 def class_keys(classes) -> list:
@@ -178,6 +178,20 @@ def column_positions(names: list, wanted: list, what: str) -> np.ndarray:
             f"The columns of y must be {what} {wanted!r}, each once; missing: {missing!r}, unknown: {unknown!r}."
         )
     return positions(names, wanted)
+
+
+def order_columns(y, classes):
+    """Return y with its columns in the order of the classes, if their names are the classes; else y itself.
+
+    Examples
+    --------
+    >>> order_columns(pd.DataFrame({"sea": [0], "food": [1]}), ["food", "sea"])
+    array([[1, 0]])
+    """
+    names, keys = column_names(y), class_keys(classes)
+    if names is None or len(names) != len(keys) or set(names) != set(keys):
+        return y
+    return y.to_numpy()[:, positions(names, keys)]
 
 
 def positions(values: list, wanted: list) -> np.ndarray:

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
-from .class_values import by_class, class_keys, class_text, read_thresholds
+from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
+from .containers import as_container, plain_strings
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import engine_options, warn_unknown_labels
@@ -746,7 +747,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         if isinstance(labels, Mapping):
             return labels
         fitted = dict(zip(class_keys(self.classes_), self.label_names_, strict=True))
-        is_keyed = isinstance(self.label_names, Mapping) or hasattr(self.label_names, "index")
+        is_keyed = hasattr(self.label_names, "items")  # a mapping or a Series
         given = by_class(self.label_names, self.classes_, "label_names", "text") if is_keyed else {}
         return {key: fitted.get(key, given.get(key, class_text(key))) for key in keys}
 
@@ -869,7 +870,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table, as in :meth:`fit`.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            True classes, or for multi-label y an indicator matrix or lists of labels.
+            True classes, or for multi-label y an indicator matrix or lists of labels. The columns of a DataFrame are
+            matched by name where they are the classes.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples.
 
@@ -879,9 +881,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             Fraction of texts whose class, or for multi-label y whose set of labels, is predicted exactly.
         """
         check_is_fitted(self)
+        y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
         rows = read_label_lists(y)
         if rows is None:
-            return super().score(X, y, sample_weight)
+            return super().score(X, plain_strings(order_columns(y, self.classes_)), sample_weight)
         if self._kind != MULTI:
             raise ValueError(
                 "y holds lists of labels, but the classifier was fitted on single-label y; give one class per sample."

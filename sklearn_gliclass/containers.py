@@ -111,15 +111,22 @@ def _conversion_needed(data, name: str) -> str | None:
         return f"{name}.compute()"
     if hasattr(data, "collect"):  # lazy frames of polars and narwhals
         return f"{name}.collect()"
-    if hasattr(data, "columns") and hasattr(
-        _as_narwhals(data), "collect"
-    ):  # those that narwhals knows, such as DuckDB's
+    if hasattr(data, "columns") and hasattr(_as_narwhals(data), "collect"):  # of DuckDB, and others of narwhals
         return f"narwhals.from_native({name}).collect()"
     if isinstance(data, (str, bytes, bytearray, memoryview)):
         return f"[{name}]" if isinstance(data, str) else ""
     if hasattr(data, "__len__") or hasattr(data, "__array__"):
         return None
     return f"list({name})" if isinstance(data, Iterable) else ""
+
+
+def plain_strings(data):
+    """Convert an array of NumPy's variable-width strings, which scikit-learn does not know, to dtype object.
+
+    Other data are returned unchanged.
+    """
+    is_string_dtype = isinstance(data, np.ndarray) and data.dtype.kind == "T"
+    return np.array(data.tolist(), dtype=object) if is_string_dtype else data
 
 
 def to_values(data) -> list:

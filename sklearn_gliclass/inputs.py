@@ -16,7 +16,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from .cells import cell_text
-from .containers import as_container, check_encodable, is_missing, missing_rows, show_rows, to_values
+from .containers import as_container, check_encodable, is_missing, missing_rows, plain_strings, show_rows, to_values
 from .text_templates import fill_template
 
 _EXPECTED = "a sequence of texts or a table"
@@ -172,9 +172,7 @@ def _as_texts_or_table(X, columns):
             f"Iterable over raw text documents expected, {'string' if isinstance(X, str) else type(X).__name__} object "
             "received; put the text in a list: [text]."
         )
-    X = as_container(X, "X", _EXPECTED)
-    if isinstance(X, np.ndarray) and X.dtype.kind == "T":  # NumPy's variable-width strings, unknown to scikit-learn
-        X = np.array(X.tolist(), dtype=object)
+    X = plain_strings(as_container(X, "X", _EXPECTED))
     if not _is_table(X) and len(X) and isinstance(next(iter(X)), Mapping):
         return _frame_of_records(to_values(X), columns)
     return X

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from skorch.callbacks import Callback
@@ -18,6 +19,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 PRICE = np.linspace(90, 110, 8)
 FRAME = pd.DataFrame({"title": X, "size": range(8)})
 TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
+STRINGS = np.array(["food", None] * 4, dtype=np.dtypes.StringDType(na_object=None))
 BERT = TINY["encoder_config"]
 OPTIONS = dict(TINY, random_state=0, max_epochs=3)
 
@@ -125,6 +127,10 @@ CASES = {
     "no row": (classifier, fit([], []), "0 sample"),
     "one string": (classifier, fit("red apple", FOOD), "string object received"),
     "lone surrogate": (classifier, fit(["\ud800 apple", *X[1:]], FOOD), "surrogate|row 0"),
+    "lazy table": (on_table, fit(pl.LazyFrame({"title": X}), FOOD), r"pass X\.collect\(\)"),
+    "lazy classes": (on_table, fit(FRAME, pl.LazyFrame({"label": FOOD})), r"pass y\.collect\(\)"),
+    "records with other keys": (on_table, fit([{"title": "a"}, {"text": "b"}] * 4, FOOD), "keys must be the same"),
+    "missing class of StringDType": (classifier, fit(X, STRINGS), "missing target"),
     "infinite cell": (on_table, fit(FRAME.assign(size=np.inf), FOOD), "infinity"),
     "infinite decimal": (on_table, fit(FRAME.assign(size=[Decimal("-inf")] * 8), FOOD), "infinity, in the column"),
     "template names no column": (on_table, fit(FRAME, FOOD, text_template="{nothing}"), "nothing"),

@@ -122,7 +122,7 @@ def test_columns_of_texts_and_classes(container):
     assert read(container(TEXTS)) == TEXTS
     assert fitted.classes_.tolist() == expected.classes_.tolist()
     np.testing.assert_array_equal(fitted.predict_proba(container(TEXTS)), expected.predict_proba(TEXTS))
-    assert fitted.score(container(TEXTS), Y) == expected.score(TEXTS, Y)
+    assert fitted.score(container(TEXTS), container(Y)) == expected.score(TEXTS, Y)
 
 
 def test_two_dimensional_string_dtype():

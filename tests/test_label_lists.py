@@ -230,6 +230,14 @@ def test_score_counts_unknown_labels_as_wrong(fitted):
     assert fitted.score(TEXTS, y) == pytest.approx(5 / 6)
 
 
+@pytest.mark.parametrize("frames", [pd, pl], ids=["pandas", "polars"])
+def test_score_matches_columns_by_name(fitted, frames):
+    predicted = dict(zip(NAMES, fitted.predict(TEXTS).T, strict=True))
+    assert fitted.score(TEXTS, frames.DataFrame(predicted)) == 1
+    assert fitted.score(TEXTS, frames.DataFrame(dict(reversed(predicted.items())))) == 1
+    assert fitted.score(TEXTS, fitted.predict(TEXTS)) == 1
+
+
 def test_score_of_lists_for_a_single_label_classifier_raises():
     with pytest.raises(ValueError, match="fitted on single-label y; give one class per sample"):
         classifier().fit(TEXTS, ["a", "b"] * 3).score(TEXTS, LABELS)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import exceptions, model, onnx, plotting, testing, training
+    from . import exceptions as exceptions
+    from . import model as model
+    from . import onnx as onnx
+    from . import plotting as plotting
+    from . import testing as testing
+    from . import training as training
     from .classifier import GLiClassClassifier
     from .model import GLiClassModel, GLiClassModelConfig
     from .plotting import TrainingHistoryDisplay

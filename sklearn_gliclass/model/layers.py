@@ -81,7 +81,9 @@ class LstmSeq2SeqEncoder(nn.Module):
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states and mask of the tokens in the mask, moved to the start of the sequence."""
         mask = mask.bool()
-        order = (~mask).int().argsort(dim=1, stable=True)  # masked tokens first, in their order
+        # Tokens of the mask first, in their order: distinct keys, as ONNX has no stable sort.
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        order = (columns + mask.shape[1] * (~mask).int()).argsort(dim=1)
         states = states.gather(1, order.unsqueeze(-1).expand_as(states))
         mask = mask.gather(1, order)
         lengths = mask.sum(dim=1).clamp_min(1).cpu()  # a sequence without tokens can't be packed

@@ -127,7 +127,7 @@ def read_settings(folder: Path) -> tuple[Settings, dict]:
     if not path.is_file():
         what = f"has no {SETTINGS_FILE}" if folder.is_dir() else "does not exist"
         raise FileNotFoundError(
-            f"The folder {str(folder)!r} {what}; give the name of a folder that export_onnx of an estimator has written."
+            f"The folder {str(folder)!r} {what}; give the folder that export_onnx of an estimator has written."
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -16,7 +16,6 @@ from sklearn.base import is_regressor
 
 from . import json_values
 from .class_values import read_thresholds
-from .data.tokenizer import PieceTokenizer
 from .fitted import engine_options
 from .inference import InferenceEngine
 from .model.folders import replace_folder
@@ -42,6 +41,7 @@ from .onnx import (
 TOLERANCE = 1e-4  # in probability, or in standardised values of a regressor
 OPSET = 17
 WEIGHTS_FILE = "weights.bin"
+SAMPLE_WORDS = "the first goal of a late match and what they said on it today in 2024 , more or less ?"
 _SHARED_BYTES = 1024  # smaller weights are stored in the graph
 _ALIGNMENT = 64  # bytes
 _SETTINGS_FROM_CONFIG = (
@@ -103,7 +103,7 @@ def _check_reads_texts(estimator) -> None:
     reader = estimator._text_reader
     if estimator.text_template is None and (reader.n_columns is None or reader.is_plain):
         return
-    what = "has a text_template" if reader.n_columns is None else f"was fitted on a table of {reader.n_columns} columns"
+    what = "has a text_template" if estimator.text_template else f"was fitted on a table of {reader.n_columns} columns"
     raise ValueError(
         f"The estimator {what}, and exported models read 1-D texts only; convert the rows to texts before fit, and "
         "export the estimator that was fitted on them."
@@ -248,7 +248,7 @@ def _move_weight(weight, places: dict, data: bytearray) -> None:
 
 
 def _quantize_graphs(folder: Path) -> None:
-    """Quantise the weights of the encoders to int8, in place; activations are quantised in each call."""
+    """Quantise the weights of the encoders to 8 bits, in place; activations are quantised in each call."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -259,8 +259,9 @@ def _quantize_graphs(folder: Path) -> None:
         # It logs a hint to preprocess the graph otherwise.
         graph.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
         heads = [node.name for node in graph.graph.node if not _is_of_encoder(node.name)]
+        # uint8, as products with int8 overflow on x86 processors without VNNI; one scale per output channel.
         quantize_dynamic(
-            graph, path, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8, nodes_to_exclude=heads
+            graph, path, per_channel=True, reduce_range=False, weight_type=QuantType.QUInt8, nodes_to_exclude=heads
         )
 
 
@@ -273,7 +274,7 @@ def _is_of_encoder(node: str) -> bool:
 
 def sample_texts(settings: Settings) -> list[str]:
     """Return texts of different lengths for the check, with an empty one and one that is truncated."""
-    words = "the first goal of a late match and what they said on it today in 2024 , more or less ?".split()
+    words = SAMPLE_WORDS.split()
     words += [word for name in settings.label_names[:20] for word in name.split()]
     texts = [" ".join((words * length)[:length]) for length in (1, 2, 3, 5, 8, 13, 21, 34)]
     longest = " ".join(words * (min(settings.max_length, 512) // len(words) + 1))

@@ -30,7 +30,7 @@ class Graph(NamedTuple):
 
 _SEQUENCE = ("batch", "length")
 _TOKENS = {"input_ids": _SEQUENCE, "attention_mask": _SEQUENCE}
-_CLASS_TOKENS = {name: ("labels", "label_length") for name in ("class_input_ids", "class_attention_mask")}
+_CLASS_TOKENS = dict.fromkeys(("class_input_ids", "class_attention_mask"), ("labels", "label_length"))
 
 
 class TextGraph(nn.Module):

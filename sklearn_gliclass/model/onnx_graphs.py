@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .layers import LstmSeq2SeqEncoder, move_to_start
 from .packed import run_encoder
 
 
@@ -127,6 +128,27 @@ class EncoderDecoderGraph(nn.Module):
         return _score(self.heads, states, attention_mask, label_weights @ prompt)
 
 
+class PaddedLstm(nn.Module):
+    """Bidirectional LSTM of :class:`LstmSeq2SeqEncoder` without packed sequences: one LSTM for each direction."""
+
+    def __init__(self, encoder: LstmSeq2SeqEncoder):
+        super().__init__()
+        weights, (n_inputs, n_outputs) = encoder.lstm.state_dict(), (encoder.lstm.input_size, encoder.lstm.hidden_size)
+        self.forwards, self.backwards = (nn.LSTM(n_inputs, n_outputs, batch_first=True) for _ in range(2))
+        self.forwards.load_state_dict({name: weights[name] for name in self.forwards.state_dict()})
+        self.backwards.load_state_dict({name: weights[f"{name}_reverse"] for name in self.backwards.state_dict()})
+
+    def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        states, mask = move_to_start(states, mask.bool())
+        columns, lengths = torch.arange(mask.shape[1]), mask.sum(dim=1, keepdim=True)
+        # The order that reverses the tokens of each sequence, and keeps its padding at the end.
+        reverse = torch.where(columns < lengths, lengths - 1 - columns, columns).unsqueeze(-1)  # (batch, length, 1)
+        backwards, _ = self.backwards(states.gather(1, reverse.expand_as(states)))
+        backwards = backwards.gather(1, reverse.expand_as(backwards))
+        output = torch.cat([self.forwards(states)[0], backwards], dim=-1)  # (batch, length, hidden)
+        return output.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
 def _pick_layer(heads, outputs, attention_mask: Tensor) -> Tensor:
     hidden_states = getattr(outputs, "hidden_states", None)
     (states,) = heads.pick_layers(hidden_states, outputs.last_hidden_state, attention_mask, False)
@@ -145,7 +167,7 @@ def build_graphs(architecture) -> dict[str, Graph]:
     Parameters
     ----------
     architecture : Architecture
-        The architecture, in evaluation mode.
+        The architecture, in evaluation mode. If it has an LSTM, that is replaced by :class:`PaddedLstm`.
 
     Returns
     -------
@@ -153,6 +175,8 @@ def build_graphs(architecture) -> dict[str, Graph]:
         "text", "labels" and "scorer" for the plain bi-encoder, "model" and "labels" for the fused one, and "model" for
         all others.
     """
+    if architecture.config.use_lstm:
+        architecture.lstm = PaddedLstm(architecture.lstm)
     labels = Graph(LabelGraph(architecture), _CLASS_TOKENS, {"classes": ("labels",)})
     weights = {"label_weights": ("batch", "labels", "length")}
     logits = {"logits": ("batch", "labels")}

@@ -429,6 +429,7 @@ class _OnnxEstimator:
     """Base class: reads the folder and computes logits."""
 
     _kind: str
+    _fitted_names: set[str]
 
     def __init__(self, folder, n_threads=None):
         require_packages("onnxruntime")
@@ -447,6 +448,9 @@ class _OnnxEstimator:
             raise ValueError(
                 f"{str(folder)!r} holds a {settings.estimator}; load it with {other} instead of {type(self).__name__}."
             )
+        missing = sorted(self._fitted_names.difference(fitted))
+        if missing:
+            raise ValueError(f"{str(folder / SETTINGS_FILE)!r} has no {missing}; export the estimator again.")
         return OnnxModel(folder, settings, n_threads), fitted
 
     def _set_fitted(self, fitted: dict) -> None:
@@ -468,7 +472,7 @@ class _OnnxEstimator:
 
 
 class OnnxClassifier(_OnnxEstimator):
-    """Classifier in ONNX, as written by :meth:`GLiClassClassifier.export_onnx`.
+    """Classifier in ONNX, as written by :meth:`sklearn_gliclass.GLiClassClassifier.export_onnx`.
 
     It predicts with onnxruntime, tokenizers and NumPy, and imports neither torch nor transformers nor scikit-learn. Its
     probabilities are those of the exported classifier.
@@ -495,7 +499,7 @@ class OnnxClassifier(_OnnxEstimator):
 
     See Also
     --------
-    GLiClassClassifier : The classifier that is exported.
+    sklearn_gliclass.GLiClassClassifier : The classifier that is exported.
     OnnxRegressor : Regressor in ONNX.
 
     Examples
@@ -511,6 +515,7 @@ class OnnxClassifier(_OnnxEstimator):
     """
 
     _kind = "classifier"
+    _fitted_names = {"classes", "threshold", "problem_type"}
 
     def _set_fitted(self, fitted):
         self.classes_ = fitted["classes"]
@@ -579,7 +584,7 @@ class OnnxClassifier(_OnnxEstimator):
 
 
 class OnnxRegressor(_OnnxEstimator):
-    """Regressor in ONNX, as written by :meth:`GLiClassRegressor.export_onnx`.
+    """Regressor in ONNX, as written by :meth:`sklearn_gliclass.GLiClassRegressor.export_onnx`.
 
     It predicts with onnxruntime, tokenizers and NumPy, and imports neither torch nor transformers nor scikit-learn.
 
@@ -603,7 +608,7 @@ class OnnxRegressor(_OnnxEstimator):
 
     See Also
     --------
-    GLiClassRegressor : The regressor that is exported.
+    sklearn_gliclass.GLiClassRegressor : The regressor that is exported.
     OnnxClassifier : Classifier in ONNX.
 
     Examples
@@ -620,6 +625,7 @@ class OnnxRegressor(_OnnxEstimator):
     """
 
     _kind = "regressor"
+    _fitted_names = {"target_names", "factor", "offset", "one_dimensional"}
 
     def _set_fitted(self, fitted):
         self.target_names_ = fitted["target_names"]

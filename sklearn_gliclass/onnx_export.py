@@ -53,13 +53,13 @@ _RECORDED_VERSIONS = ("torch", "transformers", "onnx", "onnxruntime")
 
 def export_estimator(estimator, folder, quantize: bool = False) -> float:
     """Write a fitted estimator to a folder in ONNX; see :meth:`PersistenceMixin.export_onnx`."""
-    require_packages("onnx", "onnxruntime")
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"export_onnx takes the name of a folder, a str or Path, got {folder!r}.")
     if not isinstance(quantize, (bool, np.bool_)):
         raise TypeError(f"quantize must be True or False, got {quantize!r}.")
     fitted_attributes = _describe_fitted(estimator)
     _check_reads_texts(estimator)
+    require_packages("onnx", "onnxruntime")
     settings = _describe_model(estimator)
     model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
     engine = InferenceEngine(

@@ -380,6 +380,7 @@ LOAD_ERRORS = {
     "unknown name": (change_settings(other=1), ValueError, r"damaged.*other"),
     "wrong type": (change_settings(max_length="9"), ValueError, "max_length must be of type int, got '9'"),
     "architecture": (change_settings(architecture_type="tri-encoder"), ValueError, r"one of.*'tri-encoder'"),
+    "no classes": (change_settings(fitted={}), ValueError, r"has no \['classes', .*export the estimator again"),
     "regressor": (change_settings(estimator="regressor"), ValueError, "holds a regressor; load it with OnnxRegressor"),
 }
 

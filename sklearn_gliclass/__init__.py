@@ -1,11 +1,25 @@
-"""scikit-learn estimators for GLiClass text models."""
+"""scikit-learn estimators for GLiClass text models.
+
+The public names are imported at first use, so that ``import sklearn_gliclass`` imports neither torch nor scikit-learn.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from ._version import __version__
-from .classifier import GLiClassClassifier
-from .model import GLiClassModelConfig
-from .plotting import TrainingHistoryDisplay
-from .regressor import GLiClassRegressor
-from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
+
+if TYPE_CHECKING:
+    from . import exceptions as exceptions
+    from . import model as model
+    from . import onnx as onnx
+    from . import plotting as plotting
+    from . import testing as testing
+    from . import training as training
+    from .classifier import GLiClassClassifier
+    from .model import GLiClassModel, GLiClassModelConfig
+    from .plotting import TrainingHistoryDisplay
+    from .regressor import GLiClassRegressor
+    from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
 __all__ = [
     "GLiClassClassifier",
@@ -20,10 +34,32 @@ __all__ = [
     "__version__",
 ]
 
+# Public name -> its module.
+_MODULES = {
+    "GLiClassClassifier": "classifier",
+    "GLiClassModel": "model",
+    "GLiClassModelConfig": "model",
+    "GLiClassRegressor": "regressor",
+    "RLTrainer": "training",
+    "RLTrainerConfig": "training",
+    "Trainer": "training",
+    "TrainingArguments": "training",
+    "TrainingHistoryDisplay": "plotting",
+}
+_SUBMODULES = {"exceptions", "model", "onnx", "plotting", "testing", "training"}
 
-def __getattr__(name):
-    if name != "GLiClassModel":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .model import GLiClassModel  # imported at first use, see there
 
-    return GLiClassModel
+if not TYPE_CHECKING:  # type checkers report unknown names, as they read the imports above
+
+    def __getattr__(name):
+        if name in _SUBMODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_SUBMODULES})

@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .cache.labels import LabelCache
-from .data.batching import label_chunks, tensors, to_device, token_budget_batches
+from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches, tensors, to_device
 from .data.prompt import Layout
 from .model.precision import autocast, weight_dtype
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .model import GLiClassModel
 
 PROGRESS_FROM = 512  # texts; shorter calls show no progress bar
-TEXTS_AT_ONCE = 50_000  # texts whose token ids are in memory at a time
 LABELS_AT_ONCE = 256
 
 
@@ -78,7 +77,7 @@ class InferenceEngine:
     @torch.inference_mode()
     def _run(self, texts, n_columns: int, pick, function, one_chunk=False) -> np.ndarray:
         self.model.eval()
-        unique, inverse = _unique(texts)
+        unique, inverse = distinct_texts(texts)
         result = torch.empty(len(unique), n_columns, dtype=weight_dtype(self.dtype))
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
         shared = [{} if one_chunk and self.layout.shares_labels else self._shared_inputs(chunk) for chunk in chunks]
@@ -120,9 +119,7 @@ class InferenceEngine:
 
     def _plan(self, lengths: np.ndarray, chunk: np.ndarray) -> tuple[np.ndarray, list[slice]]:
         """Return the texts sorted by length, and the slices of them that are batches."""
-        lengths = self.layout.sequence_lengths(lengths, chunk)
-        order = np.argsort(lengths, kind="stable")
-        return order, list(token_budget_batches(lengths[order], self.max_batch_tokens))
+        return plan_batches(self.layout.sequence_lengths(lengths, chunk), self.max_batch_tokens)
 
     def _batches(self, function, tokens, chunk, shared):
         """Yield (rows, output) for all rows of `tokens`."""
@@ -151,10 +148,3 @@ class InferenceEngine:
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
             yield from self._forward(function, tokens, half, chunk, shared)
-
-
-def _unique(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the distinct texts, sorted, and the index of each text among them."""
-    unique = sorted(set(texts))
-    position = {text: row for row, text in enumerate(unique)}
-    return unique, np.fromiter(map(position.__getitem__, texts), np.int64, len(texts))

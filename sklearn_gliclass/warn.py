@@ -5,23 +5,25 @@ import sys
 import warnings
 from pathlib import Path
 
-import joblib
-import sklearn
-import torch
-
 from .exceptions import TruncationWarning
 
+_PACKAGE_FOLDER = f"{Path(__file__).parent}{os.sep}"
 # Frames of these are between the caller's line and the warning: decorators, searches, pipelines.
-_LIBRARIES = (joblib, sklearn, torch)
-_LIBRARY_FOLDERS = tuple(
-    f"{Path(file).parent}{os.sep}" for file in (__file__, *(library.__file__ for library in _LIBRARIES))
-)
+_LIBRARIES = ("joblib", "sklearn", "torch")
+# Frames of these parts of scikit-learn are between `fit` and its caller: a decorator, and pipelines, which fit once.
+_WRAPPERS = ("base.py", "pipeline.py", f"utils{os.sep}")
+
+
+def _folders(libraries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders of the libraries that are imported; others have no frames."""
+    loaded = (sys.modules[name] for name in libraries if name in sys.modules)
+    return tuple(f"{Path(library.__file__).parent}{os.sep}" for library in loaded)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn with the `stacklevel` of the caller's line; frames of libraries in between are skipped."""
-    frame, level = sys._getframe(1), 2
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARY_FOLDERS):
+    frame, level, folders = sys._getframe(1), 2, (_PACKAGE_FOLDER, *_folders(_LIBRARIES))
+    while frame is not None and frame.f_code.co_filename.startswith(folders):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 
@@ -36,14 +38,10 @@ def warn_truncation(n_truncated: int, n_texts: int, max_length: int) -> None:
         )
 
 
-# Frames of these are between `fit` and its caller: a decorator, and pipelines, which fit once.
-_WRAPPERS = tuple(str(Path(sklearn.__file__).parent / name) for name in ("base.py", "pipeline.py", f"utils{os.sep}"))
-_PACKAGE_FOLDER = f"{Path(__file__).parent}{os.sep}"
-
-
 def is_called_by_user() -> bool:
     """Return whether user code called the package directly, and not a search or another library."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE_FOLDER, *_WRAPPERS)):
+    wrappers = tuple(folder + part for folder in _folders(("sklearn",)) for part in _WRAPPERS)
+    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE_FOLDER, *wrappers)):
         frame = frame.f_back
-    return frame is None or not frame.f_code.co_filename.startswith(_LIBRARY_FOLDERS)
+    return frame is None or not frame.f_code.co_filename.startswith((_PACKAGE_FOLDER, *_folders(_LIBRARIES)))

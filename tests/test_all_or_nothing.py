@@ -238,6 +238,8 @@ CASES = {
     # -- saving
     "save: nowhere": (classifier, lambda clf: clf.save_pretrained(None), "name of a folder.*None"),
     "save: bytes": (classifier, lambda clf: clf.save_pretrained(b"folder"), "name of a folder"),
+    "export: nowhere": (classifier, lambda clf: clf.export_onnx(None), "name of a folder.*None"),
+    "export: quantize": (classifier, lambda clf: clf.export_onnx("folder", quantize=8), "True or False, got 8"),
     # -- predictions
     "predict: labels in a prompt": (classifier, set_and("predict", X, max_num_classes=-1), "'max_num_classes'"),
     "predict: batch": (classifier, set_and("predict_proba", X, max_batch_tokens=0), "'max_batch_tokens'"),

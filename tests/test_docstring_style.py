@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import sklearn_gliclass
-from sklearn_gliclass import exceptions, plotting
+from sklearn_gliclass import exceptions, onnx, plotting
 from sklearn_gliclass.training import rewards
 
 # Checks of numpydoc that the project leaves out, with the reasons.
@@ -20,6 +20,7 @@ OVERRIDDEN = {"PR01", "RT01", "YD01"}
 NAMES = [
     *(f"sklearn_gliclass.{name}" for name in sklearn_gliclass.__all__ if name != "__version__"),
     *(f"sklearn_gliclass.plotting.{name}" for name in plotting.__all__),
+    *(f"sklearn_gliclass.onnx.{name}" for name in onnx.__all__),
     *(f"sklearn_gliclass.exceptions.{name}" for name in vars(exceptions) if name.endswith("Warning")),
     *(
         f"sklearn_gliclass.training.rewards.{name}"

@@ -22,6 +22,35 @@ def test_nothing_that_is_not_needed_is_imported_with_the_package():
     assert not {"transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor"} & set(loaded)
 
 
+LAZY = """
+import sys, sklearn_gliclass
+loaded = {"torch", "sklearn", "transformers", "numpy", "pandas"} & set(sys.modules)
+assert not loaded, loaded
+names = dir(sklearn_gliclass)
+assert set(sklearn_gliclass.__all__) <= set(names), names
+assert not {"torch", "sklearn"} & set(sys.modules)
+sklearn_gliclass.plotting.ThresholdCurveDisplay     # submodules need no import of their own
+for name in sklearn_gliclass.__all__:
+    assert getattr(sklearn_gliclass, name) is vars(sklearn_gliclass)[name]
+try:
+    sklearn_gliclass.GLiClassifier
+except AttributeError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+def test_public_names_are_imported_at_first_use():
+    assert run(LAZY) == "module 'sklearn_gliclass' has no attribute 'GLiClassifier'"
+
+
+SECONDS = "import sys, time; start = time.perf_counter(); import {}; sys.stdout.write(str(time.perf_counter() - start))"
+
+
+def test_import_takes_no_longer_than_that_of_scikit_learn():
+    ours, theirs = (min(float(run(SECONDS.format(name))) for _ in range(3)) for name in ("sklearn_gliclass", "sklearn"))
+    assert ours < 1.1 * theirs
+
+
 FITS = """
 import sys
 from sklearn_gliclass import GLiClassClassifier

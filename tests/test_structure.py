@@ -20,11 +20,11 @@ LAYERS = [
     ["model", "warn", "exceptions", "docstrings"],
     ["data"],
     ["containers", "cells", "text_templates", "class_values", "label_lists", "json_values"],
-    ["inputs", "targets", "samples", "inference", "cache", "explain"],
+    ["inputs", "targets", "samples", "inference", "cache", "explain", "onnx"],
     ["fitted"],
     ["training"],
     ["parameters", "configuration", "plotting"],
-    ["persistence", "estimator_file"],
+    ["persistence", "estimator_file", "onnx_export"],
     ["building"],
     ["mixins"],
     ["base"],
@@ -225,7 +225,9 @@ def test_public_names_are_documented(name, thing):
         assert "Examples\n--------" in inspect.getdoc(thing), name
 
 
-@pytest.mark.parametrize("name", ["fit", "partial_fit", "predict", "transform", "save_pretrained", "from_pretrained"])
+@pytest.mark.parametrize(
+    "name", ["fit", "partial_fit", "predict", "transform", "save_pretrained", "from_pretrained", "export_onnx"]
+)
 @pytest.mark.parametrize("estimator", [sklearn_gliclass.GLiClassClassifier, sklearn_gliclass.GLiClassRegressor])
 def test_methods_document_their_parameters(estimator, name):
     assert "Parameters\n----------" in inspect.getdoc(getattr(estimator, name))

@@ -1,9 +1,19 @@
-"""Batching by length: padding, token budgets for inference, buckets for training."""
+"""Batching by length: padding, token budgets for inference, buckets for training.
+
+torch is imported late, as :mod:`sklearn_gliclass.onnx` uses this module without torch.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+TEXTS_AT_ONCE = 50_000  # texts whose token ids are in memory at a time, in inference
 
 # Texts are sorted by length within windows, at most this many batches long and at least this many in number. With fewer
 # windows, the batches of one epoch would be nearly those of the previous one, and would group texts of one class.
@@ -26,6 +36,33 @@ def pad(sequences: Sequence[np.ndarray], pad_id: int) -> tuple[np.ndarray, np.nd
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
     return ids, mask
+
+
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the distinct texts, sorted, and the index of each text among them.
+
+    Examples
+    --------
+    >>> unique, inverse = distinct_texts(["b", "a", "b"])
+    >>> unique, inverse.tolist()
+    (['a', 'b'], [1, 0, 1])
+    """
+    unique = sorted(set(texts))
+    position = {text: row for row, text in enumerate(unique)}
+    return unique, np.fromiter(map(position.__getitem__, texts), np.int64, len(texts))
+
+
+def plan_batches(lengths: np.ndarray, max_tokens: int) -> tuple[np.ndarray, list[slice]]:
+    """Return the order of the texts by length, and the slices of this order that are batches.
+
+    Examples
+    --------
+    >>> order, batches = plan_batches(np.array([9, 1, 8, 2]), max_tokens=16)
+    >>> [order[batch].tolist() for batch in batches]
+    [[1, 3], [2], [0]]
+    """
+    order = np.argsort(lengths, kind="stable")
+    return order, list(token_budget_batches(lengths[order], max_tokens))
 
 
 def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice]:
@@ -123,6 +160,8 @@ class Batch:
 
 def tensors(arrays) -> dict[str, torch.Tensor]:
     """Convert the inputs of the model to tensors."""
+    import torch
+
     return {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 

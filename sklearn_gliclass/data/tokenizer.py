@@ -1,4 +1,9 @@
-"""Tokenizers: loading, control tokens, training on texts, and tokenisation of the pieces of a sequence."""
+"""Tokenizers: loading, control tokens, training on texts, and tokenisation of the pieces of a sequence.
+
+transformers is imported late, as :mod:`sklearn_gliclass.onnx` uses this module without it.
+"""
+
+from __future__ import annotations
 
 import copy
 import functools
@@ -8,12 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ..model.isolation import process_lock
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
@@ -66,6 +72,10 @@ def read_tokenizer(folder, **options):
             f"The folder {str(folder)!r} holds no tokenizer (tokenizer.json); save the tokenizer there, or download "
             "the checkpoint again."
         )
+    from transformers import AutoTokenizer
+
+    from ..model.isolation import process_lock
+
     try:
         with process_lock():
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
@@ -121,6 +131,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreT
     >>> tokenizer.convert_ids_to_tokens(tokenizer("blue card").input_ids)
     ['[CLS]', 'Ġblue', 'Ġcard', '[SEP]']
     """
+    from transformers import PreTrainedTokenizerFast
+
     if vocab_size is not None and (not isinstance(vocab_size, int) or vocab_size < 0):
         raise ValueError(f"vocab_size in encoder_config must be a number of tokens of at least 0, got {vocab_size!r}.")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -28,6 +28,12 @@ class EncoderDecoder(Architecture):
         self.encoder_decoder_model = encoder or build_encoder(config.encoder_config, whole=True)
 
     def encode(self, input_ids, attention_mask, every_layer, class_input_ids=None, class_attention_mask=None):
+        layers, prompt = self.run(input_ids, attention_mask, class_input_ids, class_attention_mask, every_layer)
+        classes, class_mask = class_states(self.config, prompt, class_input_ids, class_attention_mask)
+        return layers, (attention_mask, classes, class_mask)
+
+    def run(self, input_ids, attention_mask, class_input_ids, class_attention_mask, every_layer):
+        """Return the hidden states of the text, (batch, length, hidden) for each layer to score, and of the prompt."""
         dtype = self.encoder_decoder_model.get_input_embeddings().weight.dtype
         outputs = self.encoder_decoder_model(
             input_ids=input_ids,
@@ -40,10 +46,7 @@ class EncoderDecoder(Architecture):
         layers = self.pick_layers(
             outputs.encoder_hidden_states, outputs.encoder_last_hidden_state, attention_mask, every_layer
         )
-        classes, class_mask = class_states(
-            self.config, outputs.last_hidden_state, class_input_ids, class_attention_mask
-        )
-        return layers, (attention_mask, classes, class_mask)
+        return layers, outputs.last_hidden_state
 
     def read(self, states, context):
         attention_mask, classes, class_mask = context

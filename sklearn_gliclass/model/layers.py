@@ -80,14 +80,18 @@ class LstmSeq2SeqEncoder(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states and mask of the tokens in the mask, moved to the start of the sequence."""
-        mask = mask.bool()
-        order = (~mask).int().argsort(dim=1, stable=True)  # masked tokens first, in their order
-        states = states.gather(1, order.unsqueeze(-1).expand_as(states))
-        mask = mask.gather(1, order)
+        states, mask = move_to_start(states, mask.bool())
         lengths = mask.sum(dim=1).clamp_min(1).cpu()  # a sequence without tokens can't be packed
         packed = pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
         output, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=states.shape[1])
         return output, mask
+
+
+def move_to_start(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the tokens in the mask to the start of the sequence, in their order; return them with their mask."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    order = (columns + mask.shape[1] * (~mask).int()).argsort(dim=1)  # distinct keys, as ONNX has no stable sort
+    return states.gather(1, order.unsqueeze(-1).expand_as(states)), mask.gather(1, order)
 
 
 class LayerwiseAttention(nn.Module):

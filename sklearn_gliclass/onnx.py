@@ -1,0 +1,661 @@
+"""Prediction with exported models: onnxruntime, tokenizers and NumPy, without torch, transformers and scikit-learn.
+
+The folders are written by ``export_onnx`` of the estimators. The packages are installed by the extra ``onnx``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from . import json_values
+from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches
+from .data.prompt import LAYOUTS, Layout
+from .data.tokenizer import PieceTokenizer
+from .model.folders import read_unchanged
+from .warn import warn_truncation
+
+__all__ = ["OnnxClassifier", "OnnxRegressor"]
+
+SETTINGS_FILE = "onnx.json"
+TOKENIZER_FILE, LABEL_TOKENIZER_FILE = "tokenizer.json", "label_tokenizer.json"
+LABEL_EMBEDDINGS_FILE = "label_embeddings.npy"
+FORMAT = 1
+MULTI_LABEL = "multi_label_classification"
+LABELS_AT_ONCE = 256  # labels per pass of the label encoder
+_ROWS_SHOWN = 5  # number of rows that an error message lists
+
+
+def require_packages(*names: str) -> None:
+    """Raise an ImportError with the line of pip if a package of the extra ``onnx`` is not installed.
+
+    Parameters
+    ----------
+    *names : str
+        Names of the packages.
+    """
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise ImportError(
+                f"Models in ONNX need the package {name}, which cannot be imported ({error}); install it with "
+                'pip install "sklearn-gliclass[onnx]".'
+            ) from error
+
+
+@dataclass
+class Settings:
+    """Content of ``onnx.json``, except for the fitted attributes.
+
+    Attributes
+    ----------
+    estimator : str
+        "classifier" or "regressor".
+    architecture_type, prompt_first, class_token_pooling, embed_class_token, extract_text_features
+        Hyperparameters of the model.
+    class_token_index, text_token_index : int
+        Token ids of ``<<LABEL>>`` and ``<<SEP>>``.
+    special_ids, label_special_ids : dict or None
+        Token ids "pad" and "unk" of the tokenizers of texts and labels. None if they share one.
+    label_names : list of str
+        Label texts.
+    max_length : int
+        Maximum number of tokens of a sequence.
+    labels_at_once : int or None
+        Maximum number of labels in a prompt, or scored at a time. If None, all.
+    max_batch_tokens : int
+        Maximum number of tokens in a batch, padding included.
+    quantized : bool
+        Whether the encoders have weights of int8.
+    versions : dict of str to str
+        Versions of the packages that exported the model.
+    """
+
+    estimator: str
+    architecture_type: str
+    prompt_first: bool
+    class_token_pooling: str
+    embed_class_token: bool
+    extract_text_features: bool
+    class_token_index: int
+    text_token_index: int
+    special_ids: dict
+    label_special_ids: dict | None
+    label_names: list
+    max_length: int
+    labels_at_once: int | None
+    max_batch_tokens: int
+    quantized: bool
+    versions: dict
+
+
+def write_settings(settings: Settings, fitted: dict, folder: Path) -> None:
+    """Write ``onnx.json``.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings.
+    fitted : dict
+        Fitted attributes, of types that ``json_values`` can store.
+    folder : Path
+        Folder of the exported model.
+    """
+    record = {"format": FORMAT, **asdict(settings), "fitted": json_values.encode(fitted)}
+    (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_settings(folder: Path) -> tuple[Settings, dict]:
+    """Read ``onnx.json``, and return the settings and the fitted attributes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist or holds no exported model.
+    ValueError
+        If the file is damaged, or another version of the package wrote it.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        what = f"has no {SETTINGS_FILE}" if folder.is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"The folder {str(folder)!r} {what}; give the folder that export_onnx of an estimator has written."
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = record.pop("format")
+        if version == FORMAT:
+            fitted = json_values.decode(record.pop("fitted"))
+            settings = Settings(**record)
+            _check_settings(settings)
+            return settings, fitted
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}); export the estimator again.") from error
+    raise ValueError(
+        f"{str(path)!r} has format {version!r}, and this version of sklearn_gliclass reads format {FORMAT}; export the "
+        "estimator again with this version."
+    )
+
+
+def _check_settings(settings: Settings) -> None:
+    for field in fields(settings):
+        value, kinds = getattr(settings, field.name), field.type.split(" | ")
+        if type(value).__name__ not in [kind.replace("None", "NoneType") for kind in kinds]:
+            raise ValueError(f"{field.name} must be of type {field.type}, got {value!r}")
+    if settings.architecture_type not in LAYOUTS:
+        raise ValueError(f"architecture_type must be one of {sorted(LAYOUTS)}, got {settings.architecture_type!r}")
+
+
+# -- the model ---------------------------------------------------------------------------------------------------
+
+
+class Sessions:
+    """Sessions of onnxruntime for the graphs of a folder, created at first use. Pickle does not store them.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the exported model.
+    n_threads : int or None
+        Number of threads of a session. If None, onnxruntime chooses.
+    """
+
+    def __init__(self, folder: Path, n_threads: int | None):
+        self.folder = folder
+        self.n_threads = n_threads
+        self._sessions = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {"folder": self.folder, "n_threads": self.n_threads}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def __getitem__(self, name: str):
+        """Return the session of a graph."""
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = self._create(self.folder / f"{name}.onnx")
+            return self._sessions[name]
+
+    def _create(self, path: Path):
+        import onnxruntime
+
+        if not path.is_file():
+            raise FileNotFoundError(f"The file {str(path)!r} is missing; export the estimator again.")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only
+        if self.n_threads is not None:
+            options.intra_op_num_threads = self.n_threads
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library's own exceptions have no common base class
+            raise ValueError(f"{str(path)!r} is damaged ({error}); export the estimator again.") from error
+
+    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run a graph, and return its outputs by name; inputs that it does not have are left out."""
+        session = self[name]
+        outputs = [output.name for output in session.get_outputs()]
+        given = {tensor.name: inputs[tensor.name] for tensor in session.get_inputs()}
+        return dict(zip(outputs, session.run(outputs, given), strict=True))
+
+
+class BackendTokenizer:
+    """The part of a tokenizer of transformers that :class:`PieceTokenizer` uses.
+
+    Parameters
+    ----------
+    path : Path
+        The file ``tokenizer.json``.
+    special_ids : dict
+        Token ids "pad" and "unk".
+    """
+
+    def __init__(self, path: Path, special_ids: dict):
+        try:
+            self.backend_tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare exceptions
+            raise ValueError(f"{str(path)!r} cannot be read ({error}); export the estimator again.") from error
+        self.pad_token_id = special_ids["pad"]
+        self.unk_token_id = special_ids["unk"]
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """Return the id of a token."""
+        return self.backend_tokenizer.token_to_id(token)
+
+
+class OnnxModel:
+    """An exported model: token ids, batches and graphs of a list of labels.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the exported model.
+    settings : Settings
+        Its settings.
+    n_threads : int or None
+        Number of threads of a session.
+
+    Attributes
+    ----------
+    n_truncated : int
+        Number of texts of the last call that were truncated.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, n_threads: int | None = None):
+        self.settings = settings
+        self.sessions = Sessions(folder, n_threads)
+        self.pieces = PieceTokenizer(BackendTokenizer(folder / TOKENIZER_FILE, settings.special_ids))
+        self.label_pieces = self.pieces
+        if settings.label_special_ids is not None:
+            tokenizer = BackendTokenizer(folder / LABEL_TOKENIZER_FILE, settings.label_special_ids)
+            self.label_pieces = PieceTokenizer(tokenizer)
+        self.layout = self.build_layout(settings.label_names)
+        path = folder / LABEL_EMBEDDINGS_FILE
+        self.label_embeddings = np.load(path, allow_pickle=False) if path.is_file() else None
+        self.graph = "text" if self.layout.shares_labels else "model"
+        _ = self.sessions[self.graph]  # of the same version of the folder as the settings
+
+    def build_layout(self, label_names: Sequence[str]) -> Layout:
+        """Build the layout of the sequences of some labels."""
+        layout = LAYOUTS[self.settings.architecture_type]
+        return layout(self.settings, self.pieces, label_names, self.settings.max_length, self.label_pieces)
+
+    def with_label_names(self, label_names: Sequence[str]) -> OnnxModel:
+        """Return a model with other labels, on the same sessions."""
+        other = object.__new__(OnnxModel)
+        other.__dict__ = {**self.__dict__, "layout": self.build_layout(label_names)}
+        other.label_embeddings = other.embed_labels() if hasattr(other.layout, "label_batch") else None
+        return other
+
+    def embed_labels(self) -> np.ndarray:
+        """Compute the projected label embeddings (labels, hidden) of the bi-encoders."""
+        parts = label_chunks(len(self.layout.label_texts), LABELS_AT_ONCE)
+        return np.concatenate([self.sessions.run("labels", self.layout.label_batch(part))["classes"] for part in parts])
+
+    @property
+    def _chunks(self) -> list[np.ndarray]:
+        """Labels that are scored together: those of a prompt, if there are prompts."""
+        return label_chunks(len(self.layout.label_texts), self.settings.labels_at_once)
+
+    def logits(self, texts: Sequence[str]) -> tuple[np.ndarray, int]:
+        """Compute the logits (n_texts, n_labels), and return them with the number of truncated texts.
+
+        Distinct texts are computed once, in the order of the inference engine of the estimators.
+        """
+        unique, inverse = distinct_texts(texts)
+        result = np.empty((len(unique), len(self.layout.label_texts)), np.float32)
+        truncated = np.zeros(len(unique), bool)
+        # The plain bi-encoder encodes a text once for all labels.
+        prompts = [np.concatenate(self._chunks)] if self.layout.shares_labels else self._chunks
+        for first in range(0, len(unique), TEXTS_AT_ONCE):
+            block = slice(first, first + TEXTS_AT_ONCE)
+            tokens = self.layout.tokenize(unique[block])
+            for labels in prompts:
+                truncated[block] |= self.layout.is_truncated(tokens.lengths, labels)
+                lengths = self.layout.sequence_lengths(tokens.lengths, labels)
+                order, batches = plan_batches(lengths, self.settings.max_batch_tokens)
+                for rows in (order[batch] for batch in batches):
+                    logits = self._score([tokens[row] for row in rows], labels)
+                    result[first + rows, labels[0] : labels[-1] + 1] = logits
+        return result[inverse], int(truncated[inverse].sum())
+
+    def _score(self, texts: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+        """Compute the logits (texts, labels) of a batch of token ids."""
+        inputs = self.layout.text_batch(texts, [labels] * len(texts))
+        if self.layout.shares_labels:
+            text = self.sessions.run(self.graph, inputs)
+            parts = [{**text, "classes": self.label_embeddings[chunk]} for chunk in self._chunks]
+            return np.concatenate([self.sessions.run("scorer", part)["logits"] for part in parts], axis=1)
+        in_sequence = "class_input_ids" not in inputs
+        prompt = inputs["input_ids" if in_sequence else "class_input_ids"]
+        mask = inputs["attention_mask" if in_sequence else "class_attention_mask"]
+        inputs["label_weights"] = weigh_label_tokens(self.settings, prompt, mask, len(labels))
+        inputs["text_mask"] = mask_text_tokens(self.settings, inputs["input_ids"], inputs["attention_mask"])
+        if self.label_embeddings is not None:
+            inputs["classes"] = self.label_embeddings[labels]
+        return self.sessions.run(self.graph, inputs)["logits"]
+
+
+def weigh_label_tokens(settings: Settings, ids: np.ndarray, mask: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return the weight of each token in the embedding of each label, (batch, labels, length) in float32.
+
+    The same as ``class_states`` of the torch model: the weight is 1 at the label token, or with the pooling "average",
+    1 / n at each of the n tokens of the label.
+    """
+    is_class = ids == settings.class_token_index
+    fused = settings.architecture_type == "bi-encoder-fused"
+    if settings.class_token_pooling == "first" or fused:
+        _, columns = is_class.nonzero()
+        columns = columns.reshape(len(ids), n_labels)
+        if not settings.embed_class_token and not fused:
+            columns = np.minimum(columns + 1, ids.shape[1] - 1)
+        return (columns[:, :, None] == np.arange(ids.shape[1])).astype(np.float32)
+    outside = (ids == settings.text_token_index).cumsum(axis=1).astype(bool) | ~mask.astype(bool)
+    if not settings.embed_class_token:
+        outside |= is_class
+    owner = np.where(outside, 0, is_class.cumsum(axis=1))  # k for the tokens of the k-th label
+    spans = (owner[:, None, :] == np.arange(1, n_labels + 1)[:, None]).astype(np.float32)
+    return spans / np.maximum(spans.sum(axis=2, keepdims=True), 1)
+
+
+def mask_text_tokens(settings: Settings, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the mask of the tokens that the text is pooled from, as ``mask_text`` of the torch model does."""
+    if not settings.extract_text_features:
+        return mask
+    if settings.prompt_first:
+        after = (ids == settings.text_token_index).cumsum(axis=1).astype(bool)
+        return (mask.astype(bool) & after).astype(np.int64)
+    control = (ids == settings.class_token_index) | (ids == settings.text_token_index)
+    return (mask.astype(bool) & ~control.cumsum(axis=1).astype(bool)).astype(np.int64)
+
+
+# -- X and labels ------------------------------------------------------------------------------------------------
+
+
+def _read_texts(X, name: str) -> list[str]:
+    """Return the texts of a 1-D X, after checks."""
+    if isinstance(X, (str, bytes)):
+        raise ValueError(f"X must be a sequence of texts, got a single {type(X).__name__}; put it in a list: [text].")
+    is_table = getattr(X, "ndim", 1) != 1 or hasattr(X, "columns") or isinstance(X, Mapping)
+    if is_table or not hasattr(X, "__iter__"):
+        raise _not_texts(X, name)
+    values = X.tolist() if hasattr(X, "tolist") else list(X)
+    if not values:
+        raise ValueError(f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {name}.")
+    missing = [row for row, value in enumerate(values) if value is None or value != value]  # NaN, NaT
+    if missing:
+        rows = ", ".join(map(str, missing[:_ROWS_SHOWN])) + (", ..." if len(missing) > _ROWS_SHOWN else "")
+        raise ValueError(
+            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {rows}; drop these rows or replace them, "
+            'for example with the empty text "".'
+        )
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            if isinstance(value, (list, tuple, np.ndarray)):
+                raise _not_texts(X, name)
+            raise TypeError(f"X must hold texts (str), got {type(value).__name__} at row {row}; convert it to str.")
+        _check_encodable(value, f"X at row {row}")
+    return [str(value) for value in values]
+
+
+def _not_texts(X, name: str) -> ValueError:
+    shape = getattr(X, "shape", None)
+    what = type(X).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+    return ValueError(
+        f"X must be 1-D texts, got {what}: {name} reads no tables. Pass the column that holds the texts, or use the "
+        "estimator that was exported."
+    )
+
+
+def _check_encodable(text: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place} has a lone surrogate ({text[error.start]!r}, half of a character), which is not valid Unicode. "
+            'Replace it, for example with text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
+        ) from None
+
+
+def _read_labels(labels) -> tuple[np.ndarray, list[str]]:
+    """Return the classes and the label texts of a list of labels or of {class: text}."""
+    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__iter__") or getattr(labels, "ndim", 1) != 1:
+        raise TypeError(f"labels must be a list of labels, or a dict {{label: text}}, got {labels!r}.")
+    texts = list(labels.values()) if isinstance(labels, Mapping) else [str(label) for label in labels]
+    classes = np.asarray(list(labels))
+    if len(texts) < 2 or classes.ndim != 1 or len(set(classes.tolist())) < len(texts):
+        raise ValueError(f"labels must be at least 2 different labels, got {list(labels)!r}.")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"The text of each label must be a str with at least one word, got {text!r}.")
+        _check_encodable(text, f"The label {text!r}")
+    return classes, texts
+
+
+# -- estimators --------------------------------------------------------------------------------------------------
+
+
+class _OnnxEstimator:
+    """Base class: reads the folder and computes logits."""
+
+    _kind: str
+    _fitted_names: set[str]
+
+    def __init__(self, folder, n_threads=None):
+        require_packages("onnxruntime")
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"{type(self).__name__} takes the name of a folder, a str or Path, got {folder!r}.")
+        if n_threads is not None and (not isinstance(n_threads, int) or isinstance(n_threads, bool) or n_threads < 1):
+            raise ValueError(f"n_threads must be an integer of at least 1, or None, got {n_threads!r}.")
+        path = Path(folder).expanduser().resolve()
+        self._model, fitted = read_unchanged(path, lambda: self._load(path, n_threads))
+        self._set_fitted(fitted)
+
+    def _load(self, folder: Path, n_threads) -> tuple[OnnxModel, dict]:
+        settings, fitted = read_settings(folder)
+        if settings.estimator != self._kind:
+            other = "OnnxRegressor" if settings.estimator == "regressor" else "OnnxClassifier"
+            raise ValueError(
+                f"{str(folder)!r} holds a {settings.estimator}; load it with {other} instead of {type(self).__name__}."
+            )
+        missing = sorted(self._fitted_names.difference(fitted))
+        if missing:
+            raise ValueError(f"{str(folder / SETTINGS_FILE)!r} has no {missing}; export the estimator again.")
+        return OnnxModel(folder, settings, n_threads), fitted
+
+    def _set_fitted(self, fitted: dict) -> None:
+        raise NotImplementedError
+
+    @property
+    def label_names_(self) -> list[str]:
+        return list(self._model.layout.label_texts)
+
+    @property
+    def max_length_(self) -> int:
+        return self._model.settings.max_length
+
+    def _logits(self, X) -> np.ndarray:
+        texts = _read_texts(X, type(self).__name__)
+        logits, n_truncated = self._model.logits(texts)
+        warn_truncation(n_truncated, len(texts), self.max_length_)
+        return logits
+
+
+class OnnxClassifier(_OnnxEstimator):
+    """Classifier in ONNX, as written by :meth:`sklearn_gliclass.GLiClassClassifier.export_onnx`.
+
+    It predicts with onnxruntime, tokenizers and NumPy, and imports neither torch nor transformers nor scikit-learn. Its
+    probabilities are those of the exported classifier.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the exported model.
+    n_threads : int or None, default=None
+        Number of threads of a prediction. If None, as many as there are cores.
+
+        Set it if several processes share a machine.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, in the order of the probabilities.
+    label_names_ : list of str
+        Text that the model reads for each class.
+    max_length_ : int
+        Maximum number of tokens of a sequence. Longer texts are truncated, with a warning.
+    threshold_ : ndarray of shape () or (n_classes,)
+        Decision threshold of multi-label predictions.
+
+    See Also
+    --------
+    sklearn_gliclass.GLiClassClassifier : The classifier that is exported.
+    OnnxRegressor : Regressor in ONNX.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn_gliclass import GLiClassClassifier
+    >>> from sklearn_gliclass.onnx import OnnxClassifier
+    >>> folder = tempfile.mkdtemp()
+    >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
+    >>> difference = clf.export_onnx(folder)
+    >>> OnnxClassifier(folder).predict(["parliament votes on the budget today"])
+    array(['politics'], dtype='<U8')
+    """
+
+    _kind = "classifier"
+    _fitted_names = {"classes", "threshold", "problem_type"}
+
+    def _set_fitted(self, fitted):
+        self.classes_ = fitted["classes"]
+        self.threshold_ = fitted["threshold"]
+        self._problem_type = fitted["problem_type"]
+
+    def with_labels(self, labels) -> OnnxClassifier:
+        """Return a classifier on the same model with other labels, which it classifies by their names.
+
+        Parameters
+        ----------
+        labels : array-like of shape (n_classes,), or dict
+            The new classes, or {class: text that the model reads}.
+
+        Returns
+        -------
+        OnnxClassifier
+            The classifier. With a `threshold_` for each class, classes of this classifier keep theirs and others have
+            0.5.
+        """
+        classes, texts = _read_labels(labels)
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, "classes_": classes, "_model": self._model.with_label_names(texts)}
+        if self.threshold_.ndim:
+            known = dict(zip(self.classes_.tolist(), self.threshold_.tolist(), strict=True))
+            other.threshold_ = np.array([known.get(value, 0.5) for value in classes.tolist()])
+        return other
+
+    def predict_proba(self, X) -> np.ndarray:
+        """Compute the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probabilities, with columns in the order of `classes_`: the softmax over the logits, whose rows sum to 1, or
+            for multi-label classifiers the sigmoid of each logit.
+        """
+        return self._probabilities(self._logits(X))
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return compute_sigmoid(logits) if self._problem_type == MULTI_LABEL else compute_softmax(logits)
+
+    def predict(self, X) -> np.ndarray:
+        """Predict the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label classifiers
+            The most probable class of each text. For multi-label classifiers, an indicator matrix of the classes whose
+            probability is at least `threshold_`.
+        """
+        logits = self._logits(X)
+        if self._problem_type == MULTI_LABEL:
+            return (self._probabilities(logits) >= self.threshold_).astype(np.int64)
+        return self.classes_[logits.argmax(axis=1)]
+
+
+class OnnxRegressor(_OnnxEstimator):
+    """Regressor in ONNX, as written by :meth:`sklearn_gliclass.GLiClassRegressor.export_onnx`.
+
+    It predicts with onnxruntime, tokenizers and NumPy, and imports neither torch nor transformers nor scikit-learn.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the exported model.
+    n_threads : int or None, default=None
+        Number of threads of a prediction. If None, as many as there are cores.
+
+        Set it if several processes share a machine.
+
+    Attributes
+    ----------
+    target_names_ : list of str
+        Names of the outputs.
+    label_names_ : list of str
+        Text that the model reads for each output.
+    max_length_ : int
+        Maximum number of tokens of a sequence. Longer texts are truncated, with a warning.
+
+    See Also
+    --------
+    sklearn_gliclass.GLiClassRegressor : The regressor that is exported.
+    OnnxClassifier : Classifier in ONNX.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn_gliclass import GLiClassRegressor
+    >>> from sklearn_gliclass.onnx import OnnxRegressor
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder, trained from scratch
+    >>> folder = tempfile.mkdtemp()
+    >>> reg = GLiClassRegressor(**TINY, random_state=0).fit(["good", "bad", "fine", "poor"], [5.0, 1.0, 4.0, 2.0])
+    >>> difference = reg.export_onnx(folder)
+    >>> OnnxRegressor(folder).predict(["good", "bad"]).shape
+    (2,)
+    """
+
+    _kind = "regressor"
+    _fitted_names = {"target_names", "factor", "offset", "one_dimensional"}
+
+    def _set_fitted(self, fitted):
+        self.target_names_ = fitted["target_names"]
+        self._factor, self._offset = fitted["factor"], fitted["offset"]
+        self._one_dimensional = fitted["one_dimensional"]
+
+    def predict(self, X) -> np.ndarray:
+        """Predict the values.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or (n_samples, n_outputs) where y was 2-D
+            Predicted values, in the units of y.
+        """
+        values = self._logits(X).astype(np.float64) * self._factor + self._offset
+        return values[:, 0] if self._one_dimensional else values
+
+
+def compute_softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute the softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def compute_sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Compute the sigmoid, without overflow."""
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))

@@ -1,0 +1,295 @@
+"""Export of fitted estimators to ONNX: graphs, tokenizers and settings, with a check that the predictions are equal."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import is_regressor
+
+from . import json_values
+from .class_values import read_thresholds
+from .fitted import engine_options
+from .inference import InferenceEngine
+from .model.folders import replace_folder
+from .model.isolation import process_lock
+from .model.onnx_graphs import Graph, build_graphs
+from .model.packed import disable_packing
+from .model.weights import unwrap
+from .onnx import (
+    LABEL_EMBEDDINGS_FILE,
+    LABEL_TOKENIZER_FILE,
+    MULTI_LABEL,
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    OnnxModel,
+    Settings,
+    compute_sigmoid,
+    compute_softmax,
+    read_settings,
+    require_packages,
+    write_settings,
+)
+
+TOLERANCE = 1e-4  # in probability, or in standardised values of a regressor
+OPSET = 17
+WEIGHTS_FILE = "weights.bin"
+SAMPLE_WORDS = "the first goal of a late match and what they said on it today in 2024 , more or less ?"
+_SHARED_BYTES = 1024  # smaller weights are stored in the graph
+_ALIGNMENT = 64  # bytes
+_SETTINGS_FROM_CONFIG = (
+    "architecture_type", "prompt_first", "class_token_pooling", "embed_class_token", "extract_text_features",
+    "class_token_index", "text_token_index",
+)  # fmt: skip
+_RECORDED_VERSIONS = ("torch", "transformers", "onnx", "onnxruntime")
+
+
+def export_estimator(estimator, folder, quantize: bool = False) -> float:
+    """Write a fitted estimator to a folder in ONNX; see :meth:`PersistenceMixin.export_onnx`."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"export_onnx takes the name of a folder, a str or Path, got {folder!r}.")
+    if not isinstance(quantize, (bool, np.bool_)):
+        raise TypeError(f"quantize must be True or False, got {quantize!r}.")
+    fitted_attributes = _describe_fitted(estimator)
+    _check_reads_texts(estimator)
+    require_packages("onnx", "onnxruntime")
+    settings = _describe_model(estimator)
+    model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
+    engine = InferenceEngine(
+        model, estimator.fitted_.layout(), settings.labels_at_once, settings.max_batch_tokens, "float32"
+    )
+    texts = sample_texts(settings)
+    expected = engine.logits(texts)
+    with replace_folder(Path(folder).expanduser().resolve(), _is_export_file) as temporary:
+        write_settings(settings, fitted_attributes, temporary)
+        _write_tokenizers(estimator, temporary)
+        with tempfile.TemporaryDirectory() as scratch:
+            trace_graphs(build_graphs(model.model), model.config, Path(scratch))
+            _write_graphs(Path(scratch), temporary)
+            difference = _measure_difference(temporary, texts, expected)
+            if not difference <= TOLERANCE:  # NaN too
+                raise ValueError(
+                    f"The exported model differs from the estimator by {difference:.2g} in {_unit(settings)}, and at "
+                    f"most {TOLERANCE} is allowed. Nothing was written. Update torch and onnxruntime, or report the "
+                    "model's hyperparameters."
+                )
+            if quantize:
+                _quantize_graphs(Path(scratch))
+                _write_graphs(Path(scratch), temporary)
+                settings.quantized = True
+                write_settings(settings, fitted_attributes, temporary)
+                difference = _measure_difference(temporary, texts, expected)
+    return difference
+
+
+def _is_export_file(name: str) -> bool:
+    return name.endswith(".onnx") or name in {
+        SETTINGS_FILE, TOKENIZER_FILE, LABEL_TOKENIZER_FILE, LABEL_EMBEDDINGS_FILE, WEIGHTS_FILE
+    }  # fmt: skip
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+def _check_reads_texts(estimator) -> None:
+    """Raise if the estimator was fitted on a table, whose rows the exported model cannot convert to texts."""
+    reader = estimator._text_reader
+    if estimator.text_template is None and (reader.n_columns is None or reader.is_plain):
+        return
+    what = "has a text_template" if estimator.text_template else f"was fitted on a table of {reader.n_columns} columns"
+    raise ValueError(
+        f"The estimator {what}, and exported models read 1-D texts only; convert the rows to texts before fit, and "
+        "export the estimator that was fitted on them."
+    )
+
+
+def _describe_fitted(estimator) -> dict:
+    """Return the fitted attributes that convert logits to predictions."""
+    if is_regressor(estimator):
+        return {
+            "target_names": list(estimator.target_names_),
+            "factor": estimator.shrinkage_ * estimator.target_scale_,
+            "offset": estimator.target_mean_,
+            "one_dimensional": estimator._one_dimensional,
+        }
+    classes, problem_type = estimator.classes_, estimator.config_.problem_type
+    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+        raise ValueError(
+            f"Exported models have one target, and this classifier has {len(classes)}; fit and export a classifier for "
+            "each target."
+        )
+    try:
+        json_values.encode(classes)
+    except TypeError as error:
+        raise ValueError(
+            f"The classes cannot be stored: {error}. Use classes that are strings, numbers, bools or bytes."
+        ) from None
+    threshold = read_thresholds(estimator.threshold, classes) if problem_type == MULTI_LABEL else np.array(0.5)
+    return {"classes": classes, "problem_type": problem_type, "threshold": threshold}
+
+
+def _describe_model(estimator) -> Settings:
+    options, fitted = engine_options(estimator), estimator.fitted_
+    labels_at_once = fitted.labels_per_prompt(options.get("max_num_classes"))
+    shares_tokenizer = fitted.label_tokenizer is None or fitted.label_tokenizer is fitted.tokenizer
+    return Settings(
+        estimator="regressor" if is_regressor(estimator) else "classifier",
+        **{name: getattr(fitted.config, name) for name in _SETTINGS_FROM_CONFIG},
+        special_ids=_special_ids(fitted.tokenizer),
+        label_special_ids=None if shares_tokenizer else _special_ids(fitted.label_tokenizer),
+        label_names=[str(name) for name in fitted.label_names],
+        max_length=int(fitted.max_length),
+        labels_at_once=None if labels_at_once is None else int(labels_at_once),
+        max_batch_tokens=int(options["max_batch_tokens"]),
+        quantized=False,
+        versions={name: importlib.metadata.version(name) for name in _RECORDED_VERSIONS},
+    )
+
+
+def _special_ids(tokenizer) -> dict:
+    return {"pad": tokenizer.pad_token_id, "unk": tokenizer.unk_token_id}
+
+
+def _write_tokenizers(estimator, folder: Path) -> None:
+    fitted = estimator.fitted_
+    fitted.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+    if fitted.label_tokenizer is not None and fitted.label_tokenizer is not fitted.tokenizer:
+        fitted.label_tokenizer.backend_tokenizer.save(str(folder / LABEL_TOKENIZER_FILE))
+
+
+# -- graphs ------------------------------------------------------------------------------------------------------
+
+# Sizes of the traced batch: different from each other, and none is 1, which would be broadcast.
+_SIZES = {"batch": 3, "length": 14, "labels": 5, "label_length": 7, "prompt_length": 11}
+
+
+def trace_graphs(graphs: dict[str, Graph], config, folder: Path) -> None:
+    """Write the graphs of a model as ``{name}.onnx``.
+
+    Parameters
+    ----------
+    graphs : dict of str to Graph
+        The graphs.
+    config : GLiClassModelConfig
+        Configuration of the model.
+    folder : Path
+        Folder of the files.
+    """
+    for name, graph in graphs.items():
+        axes = {**graph.inputs, **graph.outputs}
+        with process_lock(), torch.no_grad(), disable_packing(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of operations that depend on values, which the check would find
+            torch.onnx.export(
+                graph.module.eval(),
+                tuple(_trace_input(config, *item) for item in graph.inputs.items()),
+                str(folder / f"{name}.onnx"),
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamic_axes={tensor: dict(enumerate(names)) for tensor, names in axes.items()},
+                opset_version=OPSET,
+                dynamo=False,  # the tracer exports LSTMs of any length, in a tenth of the time, without onnxscript
+            )
+
+
+def _trace_input(config, name: str, axes: tuple[str, ...]) -> torch.Tensor:
+    """Return an example of an input of a graph."""
+    shape = tuple(_SIZES[axis] for axis in axes)
+    if name.endswith("input_ids"):
+        return torch.arange(shape[0] * shape[1]).view(shape) % config.vocab_size
+    if name.endswith("mask"):
+        return torch.ones(shape, dtype=torch.long).index_fill_(1, torch.arange(shape[1] - 3, shape[1]), 0)
+    if name == "label_weights":
+        return torch.eye(shape[1], shape[2]).expand(shape).contiguous()
+    return torch.linspace(-1, 1, int(np.prod(shape)) * config.encoder_width).view(*shape, -1)
+
+
+def _write_graphs(source: Path, target: Path) -> None:
+    """Write the graphs with their weights in one file, in which equal weights are stored once, and label embeddings."""
+    import onnx
+
+    places, data = {}, bytearray()
+    for path in sorted(source.glob("*.onnx")):
+        graph = onnx.load(path)
+        for weight in graph.graph.initializer:
+            _move_weight(weight, places, data)
+        (target / path.name).write_bytes(graph.SerializeToString())
+    (target / WEIGHTS_FILE).write_bytes(data)
+    if (target / "labels.onnx").is_file():
+        (target / LABEL_EMBEDDINGS_FILE).unlink(missing_ok=True)
+        model = OnnxModel(target, read_settings(target)[0])
+        np.save(target / LABEL_EMBEDDINGS_FILE, model.embed_labels(), allow_pickle=False)
+
+
+def _move_weight(weight, places: dict, data: bytearray) -> None:
+    """Move a weight of a graph to `data`, unless it is small; `places` has the offset of each content."""
+    import onnx
+
+    content = onnx.numpy_helper.to_array(weight).tobytes()
+    if len(content) < _SHARED_BYTES:
+        return
+    key = hashlib.sha256(content).digest()
+    if key not in places:
+        data.extend(bytes(-len(data) % _ALIGNMENT))
+        places[key] = len(data)
+        data.extend(content)
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"):
+        weight.ClearField(field)
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    del weight.external_data[:]
+    for name, value in (("location", WEIGHTS_FILE), ("offset", places[key]), ("length", len(content))):
+        weight.external_data.add(key=name, value=str(value))
+
+
+def _quantize_graphs(folder: Path) -> None:
+    """Quantise the weights of the encoders to 8 bits, in place; activations are quantised in each call."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for path in folder.glob("*.onnx"):
+        if path.stem == "scorer":
+            continue
+        graph = onnx.load(path)
+        # It logs a hint to preprocess the graph otherwise.
+        graph.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+        heads = [node.name for node in graph.graph.node if not _is_of_encoder(node.name)]
+        # uint8, as products with int8 overflow on x86 processors without VNNI; one scale per output channel.
+        quantize_dynamic(
+            graph, path, per_channel=True, reduce_range=False, weight_type=QuantType.QUInt8, nodes_to_exclude=heads
+        )
+
+
+def _is_of_encoder(node: str) -> bool:
+    return any(part in node for part in ("encoder_model/", "label_encoder/", "encoder_decoder_model/"))
+
+
+# -- check -------------------------------------------------------------------------------------------------------
+
+
+def sample_texts(settings: Settings) -> list[str]:
+    """Return texts of different lengths for the check, with an empty one and one that is truncated."""
+    words = SAMPLE_WORDS.split()
+    words += [word for name in settings.label_names[:20] for word in name.split()]
+    texts = [" ".join((words * length)[:length]) for length in (1, 2, 3, 5, 8, 13, 21, 34)]
+    longest = " ".join(words * (min(settings.max_length, 512) // len(words) + 1))
+    return ["", *texts, *settings.label_names[:20], longest]
+
+
+def _measure_difference(folder: Path, texts: list[str], expected: np.ndarray) -> float:
+    """Return the largest difference between exported model and estimator, whose logits are `expected`."""
+    settings, fitted = read_settings(folder)
+    logits, _ = OnnxModel(folder, settings).logits(texts)
+    if settings.estimator == "classifier":
+        convert = compute_sigmoid if fitted["problem_type"] == MULTI_LABEL else compute_softmax
+        logits, expected = convert(logits), convert(expected)
+    return float(np.abs(logits - expected).max())
+
+
+def _unit(settings: Settings) -> str:
+    return "probability" if settings.estimator == "classifier" else "standardised values"

@@ -17,7 +17,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # Layers from bottom to top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn", "exceptions", "docstrings"],
+    ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies"],
     ["data"],
     ["containers", "cells", "text_templates", "class_values", "json_values"],
     ["inputs", "targets", "samples", "inference", "cache", "explain"],
@@ -29,7 +29,9 @@ LAYERS = [
     ["mixins"],
     ["base"],
     ["classifier", "regressor"],
-    ["testing", "_version", "__init__"],
+    ["estimator_folder"],
+    ["serve"],
+    ["testing", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

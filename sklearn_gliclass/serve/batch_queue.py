@@ -227,8 +227,13 @@ class BatchQueue:
 
     def _results(self, group: list[Job]) -> list[tuple[Job, object]]:
         """Return each request with its results, or with the exception that it raises."""
+        inputs = [value for job in group for value in job.inputs]
         try:
-            results = self._compute(group[0].key, [value for job in group for value in job.inputs])
+            results = self._compute(group[0].key, inputs)
+            if len(results) != len(inputs):
+                raise RuntimeError(f"{len(results)} results for {len(inputs)} inputs")
+        except StopIteration as error:  # cannot be the exception of a future
+            return [(job, RuntimeError(repr(error))) for job in group]
         except NotRetriedError as error:
             return [(job, error) for job in group]
         except Exception as error:

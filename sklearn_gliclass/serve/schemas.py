@@ -78,7 +78,7 @@ def request_models(estimator, limits: Limits) -> tuple[type[BaseModel], type[Bas
         note = "The texts; what exceeds the model's maximum number of tokens is truncated."
     field = Field(min_length=1, max_length=limits.max_texts, description=note)
     inputs = {"__config__": ConfigDict(extra="forbid"), name: (Annotated[list[item], field], ...)}
-    label = Annotated[str, StringConstraints(min_length=1, max_length=limits.max_label_characters)]
+    label = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=limits.max_label_characters)]
     note = "Labels that the model should choose from, in plain words; at least two different ones."
     labels = Annotated[list[label], Field(min_length=2, max_length=limits.max_labels, description=note)]
     request = create_model("Request", **inputs)

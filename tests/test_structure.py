@@ -30,7 +30,7 @@ LAYERS = [
     ["base"],
     ["classifier", "regressor"],
     ["estimator_folder"],
-    ["serve"],
+    ["serve", "cli"],
     ["testing", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -3,11 +3,13 @@
 from ._version import __version__
 from .classifier import GLiClassClassifier
 from .model import GLiClassModelConfig
+from .persistence import SKOPS_TRUSTED_TYPES
 from .plotting import TrainingHistoryDisplay
 from .regressor import GLiClassRegressor
 from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
 __all__ = [
+    "SKOPS_TRUSTED_TYPES",
     "GLiClassClassifier",
     "GLiClassModel",
     "GLiClassModelConfig",

@@ -24,7 +24,7 @@ LAYERS = [
     ["fitted"],
     ["training"],
     ["parameters", "configuration", "plotting"],
-    ["persistence", "estimator_file"],
+    ["persistence", "estimator_file", "model_card", "encoder_folder", "hub_upload"],
     ["building"],
     ["mixins"],
     ["base"],
@@ -207,7 +207,7 @@ def test_public_names():
         "RLTrainerConfig",
         "TrainingHistoryDisplay",
     }
-    assert set(sklearn_gliclass.__all__) - {"__version__"} == public
+    assert set(sklearn_gliclass.__all__) - {"__version__", "SKOPS_TRUSTED_TYPES"} == public
 
 
 def public_members():

@@ -35,7 +35,7 @@ class Server:
         self.lines, self.port, self._ready = [], None, threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        assert self._ready.wait(60), "the server did not start"
+        assert self._ready.wait(180), "the server did not start"
         assert self.port, "\n".join(self.lines)
 
     def _read(self):

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard, ModelCardData
 from sklearn.base import is_regressor
 
 from ._version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
 CARD_FILE = "README.md"
 MARK = "<!-- Written by sklearn_gliclass, which replaces this file unless you remove this line. -->"
@@ -41,6 +44,8 @@ def build_card(estimator, metrics: Mapping[str, float] | None = None, name: str 
     TypeError
         If a metric is not a number.
     """
+    from huggingface_hub import ModelCard, ModelCardData  # imports the client of the hub, which takes long
+
     metrics = _check_metrics(metrics)
     config = estimator.config_
     regression = is_regressor(estimator)

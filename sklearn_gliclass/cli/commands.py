@@ -16,7 +16,7 @@ from ..regressor import GLiClassRegressor
 from ..targets import MULTI
 from .messages import say, short_messages
 from .metrics_report import classification_metrics, regression_metrics, report
-from .table_files import check_output, read_table, take_columns, write_table
+from .table_files import check_folder, check_output, read_table, take_columns, write_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,6 +104,7 @@ def fit(
     Example:  sklearn-gliclass fit data.csv --text text --label label -o model
     """
     with short_messages():
+        check_folder(out)
         table = read_table(data)
         y = take_columns(table, [label], data)[label]
         hyperparameters = _hyperparameters(epochs, freeze_encoder, encoder, parameter, seed, device, quiet)
@@ -135,6 +136,7 @@ def regress(
     Example:  sklearn-gliclass regress reviews.csv --text review --target stars -o model
     """
     with short_messages():
+        check_folder(out)
         table = read_table(data)
         hyperparameters = _hyperparameters(epochs, freeze_encoder, encoder, parameter, seed, device, quiet)
         X, y = _without_missing(take_columns(table, text, data), take_columns(table, target, data), ", ".join(target))
@@ -308,13 +310,14 @@ def _predicted(estimator, table: pd.DataFrame, X: pd.DataFrame, proba: bool) -> 
         values = np.asarray(estimator.predict(X)).reshape(len(X), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{name}" for name in estimator.target_names_]
         return table.assign(**dict(zip(names, values.T, strict=True)))
-    probabilities = estimator.predict_proba(X)
-    names = np.asarray(estimator.classes_)
-    if _is_multi_label(estimator):
-        chosen = estimator.predict(X).astype(bool)
-        columns = {"prediction": [";".join(map(str, names[row])) for row in chosen]}
+    names, multi_label = np.asarray(estimator.classes_), _is_multi_label(estimator)
+    probabilities = estimator.predict_proba(X) if proba or not multi_label else None
+    if multi_label:
+        columns = {"prediction": [";".join(map(str, names[row])) for row in estimator.predict(X).astype(bool)]}
     else:
-        columns = {"prediction": estimator.predict(X), "probability": probabilities.max(axis=1)}
+        abstains = getattr(estimator, "unknown_label", None) is not None
+        chosen = estimator.predict(X) if abstains else names[probabilities.argmax(axis=1)]
+        columns = {"prediction": chosen, "probability": probabilities.max(axis=1)}
     if proba:
         columns |= {f"probability_{name}": column for name, column in zip(names, probabilities.T, strict=True)}
     return table.assign(**columns)

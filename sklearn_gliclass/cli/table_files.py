@@ -63,6 +63,13 @@ def check_output(path) -> None:
         raise ValueError(f"{str(path)!r} cannot be written: its folder does not exist, or it is a folder.")
 
 
+def check_folder(path) -> None:
+    """Raise if `path` cannot be the folder of a model, before anything is computed."""
+    path = Path(path).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{str(path)!r} is a file; give the name of a folder for the model.")
+
+
 def write_table(table: pd.DataFrame, path) -> None:
     """Write a table; the file is replaced in one step, so that it is never incomplete."""
     path = Path(path).expanduser().absolute()

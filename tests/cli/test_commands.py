@@ -155,6 +155,7 @@ def test_rows_without_a_label_are_left_out(table, tmp_path):
         (("fit", "{tmp}/none.csv", "-o", "{tmp}/m"), 1, "does not exist"),
         (("fit", "{tmp}/data.xls", "-o", "{tmp}/m"), 1, "use one of .csv"),
         (("fit", "{data}"), 2, "--out"),
+        (("fit", "{data}", "-o", "{data}"), 1, "is a file"),
         (("fit", "{data}", "-o", "{tmp}/m", "--epochs", "x"), 2, "--epochs"),
         (("fit", "{data}", "-o", "{tmp}/m", "--set", "learning=1"), 1, "NAME=VALUE"),
         (("fit", "{data}", "-o", "{tmp}/m", "--set", "lr=-1"), 1, "'lr' parameter"),

@@ -168,7 +168,7 @@ def load_tokenizers(folder: Path, config: GLiClassModelConfig):
     return load_tokenizer(folder, config.encoder_config), of_labels
 
 
-# -- version of stored states -----------------------------------------------------------------------------------
+# -- version of what is stored -----------------------------------------------------------------------------------
 
 
 def sign_state(state: dict) -> dict:

@@ -191,7 +191,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
     async def labels():
         return JSONResponse({"labels": class_names(estimator), "multi_label": is_multi_label(estimator)})
 
-    @app.post("/labels", response_model=LabelledPredictions, summary="Zero-shot among the labels given", **options)
+    @app.post("/labels", response_model=LabelledPredictions, summary="Zero-shot among labels of the request", **options)
     async def classify(body: labelled_model, request: Request):
         chosen = tuple(body.labels)
         rows = await service.answer(request, body, "predict_proba", chosen)

@@ -11,14 +11,13 @@ from . import create_app
 from .json_logs import write_json_logs
 from .limits import Limits
 
-_HEAD_TIMEOUT = 10.0  # seconds
 _HELP = {
     "max_batch": "texts from which on a batch is full",
     "max_wait": "seconds that a request waits for others",
     "max_queue": "texts in the queue; when it is full, requests are answered with 503",
     "request_timeout": "seconds until a request is answered with 503",
     "max_body_bytes": "size of a body in bytes",
-    "body_timeout": "seconds in which a body must arrive",
+    "body_timeout": "seconds in which head and body of a request must each arrive",
     "max_texts": "texts in a request",
     "max_characters": "characters of a text",
     "max_labels": "labels in a request",
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         app,
         host=options.host,
         port=options.port,
-        http=limited_protocol(_HEAD_TIMEOUT),
+        http=limited_protocol(options.body_timeout),
         ws="none",
         log_config=None,
         access_log=False,

@@ -12,7 +12,6 @@ pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("uvicorn")
 from serving import Server, concurrently, post
-
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.serve.__main__ import main
 from sklearn_gliclass.testing import TINY

@@ -69,26 +69,31 @@ def test_slow_body_is_answered_and_does_not_block_others(server):
         assert b"408" in slow.recv(100)
 
 
-@pytest.mark.parametrize(
-    "start", [b"", b"GET /health HTTP/1.1\r\nHost: ", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET"]
-)
+@pytest.mark.parametrize("start", [b"", b"GET /health HTTP/1.1\r\nHost: ", b"GET /x HTTP/1.1\r\nHost: x\r\n\r\nGET"])
 def test_idle_connections_are_closed(server, start):
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as idle:
         idle.sendall(start)
-        while idle.recv(1000):
+        while read(idle):
             pass
 
 
 def test_clients_that_do_not_read_are_closed(server):
     request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
-        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        silent.sendall(request * 500)
+        silent.sendall(request * 1000)
         time.sleep(3)
-        with pytest.raises(OSError):  # noqa: PT011  reset or broken pipe
-            for _ in range(10_000):
-                if not silent.recv(100_000):
-                    raise ConnectionResetError
+        size = 0
+        while part := read(silent):
+            size += len(part)
+        assert size < 1000 * len(server.get("/openapi.json")[1])
+
+
+def read(connection) -> bytes:
+    """Return received bytes; none if the connection was closed or reset."""
+    try:
+        return connection.recv(100_000)
+    except ConnectionError:
+        return b""
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from . import model as model
     from . import onnx as onnx
     from . import plotting as plotting
+    from . import serve as serve
     from . import testing as testing
     from . import training as training
     from .classifier import GLiClassClassifier
     from .model import GLiClassModel, GLiClassModelConfig
+    from .persistence import SKOPS_TRUSTED_TYPES
     from .plotting import TrainingHistoryDisplay
     from .regressor import GLiClassRegressor
     from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
 __all__ = [
+    "SKOPS_TRUSTED_TYPES",
     "GLiClassClassifier",
     "GLiClassModel",
     "GLiClassModelConfig",
@@ -36,6 +39,7 @@ __all__ = [
 
 # Public name -> its module.
 _MODULES = {
+    "SKOPS_TRUSTED_TYPES": "persistence",
     "GLiClassClassifier": "classifier",
     "GLiClassModel": "model",
     "GLiClassModelConfig": "model",
@@ -46,7 +50,7 @@ _MODULES = {
     "TrainingArguments": "training",
     "TrainingHistoryDisplay": "plotting",
 }
-_SUBMODULES = {"exceptions", "model", "onnx", "plotting", "testing", "training"}
+_SUBMODULES = {"exceptions", "model", "onnx", "plotting", "serve", "testing", "training"}
 
 
 if not TYPE_CHECKING:  # type checkers report unknown names, as they read the imports above

@@ -8,6 +8,8 @@ from skorch.history import History
 from . import persistence
 from .building import build
 from .configuration import read_hyperparameters
+from .encoder_folder import save_encoder
+from .hub_upload import upload_estimator
 from .inputs import UNSEEN, TextReader
 from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
@@ -64,24 +66,91 @@ class ConfigurationMixin:
 class PersistenceMixin:
     """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
-    def save_pretrained(self, folder) -> None:
+    def save_pretrained(self, folder, *, metrics=None) -> None:
         """Save the fitted estimator to a checkpoint folder, from which GLiClass models can be loaded too.
 
         The folder holds ``config.json``, ``model.safetensors``, the tokenizer, ``label_tokenizer/`` for the
-        bi-encoders, and ``estimator.json`` with the hyperparameters and fitted attributes. Nothing is pickled. The save
-        is atomic: after a crash, the folder is either the old checkpoint or the new one.
+        bi-encoders, ``estimator.json`` with the hyperparameters and fitted attributes, and ``README.md``, a model card.
+        Nothing is pickled. The save is atomic: after a crash, the folder is either the old checkpoint or the new one. A
+        ``README.md`` that is your own is kept.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Folder to write; it is created if it does not exist.
+        metrics : dict of str to float, optional
+            Results of an evaluation for the model card, for example ``{"accuracy": 0.93}``.
+
+        See Also
+        --------
+        from_pretrained : Load the estimator again.
+        push_to_hub : Upload the folder to the Hugging Face hub.
+        """
+        check_is_fitted(self)
+        persistence.save_estimator(self, folder, metrics)
+
+    def push_to_hub(
+        self,
+        repo_id,
+        *,
+        metrics=None,
+        private=None,
+        token=None,
+        revision=None,
+        create_pr=False,
+        commit_message=None,
+    ) -> str:
+        """Upload the fitted estimator to the Hugging Face hub, in one commit.
+
+        The files are those of :meth:`save_pretrained`. Weights of an earlier upload are replaced; a model card in the
+        repository that is your own is kept.
+
+        Parameters
+        ----------
+        repo_id : str
+            Name of the repository, for example "me/my-classifier"; it is created if it does not exist.
+        metrics : dict of str to float, optional
+            Results of an evaluation for the model card.
+        private : bool, optional
+            Whether a new repository is private. If None, the default of the account or organisation.
+        token : str, optional
+            Access token. If None, that of ``hf auth login`` or of the environment variable ``HF_TOKEN``.
+        revision : str, optional
+            Branch of the commit. If None, "main".
+        create_pr : bool, default=False
+            Whether to open a pull request instead of a commit to the branch.
+        commit_message : str, optional
+            Message of the commit. If None, one with the name of the class.
+
+        Returns
+        -------
+        str
+            Address of the commit, or of the pull request.
+
+        See Also
+        --------
+        from_pretrained : Load the estimator by the name of the repository.
+        """
+        check_is_fitted(self)
+        return upload_estimator(self, repo_id, metrics, private, token, revision, create_pr, commit_message)
+
+    def save_encoder(self, folder) -> None:
+        """Save the text encoder to a folder that sentence-transformers loads.
+
+        ``SentenceTransformer(folder).encode(texts)`` gives the embeddings of :meth:`transform`.
 
         Parameters
         ----------
         folder : str or Path
             Folder to write; it is created if it does not exist.
 
-        See Also
-        --------
-        from_pretrained : Load the estimator again.
+        Raises
+        ------
+        ValueError
+            If the embeddings of the architecture or pooling have no counterpart in sentence-transformers.
         """
         check_is_fitted(self)
-        persistence.save_estimator(self, folder)
+        save_encoder(self.fitted_, folder)
 
     @classmethod
     def from_pretrained(cls, source, **hyperparameters):
@@ -196,9 +265,14 @@ class PersistenceMixin:
             state.pop("rl_net_", None)
             if "history_" in state:
                 state["history_"] = [dict(row) for row in state["history_"]]
-        return state
+        return persistence.sign_state(state)
 
     def __setstate__(self, state):
+        with persistence.checked_state(state, type(self).__name__) as content:
+            # Hyperparameters that are newer than the stored estimator have their defaults.
+            self._restore({**type(self)().get_params(deep=False), **content})
+
+    def _restore(self, state):
         if "fitted_" in state:
             fitted = persistence.unpack_fitted(state["fitted_"], state["device"])
             state = {**state, "fitted_": fitted, "_text_reader": TextReader(**state["_text_reader"])}

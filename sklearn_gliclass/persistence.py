@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from ._version import __version__
 from .data.tokenizer import load_tokenizer, read_tokenizer
 from .estimator_file import ESTIMATOR_FILE, check_given_again, read_estimator, write_estimator
 from .fitted import FittedModel
@@ -20,17 +22,29 @@ from .model import GLiClassModelConfig
 from .model.folders import read_unchanged, replace_folder
 from .model.precision import require_device
 from .model.weights import named_weights, read_json, read_weights, unwrap
+from .model_card import CARD_FILE, build_card, is_own_card
 from .warn import warn
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
 
 __all__ = [
-    "check_given_again", "load_model", "load_tokenizers", "pack_fitted", "problem_type", "read_config",
-    "read_estimator", "read_unchanged", "save_estimator", "unpack_fitted",
+    "SKOPS_TRUSTED_TYPES", "check_given_again", "checked_state", "load_model", "load_tokenizers", "pack_fitted",
+    "problem_type", "read_config", "read_estimator", "read_unchanged", "save_estimator", "sign_state", "unpack_fitted",
 ]  # fmt: skip
 
 LABEL_TOKENIZER_FOLDER = "label_tokenizer"
+
+# All types of this package in a fitted estimator that skops stores, for its argument `trusted`.
+SKOPS_TRUSTED_TYPES = [
+    "sklearn_gliclass.classifier.GLiClassClassifier",
+    "sklearn_gliclass.regressor.GLiClassRegressor",
+    "sklearn_gliclass.training.arguments.RLTrainerConfig",
+    "sklearn_gliclass.training.arguments.TrainingArguments",
+]
+
+STATE_FORMAT = 1  # of what pickle, joblib and skops store
+_STATE_KEY = "_sklearn_gliclass"
 
 # Files of a checkpoint. A save replaces them, and keeps all other files of the folder.
 _CHECKPOINT_FILES = {
@@ -46,7 +60,7 @@ _TEXT_FILES = (".json", ".txt", ".jinja")
 # -- checkpoint folder ---------------------------------------------------------------------------------------
 
 
-def save_estimator(estimator, folder) -> None:
+def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> None:
     """Write model, tokenizers and ``estimator.json`` to a folder, without pickle.
 
     The save is atomic: the files are written to a temporary folder, which then replaces `folder` in one step. Other
@@ -58,6 +72,10 @@ def save_estimator(estimator, folder) -> None:
         A fitted estimator.
     folder : str or Path
         Folder to write; ``~`` is expanded.
+    metrics : dict of str to float, optional
+        Results of an evaluation, for the model card.
+    name : str, optional
+        Name in the line of the model card that loads the estimator. If None, that of the folder.
 
     Raises
     ------
@@ -69,14 +87,18 @@ def save_estimator(estimator, folder) -> None:
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
     target = Path(folder).expanduser().resolve()
-    with replace_folder(target, _is_checkpoint_file) as temporary:
+    card = build_card(estimator, metrics, name or target.name) if is_own_card(target / CARD_FILE) else None
+    with replace_folder(target, is_checkpoint_file) as temporary:
         try:
             _write_checkpoint(estimator, temporary)
+            if card is not None:  # otherwise, the user's own is kept
+                (temporary / CARD_FILE).write_text(str(card), encoding="utf-8")
         except SafetensorError as error:  # a full disk, among others
             raise OSError(f"The weights cannot be written to {str(target)!r}: {error}") from error
 
 
-def _is_checkpoint_file(name: str) -> bool:
+def is_checkpoint_file(name: str) -> bool:
+    """Return whether a save writes a file of this name, so that one of an earlier save is not kept."""
     return name in _CHECKPOINT_FILES or name.endswith(_WEIGHT_FILES)
 
 
@@ -144,6 +166,47 @@ def load_tokenizers(folder: Path, config: GLiClassModelConfig):
     label_folder = Path(folder) / LABEL_TOKENIZER_FOLDER
     of_labels = load_tokenizer(label_folder, config.label_model_config) if label_folder.is_dir() else None
     return load_tokenizer(folder, config.encoder_config), of_labels
+
+
+# -- version of what is stored -----------------------------------------------------------------------------------
+
+
+def sign_state(state: dict) -> dict:
+    """Return the state of an estimator with the version and format that stored it."""
+    return {**state, _STATE_KEY: {"version": __version__, "format": STATE_FORMAT}}
+
+
+@contextlib.contextmanager
+def checked_state(state: dict, name: str):
+    """Yield the state without its version; errors in reading the state of another version say what to do.
+
+    Parameters
+    ----------
+    state : dict
+        Result of :func:`sign_state`, or a state without a version.
+    name : str
+        Class of the estimator, for the error message.
+
+    Raises
+    ------
+    ValueError
+        If another version stored the state, and this version cannot read it.
+    """
+    stored = {"version": "0.1.0", "format": 1, **state.get(_STATE_KEY, {})}
+    version = stored["version"]
+    message = (
+        f"This {name} was stored by sklearn_gliclass {version} in format {stored['format']}; this is version "
+        f"{__version__}, which reads formats up to {STATE_FORMAT}. Load it with the version that stored it (pip "
+        f'install "sklearn-gliclass=={version}"), and save it with save_pretrained: later versions load its folders.'
+    )
+    if stored["format"] > STATE_FORMAT:
+        raise ValueError(message)
+    try:
+        yield {key: value for key, value in state.items() if key != _STATE_KEY}
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if version == __version__:
+            raise
+        raise ValueError(f"{message} ({type(error).__name__}: {error})") from error
 
 
 # -- state of basic types: strings, numbers, arrays, dicts and lists ---------------------------------------------

@@ -18,7 +18,7 @@ LEFT_OUT = {
 # Further ones of methods that override a method of skorch, transformers or torch: the parent documents parameters.
 OVERRIDDEN = {"PR01", "RT01", "YD01"}
 NAMES = [
-    *(f"sklearn_gliclass.{name}" for name in sklearn_gliclass.__all__ if name != "__version__"),
+    *(f"sklearn_gliclass.{name}" for name in sklearn_gliclass.__all__ if callable(getattr(sklearn_gliclass, name))),
     *(f"sklearn_gliclass.plotting.{name}" for name in plotting.__all__),
     *(f"sklearn_gliclass.onnx.{name}" for name in onnx.__all__),
     *(f"sklearn_gliclass.exceptions.{name}" for name in vars(exceptions) if name.endswith("Warning")),

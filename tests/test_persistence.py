@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
-from sklearn_gliclass import GLiClassClassifier, GLiClassModel, GLiClassRegressor
+from sklearn_gliclass import SKOPS_TRUSTED_TYPES, GLiClassClassifier, GLiClassModel, GLiClassRegressor, __version__
 from sklearn_gliclass.persistence import pack_fitted, unpack_fitted
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
@@ -79,7 +79,8 @@ def test_column_names_are_restored(tmp_path):
 def test_folder_holds_what_it_should_and_no_pickle(tmp_path):
     tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "label_tokenizer", "estimator.json"} <= names
+    assert {"config.json", "model.safetensors", "tokenizer.json", "label_tokenizer"} <= names
+    assert {"estimator.json", "README.md"} <= names
     assert not any(name.endswith((".bin", ".pkl", ".pt", ".joblib")) for name in names)
     record = json.loads((tmp_path / "estimator.json").read_text())
     assert record["estimator"] == "GLiClassClassifier"
@@ -334,8 +335,8 @@ def test_skops_stores_basic_types(tmp_path):
     clf = tiny().fit(TEXTS, LABELS)
     skops.dump(clf, tmp_path / "model.skops")
     untrusted = skops.get_untrusted_types(file=tmp_path / "model.skops")
-    assert all(name.startswith("sklearn_gliclass.") for name in untrusted)
-    back = skops.load(tmp_path / "model.skops", trusted=untrusted)
+    assert set(untrusted) <= set(SKOPS_TRUSTED_TYPES)
+    back = skops.load(tmp_path / "model.skops", trusted=SKOPS_TRUSTED_TYPES)
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
 
 
@@ -440,6 +441,42 @@ def test_empty_model_names_raise(tmp_path, monkeypatch):
 
 def test_unfitted_estimators_pickle():
     assert pickle.loads(pickle.dumps(tiny())).get_params() == tiny().get_params()
+
+
+def changed(state: dict, **version) -> dict:
+    return {**state, "_sklearn_gliclass": {**state["_sklearn_gliclass"], **version}}
+
+
+def test_pickles_carry_a_version():
+    clf = tiny(max_epochs=0).fit(TEXTS, LABELS)
+    state = clf.__getstate__()
+    assert state["_sklearn_gliclass"] == {"version": __version__, "format": 1}
+    assert "_sklearn_gliclass" not in vars(pickle.loads(pickle.dumps(clf)))
+
+
+def test_newer_format_says_what_to_do():
+    state = tiny(max_epochs=0).fit(TEXTS, LABELS).__getstate__()
+    with pytest.raises(ValueError, match=r"stored by sklearn_gliclass 9\.1 in format 2.*sklearn-gliclass==9\.1"):
+        GLiClassClassifier().__setstate__(changed(state, version="9.1", format=2))
+
+
+def test_state_that_does_not_fit_says_what_to_do():
+    state = tiny(max_epochs=0).fit(TEXTS, LABELS).__getstate__()
+    del state["fitted_"]["max_length"]
+    with pytest.raises(ValueError, match=r"stored by sklearn_gliclass 0\.0\.9.*\(KeyError: 'max_length'\)"):
+        GLiClassClassifier().__setstate__(changed(state, version="0.0.9"))
+    with pytest.raises(KeyError):
+        GLiClassClassifier().__setstate__(state)
+
+
+def test_state_without_version_and_newer_hyperparameters_loads():
+    clf = tiny(max_epochs=0).fit(TEXTS, LABELS)
+    state = clf.__getstate__()
+    del state["_sklearn_gliclass"], state["max_batch_tokens"]
+    back = GLiClassClassifier.__new__(GLiClassClassifier)
+    back.__setstate__(state)
+    assert back.max_batch_tokens == 2048
+    np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
 
 
 def test_checkpoint_loads_without_network_and_encoder(tmp_path):

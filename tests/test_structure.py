@@ -17,19 +17,21 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # Layers from bottom to top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["model", "warn", "exceptions", "docstrings"],
+    ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies"],
     ["data"],
     ["containers", "cells", "text_templates", "class_values", "label_lists", "json_values"],
     ["inputs", "targets", "samples", "inference", "cache", "explain", "onnx"],
     ["fitted"],
     ["training"],
     ["parameters", "configuration", "plotting"],
-    ["persistence", "estimator_file", "onnx_export"],
+    ["persistence", "estimator_file", "model_card", "encoder_folder", "hub_upload", "onnx_export"],
     ["building"],
     ["mixins"],
     ["base"],
     ["classifier", "regressor"],
-    ["testing", "_version", "__init__"],
+    ["estimator_folder"],
+    ["serve", "cli"],
+    ["testing", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -205,7 +207,7 @@ def test_public_names():
         "RLTrainerConfig",
         "TrainingHistoryDisplay",
     }
-    assert set(sklearn_gliclass.__all__) - {"__version__"} == public
+    assert set(sklearn_gliclass.__all__) - {"__version__", "SKOPS_TRUSTED_TYPES"} == public
 
 
 def public_members():

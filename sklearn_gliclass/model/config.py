@@ -3,13 +3,14 @@
 import copy
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 
 from .losses import PROBLEM_TYPES, REDUCTIONS
 from .options import resolve
 from .poolings import NO_POOLING, POOLINGS
 from .scorers import MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
 
+MODEL_TYPE = "GLiClass"
 ARCHITECTURE_TYPES = ("uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder")
 BI_ENCODERS = ("bi-encoder", "bi-encoder-fused")
 CLASS_TOKEN_POOLINGS = ("first", "average")
@@ -25,7 +26,7 @@ def _encoder_config(config, default_type: str = "deberta-v2"):
     if isinstance(config, dict):
         options = dict(config)
         model_type = options.pop("model_type", default_type)
-        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING or model_type == MODEL_TYPE:
             raise ValueError(
                 f"Unknown model_type {model_type!r} in the encoder's configuration; name one that transformers "
                 "knows, for example 'bert', 'deberta-v2', 'modernbert', 't5' or 'bart'."
@@ -152,7 +153,7 @@ class GLiClassModelConfig(PretrainedConfig):
     (768, 'single_label_classification')
     """
 
-    model_type = "GLiClass"
+    model_type = MODEL_TYPE
     is_composition = True
 
     def __init__(
@@ -369,3 +370,6 @@ class GLiClassModelConfig(PretrainedConfig):
                 f"encoder_layer_id={self.encoder_layer_id} is not a layer of this encoder, which has the layers 0 (the "
                 f"embeddings) to {n_layers}; -1 is the last one, -2 the one before."
             )
+
+
+AutoConfig.register(MODEL_TYPE, GLiClassModelConfig, exist_ok=True)

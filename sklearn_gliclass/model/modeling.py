@@ -4,7 +4,7 @@ import os
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 
 from .bi_encoder import BiEncoder, FusedBiEncoder
@@ -258,3 +258,5 @@ ARCHITECTURES = {
     "bi-encoder-fused": FusedBiEncoder,
     "encoder-decoder": EncoderDecoder,
 }
+
+AutoModel.register(GLiClassModelConfig, GLiClassModel, exist_ok=True)

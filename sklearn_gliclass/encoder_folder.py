@@ -1,0 +1,109 @@
+"""Saving of the text encoder in the format of sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN
+from .fitted import FittedModel
+from .model.folders import replace_folder
+from .model.loading import silence_transformers
+from .model.weights import named_weights, unwrap
+from .persistence import is_checkpoint_file
+
+# Pooling -> its name in sentence-transformers.
+_POOLINGS = {"avg": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}
+_POOLING_FOLDER = "1_Pooling"
+_FILES = {_POOLING_FOLDER, "modules.json", "config_sentence_transformers.json"}
+
+
+def save_encoder(fitted: FittedModel, folder) -> None:
+    """Write encoder, tokenizer and pooling to a folder that sentence-transformers loads; the save is atomic.
+
+    Raises
+    ------
+    ValueError
+        If sentence-transformers cannot compute the embeddings of the model, or the folder holds an estimator.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"save_encoder takes the name of a folder, a str or Path, got {folder!r}.")
+    _check_config(fitted.config)
+    named_weights(fitted.model)  # raises for modules that are not part of the configuration, such as adapters
+    target = Path(folder).expanduser().resolve()
+    if (target / "estimator.json").exists():
+        raise ValueError(
+            f"{str(target)!r} holds a saved estimator, which the encoder would replace; choose another folder."
+        )
+    with replace_folder(target, lambda name: name in _FILES or is_checkpoint_file(name)) as temporary:
+        with silence_transformers():
+            unwrap(fitted.model).encoder.save_pretrained(temporary)
+        fitted.tokenizer.save_pretrained(temporary)
+        _remove_control_tokens(temporary)
+        _write_modules(temporary, fitted)
+
+
+def _check_config(config) -> None:
+    needed = {
+        "architecture_type": "bi-encoder",
+        "use_lstm": False,
+        "squeeze_layers": False,
+        "layer_wise": False,
+        "encoder_layer_id": -1,
+    }
+    wrong = {name: getattr(config, name) for name, value in needed.items() if getattr(config, name) != value}
+    if config.encoder_config.is_encoder_decoder:
+        wrong["encoder"] = config.encoder_config.model_type
+    if config.pooling_strategy not in _POOLINGS:
+        wrong["pooling_strategy"] = config.pooling_strategy
+    if wrong:
+        raise ValueError(
+            "sentence-transformers cannot compute the embeddings of a model with "
+            f"{', '.join(f'{name}={value!r}' for name, value in wrong.items())}. save_encoder needs an encoder-only "
+            f"model with architecture_type='bi-encoder', pooling_strategy from {sorted(_POOLINGS)}, use_lstm=False, "
+            "squeeze_layers=False, layer_wise=False and encoder_layer_id=-1; otherwise use transform."
+        )
+
+
+def _remove_control_tokens(folder: Path) -> None:
+    """Remove ``<<LABEL>>`` and ``<<SEP>>``, for which a bi-encoder's encoder may have no embeddings."""
+    control = (LABEL_TOKEN, SEP_TOKEN)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in control]
+    _write_json(path, content)
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        if isinstance(content.get(name), list):
+            content[name] = [token for token in content[name] if token not in control]
+    decoder = content.get("added_tokens_decoder")
+    if decoder:
+        content["added_tokens_decoder"] = {
+            index: token for index, token in decoder.items() if token["content"] not in control
+        }
+    _write_json(path, content)
+
+
+def _write_modules(folder: Path, fitted: FittedModel) -> None:
+    modules = [("0", "", "Transformer"), ("1", _POOLING_FOLDER, "Pooling")]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for name, path, kind in modules
+        ],
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": fitted.max_length, "do_lower_case": False})
+    chosen = _POOLINGS[fitted.config.pooling_strategy]
+    pooling = {f"pooling_mode_{name}": name == chosen for name in _POOLINGS.values()}
+    (folder / _POOLING_FOLDER).mkdir()
+    _write_json(
+        folder / _POOLING_FOLDER / "config.json", {"word_embedding_dimension": fitted.config.encoder_width, **pooling}
+    )
+    _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+
+
+def _write_json(path: Path, content) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

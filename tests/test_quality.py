@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 import quality

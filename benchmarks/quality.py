@@ -22,6 +22,7 @@ environment of its own::
 
 import argparse
 import csv
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -175,6 +176,7 @@ def measure(split: Split, n_rows: int | str, seed: int, method: str, options: ar
     print(f"{split.name:15} {n_rows!s:>4} seed {seed} {method:10} {shown}, {seconds[0]:.1f} s", file=sys.stderr)
 
 
+@functools.cache
 def versions() -> str:
     found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
     weights = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()[:8]  # the weight delta of classifiers

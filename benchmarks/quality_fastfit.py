@@ -40,8 +40,10 @@ def fit(data: dict, folder: Path):
 
     # The metric is a script of a hub that the library downloads. It is not used here.
     fastfit.train.load_metric = lambda *args, **kwargs: None
+    rows = Dataset.from_dict({"text": data["train_texts"], "label": data["train_labels"]})
     trainer = fastfit.train.FastFitTrainer(
-        train_dataset=Dataset.from_dict({"text": data["train_texts"], "label": data["train_labels"]}),
+        train_dataset=rows,
+        test_dataset=rows.select([0]),  # it is required, and not used here
         model_name_or_path=data["encoder"],
         label_column_name="label",
         text_column_name="text",
@@ -69,6 +71,7 @@ def predict(trainer, texts: list[str], hyperparameters: dict) -> np.ndarray:
             padding=True,
             truncation=True,
             max_length=hyperparameters["max_text_length"],
+            return_attention_mask=True,  # FastFit changed the tokenizer's default
             return_tensors="pt",
         )
         scores.append(model.inference_forward(tokens["input_ids"], tokens["attention_mask"]))

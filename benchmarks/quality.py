@@ -1,4 +1,4 @@
-"""Quality of the estimators' defaults against zero-shot, linear models, SetFit and FastFit on the same rows.
+"""Quality of the estimators' defaults against zero-shot, linear models and SetFit on the same rows.
 
     python benchmarks/quality.py                                       # everything: many hours on a CPU
     python benchmarks/quality.py --sets trec6 snips --rows 8 --seeds 0 --methods ours tfidf
@@ -12,12 +12,7 @@ The test set is 1,000 rows of the test file, the same for all. ``quality_sets.py
 ``quality_methods.py`` has the methods, and ``quality_scores.py`` the scores. The seconds in the tables are CPU time,
 which is wall time with one thread on an idle machine.
 
-SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``. FastFit needs older libraries, in an
-environment of its own::
-
-    python -m venv .venv-fastfit
-    .venv-fastfit/bin/python -m pip install torch==2.13.0 fast-fit==1.2.1 "datasets<3" "transformers<4.46"
-    python benchmarks/quality.py --methods fastfit --fastfit-python .venv-fastfit/bin/python
+SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 """
 
 import argparse
@@ -33,7 +28,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from quality_methods import FASTFIT_PYTHON, METHODS, SLOW
+from quality_methods import METHODS, SLOW
 from quality_scores import SCORES, score
 from quality_sets import Split, find_sets, load_split
 from quality_tables import markdown
@@ -53,8 +48,6 @@ def main() -> None:
     if options.table:
         print(markdown(choose(read_results(options.csv), options)))
         return
-    if options.fastfit_python:
-        os.environ[FASTFIT_PYTHON] = str(options.fastfit_python)
     torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision(options.matmul)
     with threadpool_limits(options.threads):
@@ -67,14 +60,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", help="default: all of the folder except tables")
     parser.add_argument("--rows", nargs="+", type=rows, default=[8, 32, "all"], help="examples per class, or all")
     parser.add_argument("--seeds", nargs="+", type=int, help=f"default: 0 to 9, and 0 to 2 for {', '.join(SLOW)}")
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, help="default: all except plain, and FastFit if it has an interpreter"
-    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all except plain")
     parser.add_argument(
         "--tolerance", type=float, help="stop adding seeds to a set when the standard error of our score is smaller"
-    )
-    parser.add_argument(
-        "--fastfit-python", type=Path, help=f"interpreter of FastFit's environment; default: ${FASTFIT_PYTHON}"
     )
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
     parser.add_argument(
@@ -102,9 +90,7 @@ def rows(value: str) -> int | str:
 
 
 def run(options: argparse.Namespace) -> None:
-    methods = options.methods or default_methods()
-    if "fastfit" in methods and FASTFIT_PYTHON not in os.environ:
-        raise SystemExit(f"FastFit runs in an environment of its own: set --fastfit-python or ${FASTFIT_PYTHON}.")
+    methods = options.methods or [method for method in METHODS if method != "plain"]
     results = read_results(options.csv)
     done = set(results[KEY].astype(str).itertuples(index=False, name=None))
     folder = options.data.resolve()
@@ -117,11 +103,6 @@ def run(options: argparse.Namespace) -> None:
                     planned = options.seeds or method not in SLOW or seed in SEEDS_SLOW
                     if planned and (name, str(n_rows), str(seed), method) not in done:
                         measure(load_split(folder, name, n_rows, seed), n_rows, seed, method, options)
-
-
-def default_methods() -> list[str]:
-    left_out = ["plain"] if FASTFIT_PYTHON in os.environ else ["plain", "fastfit"]
-    return [method for method in METHODS if method not in left_out]
 
 
 def is_precise(options: argparse.Namespace, name: str, n_rows: int | str, seed: int) -> bool:
@@ -169,7 +150,7 @@ def measure(split: Split, n_rows: int | str, seed: int, method: str, options: ar
         **{name: f"{value:.4f}" for name, value in scores.items()},
         **{name: f"{value:.2f}" for name, value in zip(SECONDS, seconds, strict=True)},
         "threads": options.threads,
-        "versions": " ".join(filter(None, [versions(), result.versions, f"matmul={options.matmul}"])),
+        "versions": f"{versions()} matmul={options.matmul}",
     }
     append(options.csv, line)
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())

@@ -14,29 +14,19 @@ Each method is a function ``(split, seed) -> Result``, or None if it does not su
 * ``setfit``: SetFit on the same encoder, single-label only: cosine-similarity loss, 20 positive and 20 negative pairs
   per row (``num_iterations=20``), one epoch in batches of 16, learning rate 2e-5, logistic head. The more classes, the
   more pairs: a fit ends after 400 steps, or 60 where texts have more than 100 words on average.
-* ``fastfit``: FastFit (Yehudai and Bandel, "When LLMs are Unfit Use FastFit: Fast and Effective Text Classification
-  with Many Classes", NAACL 2024) on the same encoder, single-label only, with the settings of its README: 40 epochs in
-  batches of 32 that are repeated 4 times, Adafactor, classification loss factor 0.1, 128 tokens at most. A fit ends
-  after 400 steps, or 60 where texts have more than 100 words on average. It runs in an environment of its own, whose
-  interpreter is the environment variable ``FASTFIT_PYTHON``. Its probabilities are the softmax over the similarities.
 
 The linear model is LogisticRegression with C from 0.1, 1, 10, 100 (multi-label: one for each label, threshold 0.5) or
 Ridge with alpha from 0.01, 0.1, 1, 10, 100, chosen by cross-validation: 5 folds, 3 from 2,000 rows on.
 """
 
 import functools
-import json
 import math
-import os
-import subprocess
 import tempfile
 import time
 import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
@@ -50,18 +40,7 @@ from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, find_checkpoint
 CS = [10, 1, 100, 0.1]  # ties are resolved to the first
 ALPHAS = [1, 0.1, 10, 0.01, 100]
 SETFIT_PAIRS, SETFIT_BATCH = 20, 16
-FASTFIT_PYTHON = "FASTFIT_PYTHON"  # environment variable
-FASTFIT_EPOCHS, FASTFIT_BATCH = 40, 32
-FASTFIT = {
-    "per_device_train_batch_size": FASTFIT_BATCH,
-    "num_repeats": 4,
-    "optim": "adafactor",
-    "clf_loss_factor": 0.1,
-    "proj_dim": 128,
-    "max_text_length": 128,
-    "dataloader_drop_last": False,
-}
-STEPS, STEPS_LONG, LONG_WORDS = 400, 60, 100  # optimiser steps of SetFit and FastFit at most
+STEPS, STEPS_LONG, LONG_WORDS = 400, 60, 100  # optimiser steps of SetFit at most
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,6 @@ class Result:
     probabilities: np.ndarray | None  # columns: the classes of the split; None for a regression
     fit_seconds: np.ndarray
     predict_seconds: np.ndarray
-    versions: str = ""  # of packages in an environment of their own
 
 
 def ours(split: Split, seed: int, **hyperparameters) -> Result:
@@ -133,36 +111,6 @@ def setfit(split: Split, seed: int) -> Result | None:
     return _classified(split, probabilities, model.model_head.classes_, fit_seconds, seconds)
 
 
-def fastfit(split: Split, seed: int) -> Result | None:
-    if split.task not in ("single-label", "table"):
-        return None
-    texts = joined(split.X_train)
-    steps = FASTFIT_EPOCHS * math.ceil(len(texts) / FASTFIT_BATCH)
-    data = {
-        "train_texts": texts,
-        "train_labels": split.y_train.tolist(),
-        "test_texts": joined(split.X_test),
-        "encoder": str(find_checkpoint(DEFAULT_ENCODER)),
-        "hyperparameters": {**FASTFIT, "max_steps": _capped(steps, texts)},
-        "seed": seed,
-        "threads": torch.get_num_threads(),
-        "matmul": torch.get_float32_matmul_precision(),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "input.json").write_text(json.dumps(data), encoding="utf-8")
-        script = Path(__file__).with_name("quality_fastfit.py")
-        environment = {**os.environ, "OMP_NUM_THREADS": str(data["threads"]), "TOKENIZERS_PARALLELISM": "false"}
-        run = subprocess.run(
-            [os.environ[FASTFIT_PYTHON], str(script), folder], env=environment, capture_output=True, text=True
-        )
-        if run.returncode:
-            raise RuntimeError(f"FastFit ended with exit status {run.returncode}:\n{run.stdout}\n{run.stderr}")
-        probabilities = np.load(Path(folder, "probabilities.npy"))
-        output = json.loads(Path(folder, "output.json").read_text(encoding="utf-8"))
-    seconds = np.array(output["fit_seconds"]), np.array(output["predict_seconds"])
-    return _classified(split, probabilities, split.classes, *seconds, output["versions"])
-
-
 METHODS = {
     "ours": ours,
     "ours_fast": ours_fast,
@@ -171,10 +119,9 @@ METHODS = {
     "embeddings": embeddings,
     "tfidf": tfidf,
     "setfit": setfit,
-    "fastfit": fastfit,
     "plain": plain,
 }
-SLOW = ["setfit", "fastfit", "plain"]  # with fewer seeds
+SLOW = ["setfit", "plain"]  # with fewer seeds
 
 
 def joined(X) -> list[str]:
@@ -205,12 +152,12 @@ def _predict(split: Split, model, X, fit_seconds: np.ndarray) -> Result:
     return _classified(split, probabilities, model.classes_, fit_seconds, seconds)
 
 
-def _classified(split: Split, probabilities, classes, fit_seconds, predict_seconds, versions: str = "") -> Result:
+def _classified(split: Split, probabilities, classes, fit_seconds, predict_seconds) -> Result:
     """Put single-label probabilities in the order of ``split.classes``, and predict the most probable class."""
     columns = [list(classes).index(name) for name in split.classes]
     probabilities = np.asarray(probabilities)[:, columns]
     predictions = np.asarray(split.classes)[probabilities.argmax(axis=1)]
-    return Result(predictions, probabilities, fit_seconds, predict_seconds, versions)
+    return Result(predictions, probabilities, fit_seconds, predict_seconds)
 
 
 def _linear_on_embeddings(split: Split, seed: int, embedder: "Embedder") -> Result:
@@ -281,7 +228,7 @@ def _own_embedder() -> Embedder:
 
 
 def _capped(steps: int, texts: list[str]) -> int:
-    """Limit the optimiser steps of SetFit and FastFit, which take longer with long texts."""
+    """Limit the optimiser steps of SetFit, which take longer with long texts."""
     long = np.mean([len(text.split()) for text in texts]) > LONG_WORDS
     return min(steps, STEPS_LONG if long else STEPS)
 

@@ -20,13 +20,12 @@ NAMES = {
     "embeddings": "embeddings",
     "tfidf": "TF-IDF",
     "setfit": "SetFit",
-    "fastfit": "FastFit",
 }
 # Titles of the differences -> baselines.
 BASELINES = {
     "best of zero-shot and our embeddings": ["zero_shot", "own_logreg"],
     "best quick baseline": ["zero_shot", "own_logreg", "embeddings", "tfidf"],
-    "best of SetFit and FastFit": ["setfit", "fastfit"],
+    "SetFit": ["setfit"],
 }
 REFERENCE = "own_logreg"  # of the ratios of log losses
 ROWS_REGRESSION = {"8": "100 rows", "32": "500 rows"}

@@ -80,7 +80,6 @@ def run_quality(folder, monkeypatch, tmp_path):
     def run(*options):
         fixed = ["--data", str(folder), "--csv", str(path), "--rows", "8", "--threads", "1"]
         monkeypatch.setattr("sys.argv", ["quality.py", *fixed, *options])
-        monkeypatch.delenv(quality.FASTFIT_PYTHON, raising=False)
         quality.main()
         return pd.read_csv(path)
 
@@ -115,7 +114,7 @@ def test_slow_methods_have_fewer_seeds(run_quality, monkeypatch):
     results = run_quality("--sets", "single")
     seeds = results.groupby("method")["seed"].agg(list).to_dict()
     assert seeds.pop("setfit") == [0, 1, 2]
-    assert set(seeds) == set(quality.METHODS) - {"setfit", "fastfit", "plain"}  # FastFit has no interpreter here
+    assert set(seeds) == set(quality.METHODS) - {"setfit", "plain"}
     assert all(found == list(range(10)) for found in seeds.values())
 
 
@@ -124,11 +123,6 @@ def test_tolerance_ends_the_seeds_of_a_set(run_quality, monkeypatch):
     monkeypatch.setitem(quality.METHODS, "tfidf", perfect)
     results = run_quality("--sets", "single", "--methods", "ours", "tfidf", "--tolerance", "0.01")
     assert results.groupby("method")["seed"].agg(list).to_dict() == {"ours": [0, 1, 2], "tfidf": [0, 1, 2]}
-
-
-def test_fastfit_without_interpreter_raises(run_quality):
-    with pytest.raises(SystemExit, match="--fastfit-python"):
-        run_quality("--methods", "fastfit")
 
 
 @pytest.mark.parametrize("options", [[], ["--table"]])

@@ -28,6 +28,11 @@ class Split:
     X_test: pd.Series | pd.DataFrame
     y_test: pd.Series | pd.DataFrame
 
+    @property
+    def classes(self) -> list[str]:
+        """The sorted classes of the training rows, or the labels of a multi-label set: the columns of probabilities."""
+        return list(self.y_train) if self.task == "multi-label" else sorted(self.y_train.unique())
+
 
 def find_sets(folder: Path) -> list[str]:
     """Find the data sets in a folder, without tables, whose baselines use joined text."""

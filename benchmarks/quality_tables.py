@@ -1,25 +1,38 @@
 """Markdown tables of the results of quality.py."""
 
+import numpy as np
 import pandas as pd
 
+# The first score of a task has the times of the fits beside it.
 SCORES = {
-    "single-label": {"accuracy": "accuracy"},
-    "table": {"accuracy": "accuracy", "macro_f1": "macro-F1"},
-    "multi-label": {"micro_f1": "micro-F1", "macro_f1": "macro-F1"},
+    "single-label": {"accuracy": "accuracy", "log_loss": "log loss", "ece": "ECE (15 bins)"},
+    "table": {"accuracy": "accuracy", "macro_f1": "macro-F1", "log_loss": "log loss", "ece": "ECE (15 bins)"},
+    "multi-label": {"micro_f1": "micro-F1", "macro_f1": "macro-F1", "log_loss": "log loss per label"},
     "regression": {"r2": "R²", "spearman": "Spearman's correlation"},
 }
+LOSSES = ["log_loss", "ece"]  # the best is the smallest
 NAMES = {
     "ours": "GLiClass",
-    "plain": "from the plain encoder",
-    "tfidf": "TF-IDF",
+    "ours_fast": 'GLiClass, preset="fast"',
+    "plain": "GLiClass from the plain encoder",
+    "zero_shot": "zero-shot",
+    "own_logreg": "our embeddings",
     "embeddings": "embeddings",
+    "tfidf": "TF-IDF",
     "setfit": "SetFit",
 }
+# Titles of the differences -> baselines.
+BASELINES = {
+    "best of zero-shot and our embeddings": ["zero_shot", "own_logreg"],
+    "best quick baseline": ["zero_shot", "own_logreg", "embeddings", "tfidf"],
+    "SetFit": ["setfit"],
+}
+REFERENCE = "own_logreg"  # of the ratios of log losses
 ROWS_REGRESSION = {"8": "100 rows", "32": "500 rows"}
 
 
 def markdown(results: pd.DataFrame) -> str:
-    """Build a table for each task, score and number of rows, with means over seeds, the overall mean and fit times."""
+    """Build a table for each task, score and number of rows: means over seeds with their standard errors."""
     parts = []
     for task, scores in SCORES.items():
         for score, title in scores.items():
@@ -41,18 +54,23 @@ def _rows_title(task: str, rows: str) -> str:
 def _table(results: pd.DataFrame, score: str) -> str:
     results = _restrict_to_common_seeds(results)
     methods = [method for method in NAMES if (results["method"] == method).any()]
-    cells = results.pivot_table([score, "fit_cpu_seconds"], "set", "method", aggfunc=["mean", "count"])
-    means, seconds = cells["mean", score][methods], cells["mean", "fit_cpu_seconds"][methods]
-    seeds = cells["count", score][methods].fillna(0).astype(int)
-    header = ["set", *(NAMES[method] for method in methods), "GLiClass minus best baseline"]
-    header.append(f"CPU seconds of fit ({', '.join(NAMES[method] for method in methods)})")
-    lines = [header, ["---"] * len(header)]
-    for name, row in means.iterrows():
-        lines.append([name, *_scores(row, seeds.loc[name], seeds.max(axis=None)), *_end(row, seconds.loc[name])])
+    cells = results.pivot_table(score, "set", "method", aggfunc=["mean", "sem", "count"])
+    cells = cells.reindex(columns=pd.MultiIndex.from_product([["mean", "sem", "count"], methods]))
+    means, errors, seeds = cells["mean"], cells["sem"], cells["count"].fillna(0).astype(int)
+    comparisons = _comparisons(results, score, methods)
+    lines = [["set", *(NAMES[method] for method in methods), *comparisons]]
+    lines.append(["---"] * len(lines[0]))
+    for name in means.index:
+        scores = _scores(means.loc[name], errors.loc[name], score in LOSSES, seeds.loc[name], seeds.max(axis=None))
+        lines.append([name, *scores, *(compare([name]) for compare in comparisons.values())])
     complete = means.dropna()
     if len(complete) > 1:
-        mean = complete.mean()
-        lines.append([f"mean of {len(complete)}", *_scores(mean), *_end(mean, seconds.loc[complete.index].mean())])
+        names, mean = complete.index.tolist(), complete.mean()
+        scores = _scores(mean, _error_of_mean(errors.loc[names]), score in LOSSES)
+        lines.append([f"mean of {len(names)}", *scores, *(compare(names) for compare in comparisons.values())])
+        if score == "log_loss" and REFERENCE in methods:
+            ratios = [f"{value:.2f}" for value in mean / mean[REFERENCE]]
+            lines.append([f"mean / {NAMES[REFERENCE]}", *ratios, *([""] * len(comparisons))])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -63,22 +81,64 @@ def _restrict_to_common_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return results[splits.isin(splits[own]) | ~results["set"].isin(results["set"][own])]
 
 
-def _scores(row: pd.Series, seeds: pd.Series | None = None, all_seeds: int = 0) -> list[str]:
+def _scores(
+    means: pd.Series, errors: pd.Series, is_loss: bool, seeds: pd.Series | None = None, all_seeds: int = 0
+) -> list[str]:
     """Build the cells of the methods, with the best in bold, and the number of seeds if some are missing."""
+    best = means.min() if is_loss else means.max()
     cells = []
-    for method, value in row.items():
-        cell = "" if pd.isna(value) else f"**{value:.3f}**" if value == row.max() else f"{value:.3f}"
+    for method, value in means.items():
+        cell = "" if pd.isna(value) else f"**{value:.3f}**" if value == best else f"{value:.3f}"
+        cell += _error(errors[method])
         partly = cell and seeds is not None and seeds[method] < all_seeds
         cells.append(f"{cell} ({seeds[method]} of {all_seeds} seeds)" if partly else cell)
     return cells
 
 
-def _end(row: pd.Series, seconds: pd.Series) -> list[str]:
-    """Build the cells of the difference to the best baseline, if both were measured, and of the seconds."""
-    baselines = row.drop(["ours", "plain"], errors="ignore")
-    difference = row["ours"] - baselines.max() if "ours" in row and len(baselines) else float("nan")
-    behind = " (behind)" if difference <= -0.0005 else ""
-    return ["" if pd.isna(difference) else f"{difference:+.3f}{behind}", _seconds(seconds)]
+def _error(value: float) -> str:
+    return "" if pd.isna(value) else f" ± {value:.3f}"
+
+
+def _error_of_mean(errors):
+    """Compute the standard error of a mean over sets, from those of the sets; NaN if one of them is not known."""
+    return np.sqrt((errors**2).sum(skipna=False)) / len(errors)
+
+
+def _comparisons(results: pd.DataFrame, score: str, methods: list[str]) -> dict:
+    """Return the titles of the last columns, each with a function from the names of sets to the cell."""
+    values = results.pivot_table(score, ["set", "seed"], "method")
+    found = {}
+    if "ours" in methods and score not in LOSSES:
+        for title, baselines in BASELINES.items():
+            measured = [method for method in baselines if method in methods]
+            if measured:
+                found[f"GLiClass minus {title}"] = lambda names, measured=measured: _difference(values, names, measured)
+    elif {"ours", REFERENCE} <= set(methods) and score == "log_loss":
+        means = values.groupby("set").mean()
+        ratio = f"GLiClass / {NAMES[REFERENCE]}"
+        found[ratio] = lambda names: _ratio(*means.loc[names, ["ours", REFERENCE]].mean())
+    if score == next(iter(SCORES[results["task"].iloc[0]])):
+        seconds = results.pivot_table("fit_cpu_seconds", "set", "method")[methods]
+        title = f"CPU seconds of fit ({', '.join(NAMES[method] for method in methods)})"
+        found[title] = lambda names: _seconds(seconds.loc[names].mean(skipna=False))
+    return found
+
+
+def _difference(values: pd.DataFrame, names: list[str], baselines: list[str]) -> str:
+    """Build the cell of the difference to the best baseline, on the seeds on which both were measured."""
+    cells = []
+    for method in baselines:
+        by_set = (values["ours"] - values[method]).loc[names].dropna().groupby("set")
+        if by_set.ngroups == len(names):
+            cells.append((by_set.mean().mean(), _error_of_mean(by_set.sem()), NAMES[method]))
+    if not cells:
+        return ""
+    difference, error, name = min(cells, key=lambda cell: cell[0])
+    return f"{difference:+.3f}{_error(error)} ({name}){' behind' if difference <= -0.0005 else ''}"
+
+
+def _ratio(value: float, reference: float) -> str:
+    return "" if pd.isna(value / reference) else f"{value / reference:.2f}{' behind' if value > reference else ''}"
 
 
 def _seconds(row: pd.Series) -> str:

@@ -39,7 +39,6 @@ from .targets import (
 )
 from .training import RLTrainer, RLTrainerConfig
 from .training.calibration import fit_temperature, split_halves
-from .training.probe import TRAINING_SCALE
 from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
 from .training.recipe import supports_probe
 from .training.stages import Calibration, FromProbe, Prototypes, Reinforcement, Supervised
@@ -568,18 +567,22 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]
-        stages = [self._probe_stage(recipe)] if recipe.from_probe else [Supervised(0 if self.max_epochs == 0 else None)]
+        stages = (
+            [self._probe_stage(config, recipe)]
+            if recipe.from_probe
+            else [Supervised(0 if self.max_epochs == 0 else None)]
+        )
         if not (self.ewc_lambda and continues):  # elastic weight consolidation protects the labels of earlier data
             stages.append(Prototypes(share))
         if self.rl is not None:
             stages.append(Reinforcement(self._build_rl_net))
         return stages
 
-    def _probe_stage(self, recipe) -> FromProbe:
-        scale = self.logit_scale_init_value or TRAINING_SCALE
+    def _probe_stage(self, config, recipe) -> FromProbe:
         return FromProbe(
             n_lower_layers=count_layers(recipe.freeze_encoder),
-            scale=float(scale),
+            scale=self.logit_scale_init_value,
+            multi_label=config.problem_type == PROBLEM_TYPES[MULTI],
             calibrates=self.calibrate is not False,
         )
 

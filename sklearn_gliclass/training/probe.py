@@ -1,6 +1,7 @@
 """Label probe: label embeddings fitted to embeddings of texts, with those of the label names as their prior.
 
-The logits are ``scale * cos(text, label)``, as in the bi-encoder with ``scorer_type="simple"``. A label embedding is a
+The logits are ``scale * (cos(text, label) - margin)``, as in the bi-encoder with ``scorer_type="simple"``; the margin
+is 0 for single-label y. A label embedding is a
 direction v, and its prior is a von Mises-Fisher distribution around the direction t of the label name, with the density
 proportional to ``exp(2 * strength * v @ t)``. The prior's strength and the scale are not selected but averaged over a
 grid, with the likelihood of held-out texts times a log-normal prior as weights (Yao et al. 2018, "Using stacking to
@@ -9,8 +10,10 @@ best. Linear probes with such a prior are known from image-text models (Silva-Ro
 the Few-Shot Adaptation of Large Vision-Language Models", https://arxiv.org/abs/2312.12730).
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,14 +23,16 @@ from torch import Tensor
 
 STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # of the prior, in texts; strong ones are near the label names
 SCALES = (3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
+MARGINS = np.arange(0.0, 0.8, 0.02)
 FITTED_SCALE = 14.0  # scale for which the label embeddings are fitted
-TRAINING_SCALE = 10.0  # scale of the fine-tuning that follows
+TRAINING_SCALE = 10.0  # scale of the fine-tuning that follows, for single-label y
 # Scale of calibrated probabilities after it, by the number of labels: fitted to held-out rows of 8 data sets.
 FINE_TUNED_SCALE, FINE_TUNED_SCALE_PER_LOG_LABEL = 7.0, 2.0
 # Log-normal priors: median, and standard deviation of the logarithm.
 STRENGTH_PRIOR = (50.0, 1.5)
 SCALE_PRIOR = (14.0, 0.4)
 NAMES_STRENGTH = 1000.0  # strength that the prior of the label names themselves, without any fit, is computed with
+NAMES_MARGIN = 0.3
 N_FOLDS = 4
 MAX_ROWS_OF_FOLDS = 2048  # distinct texts that strength and scale are estimated on
 MAX_STEPS, MAX_STEPS_OF_FOLDS = 40, 15  # of L-BFGS
@@ -45,11 +50,17 @@ class LabelProbe:
         Scale of the cosines, the reciprocal of a temperature.
     strength : float
         Geometric mean of the strengths of the prior.
+    likely_margin : float
+        Margin with the highest likelihood for multi-label y, else 0: that of the probabilities.
+    margin : float
+        Margin with the highest micro-F1 for multi-label y, else 0: that of decisions.
     """
 
     labels: Tensor
     scale: float
     strength: float
+    likely_margin: float = 0.0
+    margin: float = 0.0
 
     def halfway(self, names: Tensor) -> Tensor:
         """Return the directions halfway between the label names (labels, hidden) and the fitted label embeddings.
@@ -61,32 +72,45 @@ class LabelProbe:
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Embeddings of norm 1 and targets.
+    """Embeddings of distinct texts and their targets, in an order that does not depend on that of the training data.
 
     Attributes
     ----------
     texts : Tensor of shape (n, hidden)
-        Embeddings of distinct texts.
+        Embeddings of norm 1.
     targets : Tensor of shape (n, labels)
-        Probabilities of the labels, times the weights of the texts.
+        Probabilities of the labels (single-label), or 0 and 1.
+    weights : Tensor of shape (n, 1) or (n, labels)
+        Weights of the texts, or of each of their labels.
+    multi_label : bool
+        Whether each label is a decision of its own.
     """
 
     texts: Tensor
     targets: Tensor
+    weights: Tensor
+    multi_label: bool = False
 
-    def take(self, rows) -> "ProbeData":
-        return ProbeData(self.texts[rows], self.targets[rows])
+    def take(self, rows) -> ProbeData:
+        """Select texts."""
+        return replace(self, texts=self.texts[rows], targets=self.targets[rows], weights=self.weights[rows])
+
+    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the weighted sum of the losses, and its gradient (n, labels)."""
+        if self.multi_label:
+            losses = F.binary_cross_entropy_with_logits(logits, self.targets, reduction="none")
+            return (self.weights * losses).sum(), self.weights * (logits.sigmoid() - self.targets)
+        logs = logits.log_softmax(dim=1)
+        return -(self.weights * self.targets * logs).sum(), self.weights * (logs.exp() - self.targets)
 
 
-def fit_label_probe(texts: Tensor, targets: Tensor, names: Tensor) -> LabelProbe:
+def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
     """Fit label embeddings to embeddings of texts.
 
     Parameters
     ----------
-    texts : Tensor of shape (n, hidden)
-        Embeddings of distinct texts, in an order that does not depend on the order of the training data.
-    targets : Tensor of shape (n, labels)
-        Probabilities of the labels, times the weights of the texts.
+    data : ProbeData
+        Embeddings and targets.
     names : Tensor of shape (labels, hidden)
         Embeddings of the label names.
 
@@ -96,45 +120,38 @@ def fit_label_probe(texts: Tensor, targets: Tensor, names: Tensor) -> LabelProbe
 
     Examples
     --------
-    >>> names = torch.eye(2)
-    >>> texts = torch.tensor([[1.0, 0.2], [0.9, 0.3], [-0.2, 1.0], [0.1, 0.8]])
-    >>> probe = fit_label_probe(texts, torch.eye(2)[[0, 0, 1, 1]], names)
+    >>> texts = F.normalize(torch.tensor([[1.0, 0.2], [0.9, 0.3], [-0.2, 1.0], [0.1, 0.8]]), dim=1)
+    >>> data = ProbeData(texts, torch.eye(2)[[0, 0, 1, 1]], torch.ones(4, 1))
+    >>> probe = fit_label_probe(data, names=torch.eye(2))
     >>> (texts @ probe.labels.T).argmax(dim=1).tolist()
     [0, 0, 1, 1]
     """
-    data = ProbeData(F.normalize(texts, dim=1), targets)
     names = F.normalize(names, dim=1)
-    weights = _weights_of_grid(data, names)  # (strengths, scales)
-    of_strengths = weights.sum(dim=1)
+    held_out, cosines = _cross_validate(data, names)
+    weights = _weights_of_grid(held_out, cosines)  # (1 + strengths, scales)
+    of_strengths = weights.sum(dim=1).to(names)
     candidates = torch.stack([names, *_fit_path(data, names, MAX_STEPS)])
-    labels = F.normalize(torch.einsum("s,sld->ld", of_strengths.to(names), candidates), dim=1)
-    return LabelProbe(
-        labels,
-        scale=_geometric_mean(SCALES, weights.sum(dim=0)),
-        strength=_geometric_mean((NAMES_STRENGTH, *STRENGTHS), of_strengths),
-    )
+    labels = F.normalize(torch.einsum("s,sld->ld", of_strengths, candidates), dim=1)
+    scale = _geometric_mean(SCALES, weights.sum(dim=0))
+    strength = _geometric_mean((NAMES_STRENGTH, *STRENGTHS), weights.sum(dim=1))
+    if not data.multi_label:
+        return LabelProbe(labels, scale, strength)
+    cosines = torch.einsum("s,snl->nl", of_strengths, cosines)
+    likely = min(MARGINS, key=lambda margin: float(held_out.loss(scale * (cosines - margin))[0]))
+    return LabelProbe(labels, scale, strength, float(likely), _best_margin(held_out, cosines))
 
 
-def _weights_of_grid(data: ProbeData, names: Tensor) -> Tensor:
-    """Return the weights (1 + strengths, scales) of the label names and of each strength, for each scale."""
-    prior = torch.stack(
-        [
-            _log_normal(strength, *STRENGTH_PRIOR) + torch.stack([_log_normal(s, *SCALE_PRIOR) for s in SCALES])
-            for strength in (NAMES_STRENGTH, *STRENGTHS)
-        ]
-    )
-    likelihood = torch.zeros_like(prior)
+def _cross_validate(data: ProbeData, names: Tensor) -> tuple[ProbeData, Tensor]:
+    """Return texts, and their cosines (1 + strengths, n, labels) with the names and with labels fitted without them."""
     rows = _rows_of_folds(data)
-    for held_out in range(N_FOLDS):
-        train, test = data.take(rows[np.arange(len(rows)) % N_FOLDS != held_out]), data.take(rows[held_out::N_FOLDS])
-        if len(test.texts) and len(train.texts):
-            path = [names, *_fit_path(train, names, MAX_STEPS_OF_FOLDS)]
-            likelihood += torch.stack([_log_likelihoods(test, labels) for labels in path])
-    return (prior + likelihood).flatten().softmax(dim=0).view_as(prior)
-
-
-def _log_normal(value: float, median: float, deviation: float) -> Tensor:
-    return -0.5 * (torch.tensor(value / median, dtype=torch.float64).log() / deviation) ** 2
+    data = data.take(rows)
+    cosines = data.texts.new_empty(1 + len(STRENGTHS), len(rows), len(names))
+    folds = np.arange(len(rows)) % N_FOLDS
+    for fold in range(min(N_FOLDS, len(rows))):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        path = _fit_path(data.take(train), names, MAX_STEPS_OF_FOLDS) if len(train) else [names] * len(STRENGTHS)
+        cosines[:, test] = torch.stack([data.texts[test] @ labels.T for labels in (names, *path)])
+    return data, cosines
 
 
 def _rows_of_folds(data: ProbeData) -> np.ndarray:
@@ -144,45 +161,69 @@ def _rows_of_folds(data: ProbeData) -> np.ndarray:
     return order[chosen]
 
 
-def _log_likelihoods(data: ProbeData, labels: Tensor) -> Tensor:
-    """Compute the log-likelihood (scales,) of the targets for each scale."""
-    cosines = data.texts @ labels.T
-    losses = [-(scale * cosines).log_softmax(dim=1).mul(data.targets).sum() for scale in SCALES]
-    return -torch.stack(losses).double().cpu()
+def _weights_of_grid(data: ProbeData, cosines: Tensor) -> Tensor:
+    """Return the weights (1 + strengths, scales) of the label names and of each strength, for each scale."""
+    scales = torch.stack([_log_normal(scale, *SCALE_PRIOR) for scale in SCALES])
+    logs = [
+        _log_normal(strength, *STRENGTH_PRIOR) + scales + _log_likelihoods(data, values)
+        for strength, values in zip((NAMES_STRENGTH, *STRENGTHS), cosines, strict=True)
+    ]
+    return torch.stack(logs).flatten().softmax(dim=0).view(len(logs), -1)
+
+
+def _log_normal(value: float, median: float, deviation: float) -> Tensor:
+    return -0.5 * (torch.tensor(value / median, dtype=torch.float64).log() / deviation) ** 2
+
+
+def _log_likelihoods(data: ProbeData, cosines: Tensor) -> Tensor:
+    """Compute the log-likelihood (scales,) of the targets for each scale, with the best margin."""
+    margins = MARGINS[::4] if data.multi_label else [0.0]
+    losses = [min(float(data.loss(scale * (cosines - margin))[0]) for margin in margins) for scale in SCALES]
+    return -torch.tensor(losses, dtype=torch.float64)
+
+
+def _best_margin(data: ProbeData, cosines: Tensor) -> float:
+    """Return the margin with the highest micro-F1: a threshold of 0.5 is then right for decisions."""
+    positives = data.weights * data.targets
+    weights = data.weights.expand_as(cosines)
+    scores = []
+    for margin in MARGINS:
+        predicted = cosines >= margin
+        found = float(positives[predicted].sum())
+        scores.append(2 * found / max(float(positives.sum() + weights[predicted].sum()), 1e-12))
+    return float(MARGINS[int(np.argmax(scores))])
 
 
 def _fit_path(data: ProbeData, names: Tensor, max_steps: int) -> list[Tensor]:
     """Fit label embeddings for each strength, from the strongest prior on; each fit starts from the one before."""
-    path, labels = [], names
+    path, labels, margin = [], names, NAMES_MARGIN
     for strength in STRENGTHS:
-        labels = _fit(data, names, strength, labels, max_steps)
+        labels, margin = _fit(data, names, strength, labels, margin, max_steps)
         path.append(labels)
     return path
 
 
-def _fit(data: ProbeData, names: Tensor, strength: float, start: Tensor, max_steps: int) -> Tensor:
-    """Maximise the posterior of the label embeddings (labels, hidden) by L-BFGS."""
-    weights = data.targets.sum(dim=1, keepdim=True)
-    total = float(weights.sum())
+def _fit(data: ProbeData, names: Tensor, strength: float, start: Tensor, margin: float, max_steps: int):
+    """Maximise the posterior of the label embeddings (labels, hidden), and for multi-label y of the margin."""
+    total = max(float(data.weights.sum()), 1e-12)
+    shape, n_margins = names.shape, int(data.multi_label)
 
     def loss_and_gradient(vector):
-        free = torch.from_numpy(vector).to(names).view_as(names)
+        free = torch.from_numpy(vector[: names.numel()]).to(names).view(shape)
         norms = free.norm(dim=1, keepdim=True)
         labels = free / norms
-        logs = (FITTED_SCALE * data.texts @ labels.T).log_softmax(dim=1)
-        loss = -(logs * data.targets).sum() - 2 * strength * (labels * names).sum()
-        gradient = FITTED_SCALE * (weights * logs.exp() - data.targets).T @ data.texts - 2 * strength * names
+        offset = float(vector[-1]) if n_margins else 0.0
+        loss, of_logits = data.loss(FITTED_SCALE * (data.texts @ labels.T - offset))
+        loss = loss - 2 * strength * (labels * names).sum()
+        gradient = FITTED_SCALE * of_logits.T @ data.texts - 2 * strength * names
         gradient = (gradient - (gradient * labels).sum(dim=1, keepdim=True) * labels) / norms
-        return float(loss) / total, (gradient.double().cpu() / total).flatten().numpy()
+        of_margin = [-FITTED_SCALE * float(of_logits.sum())] * n_margins
+        return float(loss) / total, np.append(gradient.double().cpu().flatten().numpy(), of_margin) / total
 
-    result = minimize(
-        loss_and_gradient,
-        start.double().cpu().flatten().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_steps},
-    )
-    return F.normalize(torch.from_numpy(result.x).to(names).view_as(names), dim=1)
+    first = np.append(start.double().cpu().flatten().numpy(), [margin] * n_margins)
+    result = minimize(loss_and_gradient, first, jac=True, method="L-BFGS-B", options={"maxiter": max_steps})
+    labels = torch.from_numpy(result.x[: names.numel()]).to(names).view(shape)
+    return F.normalize(labels, dim=1), float(result.x[-1]) if n_margins else margin
 
 
 def _geometric_mean(values, weights: Tensor) -> float:
@@ -194,7 +235,7 @@ def fine_tuned_scale(n_labels: int) -> float:
     return FINE_TUNED_SCALE + FINE_TUNED_SCALE_PER_LOG_LABEL * math.log(n_labels)
 
 
-def distinct_rows(dataset, texts: Tensor) -> tuple[Tensor, Tensor]:
+def distinct_rows(dataset, texts: Tensor, multi_label: bool, ignore_index: int = -100) -> ProbeData:
     """Merge the rows of a data set with equal tokens and targets, in the order of their content.
 
     A row of weight 2 and a duplicated row then give the same probe.
@@ -202,22 +243,38 @@ def distinct_rows(dataset, texts: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     dataset : TextDataset
-        Texts with classes, or rows of probabilities, and weights of the samples.
+        Texts with classes, rows of probabilities or indicators, and weights.
     texts : Tensor of shape (n, hidden)
         Their embeddings.
+    multi_label : bool
+        Whether each label is a decision of its own.
+    ignore_index : int, default=-100
+        Indicator of unknown labels, whose weight is 0.
 
     Returns
     -------
-    texts : Tensor of shape (n_distinct, hidden)
-    targets : Tensor of shape (n_distinct, labels)
-        Probabilities of the labels, times the weights.
+    ProbeData
+        The distinct texts.
     """
-    targets = dataset.targets
-    shares = np.eye(dataset.n_labels)[targets] if targets.ndim == 1 else np.asarray(targets, np.float64)
-    keys = [(dataset.tokens[row].tobytes(), shares[row].tobytes()) for row in range(len(dataset))]
-    distinct = sorted(set(keys))
-    place = {key: number for number, key in enumerate(distinct)}
+    targets, weights = dataset.targets, dataset.sample_weight
+    targets = np.eye(dataset.n_labels)[targets] if targets.ndim == 1 else np.asarray(targets, np.float64)
+    weights = weights.reshape(len(weights), -1).astype(np.float64)
+    if multi_label:
+        known = targets != ignore_index
+        targets, weights = np.where(known, targets, 0.0), weights * known
+    index, rows = _merge([(dataset.tokens[row].tobytes(), targets[row].tobytes()) for row in range(len(dataset))])
+    summed = np.zeros((len(rows), weights.shape[1]))
+    np.add.at(summed, index, weights)
+    return ProbeData(
+        F.normalize(texts[torch.from_numpy(rows)], dim=1),
+        torch.from_numpy(targets[rows]).to(texts),
+        torch.from_numpy(summed).to(texts),
+        multi_label,
+    )
+
+
+def _merge(keys: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each key among the sorted distinct ones, and the first row of each of these."""
+    place = {key: number for number, key in enumerate(sorted(set(keys)))}
     index = np.fromiter(map(place.__getitem__, keys), np.int64, len(keys))
-    _, rows = np.unique(index, return_index=True)
-    weight = np.bincount(index, dataset.sample_weight)
-    return texts[torch.from_numpy(rows)], torch.from_numpy(shares[rows] * weight[:, None]).to(texts)
+    return index, np.unique(index, return_index=True)[1]

@@ -9,8 +9,7 @@ from ..model.poolings import NO_POOLING
 from .arguments import FROM_PROBE, FULL, HEADS, PROBE_ONLY, Regime
 
 PRESETS = {"fast": 0.4, "balanced": 1.0, "accurate": 2.0}  # name -> factor of the number of epochs
-# Fraction of the encoder's layers, the lowest ones, that fine-tuning from a label probe freezes.
-FROZEN_FRACTIONS = {"balanced": 1 / 6, "accurate": 1 / 6}
+FROZEN_AFTER_PROBE = {"fast": True, "balanced": "embeddings", "accurate": False}
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
     supported = supports_probe(estimator, config)
     how = estimator.freeze_encoder
     if how == "auto":
-        how = _layers_to_freeze(estimator.preset, config) if supported else False
+        how = FROZEN_AFTER_PROBE[estimator.preset] if supported else False
     from_probe = supported and epochs is None and estimator.max_epochs != 0
     frozen = is_fully_frozen(how)
     if from_probe:
@@ -68,7 +67,7 @@ def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
 def supports_probe(estimator, config) -> bool:
     """Return whether a label probe can be fitted: the logits are scaled cosines, from encoders that are pretrained."""
     cosines = (
-        config.problem_type == "single_label_classification"
+        config.problem_type in ("single_label_classification", "multi_label_classification")
         and config.architecture_type == "bi-encoder"
         and config.scorer_type == "simple"
         and config.normalize_features
@@ -76,11 +75,3 @@ def supports_probe(estimator, config) -> bool:
     other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
     pretrained = estimator.encoder_config is None and estimator.label_model_config is None
     return cosines and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
-
-
-def _layers_to_freeze(preset: str, config) -> bool | int:
-    """Return the number of lower layers that are frozen, or True for all."""
-    if preset == "fast":
-        return True
-    n_layers = config.encoder_config.get_text_config().num_hidden_layers
-    return max(1, round(FROZEN_FRACTIONS[preset] * n_layers))

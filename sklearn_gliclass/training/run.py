@@ -225,6 +225,7 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
 def restore_on_failure(model, net: Trainer | None):
     """Restore weights, optimiser and history if an error is raised."""
     weights = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
+    logit_offset = model.config.logit_offset
     optimizer = None if net is None else _copy_optimizer(net.optimizer_)
     n_epochs = 0 if net is None else len(net.history)
     try:
@@ -234,6 +235,7 @@ def restore_on_failure(model, net: Trainer | None):
             for parameter, weight in weights.items():
                 parameter.copy_(weight)
                 parameter.grad = None
+        model.config.logit_offset = logit_offset
         model.eval()
         if net is not None:
             net.optimizer_.param_groups[:], state = optimizer

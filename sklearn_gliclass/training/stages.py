@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ..warn import warn
 from .calibration import fit_temperature
 from .ewc import ElasticWeightConsolidation
-from .probe import TRAINING_SCALE, distinct_rows, fine_tuned_scale, fit_label_probe
+from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe
 from .prototypes import interpolate_labels
 from .rl import RLTrainer
 
@@ -63,14 +63,17 @@ class FromProbe(Supervised):
     ----------
     n_lower_layers : int, default=0
         Number of frozen layers whose output is computed once.
-    scale : float, default=10.0
-        Logit scale of the training.
+    scale : float, optional
+        Logit scale of the training. If None, 10 for single-label y, and that of the probe for multi-label y.
+    multi_label : bool, default=False
+        Whether each label is a decision of its own, with the margin of the probe as the logit offset.
     calibrates : bool, default=True
         Whether the logit scale is set to that of calibrated probabilities after the training.
     """
 
     n_lower_layers: int = 0
-    scale: float = TRAINING_SCALE
+    scale: float | None = None
+    multi_label: bool = False
     calibrates: bool = True
 
     def run(self, run: TrainingRun) -> None:
@@ -78,24 +81,31 @@ class FromProbe(Supervised):
         with run.hold_labels(self.n_lower_layers):
             states = run.label_states()
             names = _project(head, states)
-            texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
-            probe = fit_label_probe(*distinct_rows(run.train, texts), names)
+            probe = self._fit_probe(run, names)
             head.classes_projector.fit_outputs(states, probe.halfway(names) if epochs else probe.labels)
-            _set_scale(head, self.scale)
+            scale = self.scale or (probe.scale if self.multi_label else TRAINING_SCALE)
+            _set_scale(head, scale, probe.likely_margin)
             if epochs:
                 super().run(run)
             labels = _project(head, states)
         head.classes_projector.fit_outputs(run.label_states(), labels)
-        if self.calibrates:
-            _set_scale(head, self._calibrated_scale(run) if epochs else probe.scale)
-        run.temperature = self.scale / head.logit_scale.item()
+        if self.multi_label:
+            _set_scale(head, scale, probe.margin)
+        elif self.calibrates:
+            _set_scale(head, self._calibrated_scale(run, scale) if epochs else probe.scale)
+        run.temperature = scale / head.logit_scale.item()
 
-    def _calibrated_scale(self, run: TrainingRun) -> float:
+    def _fit_probe(self, run: TrainingRun, names: torch.Tensor) -> LabelProbe:
+        texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
+        ignore_index = run.net.module_.config.ignore_index
+        return fit_label_probe(distinct_rows(run.train, texts, self.multi_label, ignore_index), names)
+
+    def _calibrated_scale(self, run: TrainingRun, scale: float) -> float:
         held_out = run.held_out
         if held_out is None:
             return fine_tuned_scale(run.train.n_labels)
         (logits,) = run.net.forward_iter(held_out)
-        return self.scale / fit_temperature(logits.double().numpy(), held_out.targets, held_out.sample_weight)
+        return scale / fit_temperature(logits.double().numpy(), held_out.targets, held_out.sample_weight)
 
 
 @torch.no_grad()
@@ -104,8 +114,9 @@ def _project(head, label_states: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _set_scale(head, scale: float) -> None:
+def _set_scale(head, scale: float, margin: float = 0.0) -> None:
     head.logit_scale.fill_(scale)
+    head.config.logit_offset = scale * margin
 
 
 @dataclass
@@ -166,7 +177,8 @@ class Calibration:
 
     def run(self, run: TrainingRun) -> None:
         head = run.net.module_.model
-        _set_scale(head, head.logit_scale.item() / self.temperature)
+        with torch.no_grad():
+            head.logit_scale.div_(self.temperature)
         run.temperature *= self.temperature
 
 

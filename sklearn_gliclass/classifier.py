@@ -223,8 +223,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Temperature by which the logits of the training are divided. It is part of ``model_.model.logit_scale``.
     %(max_length_)s
     logit_offset_ : float
-        Logit offset (bias), which is subtracted from each logit. It is not 0 in multi-label zero-shot classification
-        with the default encoder, whose probabilities it calibrates to the threshold 0.5.
+        Logit offset (bias), which is subtracted from each logit. It is not 0 in multi-label classification, zero-shot
+        with the default encoder or after a label probe (see `preset`), which choose it for decisions at the threshold
+        0.5: the probe by the cross-validated micro-F1.
     %(n_features_in_)s
     %(feature_names_in_)s
 

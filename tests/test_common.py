@@ -180,7 +180,7 @@ def test_checks_train(estimator):
     assert len(fitted.history_) == estimator.max_epochs
     before, after = untrained.model_.state_dict(), fitted.model_.state_dict()
     moved = [name for name in before if not torch.equal(before[name], after[name])]
-    if not estimator.freeze_encoder:
+    if estimator.freeze_encoder is not True:
         assert len(moved) > len(before) / 2
     else:
         assert moved

@@ -1,5 +1,7 @@
 """Temperature scaling: the temperature of held-out logits (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
 
+import math
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
@@ -70,7 +72,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, sample_weight: np.n
     --------
     >>> logits = np.array([[2.0, 0.0]] * 2000)     # the probability of the first class is 0.88
     >>> targets = np.arange(2000) % 4 // 3         # and 0.75 is true
-    >>> round(1 / (1 + np.exp(-2.0 / fit_temperature(logits, targets, np.ones(2000)))), 2)
+    >>> round(1 / (1 + math.exp(-2.0 / fit_temperature(logits, targets, np.ones(2000)))), 2)
     0.75
     """
     shares = np.eye(logits.shape[1])[targets] if targets.ndim == 1 else targets
@@ -81,7 +83,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, sample_weight: np.n
         return (log_temperature / LOG_TEMPERATURE_DEVIATION) ** 2 / 2 - likelihood
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
 
 
 def _classes(samples: Samples) -> np.ndarray:

@@ -25,8 +25,13 @@ from .training.recipe import supports_probe
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # cosines lie in [-1, 1]: a smaller factor keeps a softmax near uniform
-# Hyperparameters that None resolves to 0 for if the training starts with a label probe, and their values otherwise.
-LESS_AFTER_PROBE = {"dropout": 0.1, "text_contrastive_loss_coef": 1.0}
+# Hyperparameters whose None resolves to the first value if the training starts with a label probe, else to the second.
+AFTER_PROBE = {
+    "dropout": (0.0, 0.1),
+    "text_contrastive_loss_coef": (0.0, 1.0),
+    "focal_loss_alpha": (-1, 0.5),
+    "focal_loss_gamma": (0, 2),
+}
 MULTI_LABEL = "multi_label_classification"
 DEFAULT_MAX_NUM_CLASSES, LARGE_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 200, 40  # 200 from 40 rows per label on
 
@@ -202,9 +207,9 @@ def _model_config(
     if "max_num_classes" in fields and fields["max_num_classes"] is None:
         rows_per_label = math.inf if from_probe else rows_per_label  # its steps encode no labels
         fields["max_num_classes"] = _max_num_classes(estimator, problem_type, rows_per_label)
-    for name in LESS_AFTER_PROBE:
+    for name, (after_probe, otherwise) in AFTER_PROBE.items():
         if fields.get(name, 0) is None:
-            fields[name] = 0.0 if from_probe else LESS_AFTER_PROBE[name]
+            fields[name] = after_probe if from_probe else otherwise
     fields["tie_encoders"] = label_encoder is encoder
     fields.update(_token_indices(estimator, tokenizer))
     if estimator.vocab_size not in (None, text_config.vocab_size):
@@ -308,9 +313,9 @@ def _from_checkpoint(estimator, problem_type: str):
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
     if supports_probe(estimator, config):
-        for name in LESS_AFTER_PROBE:
+        for name, (after_probe, _) in AFTER_PROBE.items():
             if getattr(estimator, name) is None:
-                setattr(config, name, 0.0)
+                setattr(config, name, after_probe)
     config.check_combinations()
     _check_options_are_read(estimator, config)
     model = load_model(folder, config)

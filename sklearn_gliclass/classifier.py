@@ -91,10 +91,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(scorer_attn_dropout)s
     %(pooling_strategy)s
     %(class_token_pooling)s
-    focal_loss_alpha, focal_loss_gamma : float, default=0.5, 2
+    focal_loss_alpha, focal_loss_gamma : float or None, default=None
         Parameters of the focal loss of multi-label y, ``-alpha_t * (1 - p_t) ** gamma * log(p_t)``. Positives have the
         weight ``alpha`` and negatives ``1 - alpha``; a negative alpha disables the weighting. A larger gamma
-        concentrates the loss on labels that are predicted badly.
+        concentrates the loss on labels that are predicted badly. If None, -1 and 0 (binary cross-entropy) after a label
+        probe (see `preset`), and 0.5 and 2 otherwise.
 
         Raise alpha if labels are rare and recall matters.
     focal_loss_reduction : {"mean", "sum", "none"} or None, default=None
@@ -295,8 +296,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         scorer_attn_dropout=0.1,
         pooling_strategy="avg",
         class_token_pooling="first",
-        focal_loss_alpha=0.5,
-        focal_loss_gamma=2,
+        focal_loss_alpha=None,
+        focal_loss_gamma=None,
         focal_loss_reduction=None,
         logit_scale_init_value=None,
         normalize_features=True,

@@ -51,8 +51,8 @@ MODEL_CONSTRAINTS = {
 CLASSIFICATION_MODEL_CONSTRAINTS = {
     "ignore_index": [Integral],
     "max_num_classes": [Interval(Integral, 2, None, closed="left"), None],
-    "focal_loss_alpha": [Interval(Real, None, 1, closed="right")],
-    "focal_loss_gamma": [Interval(Real, 0, None, closed="left")],
+    "focal_loss_alpha": [Interval(Real, None, 1, closed="right"), None],
+    "focal_loss_gamma": [Interval(Real, 0, None, closed="left"), None],
     "focal_loss_reduction": [StrOptions(set(REDUCTIONS)), None],
     "text_contrastive_loss_coef": [Interval(Real, 0, None, closed="left"), None],
 }

@@ -1,0 +1,231 @@
+"""Label probe, compared with scipy, scikit-learn and brute force."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax
+from sklearn.metrics import f1_score
+from test_classifier import LABELS, TEXTS
+
+from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.cache import engine
+from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training import probe
+from sklearn_gliclass.training.probe import ProbeData, fit_label_probe
+
+WIDTH = 4
+MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
+
+
+def clouds(n=40, n_labels=3, spread=0.6, seed=0, multi_label=False):
+    """Texts around the directions of their labels, and names that are near these."""
+    rng = np.random.RandomState(seed)
+    centres = np.linalg.qr(rng.randn(WIDTH, WIDTH))[0][:n_labels]
+    classes = rng.randint(n_labels, size=n)
+    targets = np.eye(n_labels)[classes]
+    if multi_label:
+        targets = np.maximum(targets, np.eye(n_labels)[rng.randint(n_labels, size=n)])
+    texts = targets @ centres + spread * rng.randn(n, WIDTH)
+    names = centres + 0.3 * rng.randn(n_labels, WIDTH)
+    tensors = [torch.from_numpy(array) for array in (texts, targets, rng.uniform(0.5, 2, (n, 1)), names)]
+    return ProbeData(F.normalize(tensors[0], dim=1), *tensors[1:3], multi_label), F.normalize(tensors[3], dim=1)
+
+
+def negative_log_posterior(vector, data, names, strength, margin=0.0):
+    """The formula of the module's docstring, in NumPy."""
+    texts, targets, weights, names = (t.numpy() for t in (data.texts, data.targets, data.weights, names))
+    labels = vector.reshape(names.shape)
+    labels = labels / np.linalg.norm(labels, axis=1, keepdims=True)
+    logits = probe.FITTED_SCALE * (texts @ labels.T - margin)
+    if data.multi_label:
+        p = expit(logits)
+        losses = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum(axis=1)
+    else:
+        losses = -(targets * log_softmax(logits, axis=1)).sum(axis=1)
+    return (weights[:, 0] * losses).sum() - 2 * strength * (labels * names).sum()
+
+
+@pytest.mark.parametrize("strength", [100.0, 3.0, 0.3])
+def test_labels_maximise_the_posterior(strength):
+    data, names = clouds()
+    labels, _ = probe._fit(data, names, strength, names, 0.0, max_steps=500)
+    expected = minimize(negative_log_posterior, names.numpy().ravel(), args=(data, names, strength), tol=1e-10)
+    expected = F.normalize(torch.from_numpy(expected.x).view_as(names), dim=1)
+    np.testing.assert_allclose(labels, expected, atol=2e-3)
+
+
+def test_multi_label_labels_and_margin_maximise_the_posterior():
+    data, names = clouds(multi_label=True)
+    labels, margin = probe._fit(data, names, 3.0, names, 0.3, max_steps=500)
+
+    def loss(vector):
+        return negative_log_posterior(vector[:-1], data, names, 3.0, vector[-1])
+
+    expected = minimize(loss, np.append(names.numpy().ravel(), 0.3), tol=1e-10)
+    np.testing.assert_allclose(margin, expected.x[-1], atol=2e-3)
+    np.testing.assert_allclose(labels, F.normalize(torch.from_numpy(expected.x[:-1]).view_as(names), dim=1), atol=5e-3)
+
+
+def test_few_texts_stay_near_the_names_and_many_move_away():
+    angles = []
+    for n in (3, 300):
+        data, names = clouds(n)
+        fitted = fit_label_probe(data, names)
+        angles.append(float((fitted.labels * names).sum(dim=1).mean()))
+        assert fitted.strength > 0
+    assert angles[0] > 0.97
+    assert angles[1] < angles[0] - 0.01
+
+
+def test_texts_that_contradict_the_names_win():
+    data, names = clouds(300)
+    wrong = names[[1, 2, 0]]
+    fitted = fit_label_probe(data, wrong)
+    predicted = (data.texts @ fitted.labels.T).argmax(dim=1)
+    assert (predicted == data.targets.argmax(dim=1)).double().mean() > 0.75
+    assert fitted.strength < 20
+
+
+@pytest.mark.parametrize(("scale", "tolerance"), [(5.0, 0.6), (20.0, 0.2)])
+def test_scale_is_that_of_the_texts(scale, tolerance):
+    """Classes drawn from ``softmax(scale * cosines)``: many texts tell the scale in spite of its prior."""
+    rng = np.random.RandomState(0)
+    names = torch.eye(3, dtype=torch.float64)
+    texts = F.normalize(torch.from_numpy(rng.randn(2000, 3)), dim=1)
+    p = (scale * texts @ names.T).softmax(dim=1).numpy()
+    classes = np.array([rng.choice(3, p=row) for row in p])
+    data = ProbeData(texts, torch.eye(3, dtype=torch.float64)[classes], torch.ones(2000, 1, dtype=torch.float64))
+    assert fit_label_probe(data, names).scale == pytest.approx(scale, rel=tolerance)
+
+
+def test_margin_has_the_highest_micro_f1():
+    data, names = clouds(60, multi_label=True)
+    cosines = data.texts @ names.T
+    weights = data.weights.expand(-1, 3).numpy().ravel()
+
+    def score(margin):
+        return f1_score(data.targets.numpy().ravel(), (cosines >= margin).numpy().ravel(), sample_weight=weights)
+
+    assert score(probe._best_margin(data, cosines)) == pytest.approx(max(map(score, probe.MARGINS)))
+
+
+def test_margin_of_f1_is_below_that_of_the_likelihood_for_rare_labels():
+    rng = np.random.RandomState(0)
+    targets = torch.from_numpy((rng.rand(400, 3) < 0.08).astype(float))
+    names = torch.eye(WIDTH, dtype=torch.float64)[:3]
+    texts = F.normalize(targets @ names + 0.7 * torch.from_numpy(rng.randn(400, WIDTH)), dim=1)
+    fitted = fit_label_probe(ProbeData(texts, targets, torch.ones(400, 1, dtype=torch.float64), True), names)
+    assert fitted.margin < fitted.likely_margin
+
+
+# -- in the classifier ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    GLiClassClassifier(**{**TINY, "max_epochs": 20}, random_state=0).fit(TEXTS, LABELS).save_pretrained(folder)
+    return str(folder)
+
+
+def fit(checkpoint, texts=TEXTS, y=LABELS, sample_weight=None, **hyperparameters):
+    clf = GLiClassClassifier(pretrained=checkpoint, random_state=0, **hyperparameters)
+    return clf.fit(texts, y, sample_weight=sample_weight)
+
+
+def test_frozen_fit_is_the_probe_on_the_embeddings(checkpoint):
+    """The logits are the scaled cosines of the probe that is fitted to `transform` and the label names."""
+    clf = fit(checkpoint, preset="fast")
+    texts = F.normalize(torch.from_numpy(clf.transform(TEXTS)), dim=1)  # the projectors are the identity
+    start = fit(checkpoint, max_epochs=0).model_.model
+    names = F.normalize(start.classes_projector(torch.from_numpy(clf.transform(list(clf.classes_)))), dim=1).detach()
+    texts = F.normalize(start.text_projector(torch.from_numpy(clf.transform(TEXTS))), dim=1).detach()
+    order = sorted(range(len(TEXTS)), key=lambda row: clf.fitted_.layout().tokenize([TEXTS[row]])[0].tobytes())
+    targets = torch.from_numpy(np.eye(2, dtype=np.float32)[np.searchsorted(clf.classes_, LABELS)])
+    expected = fit_label_probe(ProbeData(texts[order], targets[order], torch.ones(len(TEXTS), 1)), names)
+    logits = expected.scale * texts @ expected.labels.T
+    np.testing.assert_allclose(clf.predict_proba(TEXTS), logits.softmax(dim=1), atol=2e-3)
+
+
+@pytest.mark.parametrize("y", [[*LABELS[1:], LABELS[0]], MULTI])
+def test_frozen_fit_does_not_depend_on_order_or_seed_and_weights_are_repetitions(checkpoint, y):
+    y = np.asarray(y)
+    base = fit(checkpoint, y=y, preset="fast").decision_function(TEXTS)
+    order = np.random.RandomState(0).permutation(len(TEXTS))
+    texts = np.array(TEXTS)
+    shuffled = fit(checkpoint, texts[order], y[order], preset="fast")
+    np.testing.assert_allclose(shuffled.decision_function(TEXTS), base, rtol=1e-3, atol=1e-3)
+    weight = np.array([3, 1, 1, 2, 1, 1, 1, 1])
+    rows = np.repeat(np.arange(8), weight)
+    weighted = fit(checkpoint, y=y, sample_weight=weight, preset="fast").decision_function(TEXTS)
+    repeated = fit(checkpoint, texts[rows], y[rows], preset="fast").decision_function(TEXTS)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(weighted, base, rtol=1e-2)
+
+
+def test_fine_tuning_keeps_the_label_embeddings(checkpoint):
+    """After the training, the changed encoder's label names are mapped to the same directions."""
+    clf, start = (fit(checkpoint, max_epochs=n, lr=1e-3) for n in (5, 0))
+
+    def directions(model, states):
+        with torch.no_grad():
+            return F.normalize(model.model.classes_projector(states), dim=1)
+
+    inputs = clf.fitted_.layout().label_inputs([np.arange(2)])
+    inputs = {name: torch.as_tensor(array) for name, array in inputs.items()}
+    with torch.no_grad():
+        now, before = (model.model.pool_labels(**inputs) for model in (clf.model_, start.model_))
+    assert not torch.allclose(now, before, atol=1e-2)
+    probed = fit(checkpoint, preset="fast").model_
+    names, fitted = directions(start.model_, before), directions(probed, before)
+    expected = F.normalize(names + fitted, dim=1)
+    np.testing.assert_allclose(directions(clf.model_, now), expected, atol=1e-3)
+
+
+def test_cached_lower_layers_train_the_same(checkpoint, monkeypatch):
+    cached = fit(checkpoint, freeze_encoder=1, max_epochs=3, lr=1e-3)
+    monkeypatch.setattr(engine, "MAX_LOWER_BYTES", 0)
+    plain = fit(checkpoint, freeze_encoder=1, max_epochs=3, lr=1e-3)
+    untrained = fit(checkpoint, max_epochs=0)
+    for name, weight in plain.model_.state_dict().items():
+        np.testing.assert_allclose(cached.model_.state_dict()[name], weight, atol=2e-5, err_msg=name)
+    layers = "model.encoder_model.encoder.layer."
+    weights = [clf.model_.state_dict() for clf in (cached, untrained)]
+    for number, same in ((0, True), (1, False)):
+        name = f"{layers}{number}.output.dense.weight"
+        assert torch.equal(weights[0][name], weights[1][name]) == same
+
+
+def test_multi_label_fit_has_an_offset_from_the_start(checkpoint):
+    clf = fit(checkpoint, y=MULTI, preset="fast")
+    assert clf.logit_offset_ > 0
+    assert f1_score(MULTI, clf.predict(TEXTS), average="micro") > 0.6
+    probabilities = clf.predict_proba(TEXTS)
+    assert 0.05 < probabilities.mean() < 0.95
+
+
+def test_unknown_labels_have_no_effect_on_the_probe(checkpoint):
+    known, unknown = MULTI.copy(), MULTI.copy()
+    unknown[0, 1] = -100
+    results = [fit(checkpoint, y=y, preset="fast").decision_function(TEXTS) for y in (known, unknown)]
+    assert not np.allclose(*results, atol=1e-4)
+
+
+def test_failing_warm_start_restores_the_logit_offset(checkpoint):
+    class Interrupt(RuntimeError):
+        pass
+
+    from skorch.callbacks import Callback
+
+    class Failing(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise Interrupt
+
+    clf = fit(checkpoint, y=MULTI, max_epochs=1, warm_start=True)
+    before = clf.decision_function(TEXTS), clf.logit_offset_
+    with pytest.raises(Interrupt):
+        clf.set_params(callbacks=[Failing()]).fit(TEXTS, 1 - MULTI)
+    np.testing.assert_array_equal(clf.decision_function(TEXTS), before[0])
+    assert clf.logit_offset_ == before[1]

@@ -214,18 +214,18 @@ def test_unknown_labels_have_no_effect_on_the_probe(checkpoint):
 
 
 def test_failing_warm_start_restores_the_logit_offset(checkpoint):
-    class Interrupt(RuntimeError):
+    class InterruptError(RuntimeError):
         pass
 
     from skorch.callbacks import Callback
 
     class Failing(Callback):
         def on_epoch_end(self, net, **kwargs):
-            raise Interrupt
+            raise InterruptError
 
     clf = fit(checkpoint, y=MULTI, max_epochs=1, warm_start=True)
     before = clf.decision_function(TEXTS), clf.logit_offset_
-    with pytest.raises(Interrupt):
+    with pytest.raises(InterruptError):
         clf.set_params(callbacks=[Failing()]).fit(TEXTS, 1 - MULTI)
     np.testing.assert_array_equal(clf.decision_function(TEXTS), before[0])
     assert clf.logit_offset_ == before[1]

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3)  # of the prior, in texts; strong ones are near the label names
+STRENGTHS = (200.0, 50.0, 12.0, 3.0, 0.8)  # of the prior, in texts; strong ones are near the label names
 SCALES = (3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 MARGINS = np.arange(0.0, 0.8, 0.02)
 FITTED_SCALE = 14.0  # scale for which the label embeddings are fitted
@@ -33,9 +33,9 @@ STRENGTH_PRIOR = (50.0, 1.5)
 SCALE_PRIOR = (14.0, 0.4)
 NAMES_STRENGTH = 1000.0  # strength that the prior of the label names themselves, without any fit, is computed with
 NAMES_MARGIN = 0.3
-N_FOLDS = 4
+N_FOLDS = 3
 MAX_ROWS_OF_FOLDS = 2048  # distinct texts that strength and scale are estimated on
-MAX_STEPS, MAX_STEPS_OF_FOLDS = 40, 15  # of L-BFGS
+MAX_STEPS, MAX_STEPS_OF_FOLDS = 25, 8  # of L-BFGS
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
 from .building import build, check_unchanged_model, construction_parameters
+from .containers import as_container
 from .fitted import FittedModel, engine_options
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
@@ -113,7 +114,7 @@ class BaseGLiClass(
         else:
             texts, reader = learn_texts(X, self, self.text_template)
         if y is not None:
-            check_consistent_length(texts, y)
+            check_consistent_length(texts, as_container(y, "y", self._expected_y))
         weight = _check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) == 0:

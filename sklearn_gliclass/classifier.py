@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
 from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
-from .containers import as_container, plain_strings
+from .containers import EXPECTED_CLASSES, as_container, plain_strings
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import engine_options, warn_unknown_labels
@@ -259,6 +259,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     array(['politics'], dtype='<U8')
     """
 
+    _expected_y = EXPECTED_CLASSES
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
         **CLASSIFICATION_CONSTRAINTS,
@@ -886,7 +887,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             Fraction of texts whose class, or for multi-label y whose set of labels, is predicted exactly.
         """
         check_is_fitted(self)
-        y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
+        y = as_container(y, "y", EXPECTED_CLASSES)
         rows = read_label_lists(y)
         if rows is None:
             return super().score(X, plain_strings(order_columns(y, self.classes_)), sample_weight)

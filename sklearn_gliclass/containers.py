@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 import pandas as pd
 
+# What y must be, for error messages.
+EXPECTED_CLASSES = "a sequence of classes, or a 2-D array with a column for each class,"
+EXPECTED_NUMBERS = "a sequence of numbers, or a 2-D array with a column for each output,"
+
 ROWS_SHOWN = 5  # number of rows that an error message lists
 _NATIVE = ("builtins", "numpy", "pandas", "polars")  # not converted; that of polars to pandas would need pyarrow
 _TABLE_PROTOCOLS = ("columns", "__narwhals_dataframe__", "__narwhals_series__", "__arrow_c_stream__")

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 
 from .class_values import check_kinds, class_keys, is_numeric_text
-from .containers import as_container, is_missing, missing_rows, show_rows, to_values
+from .containers import EXPECTED_CLASSES, as_container, is_missing, missing_rows, show_rows, to_values
 
 _HOW = "give each row a list of labels, [] where none holds"
 
@@ -107,7 +107,7 @@ def _rows(y) -> list | None:
     """Return the values of a 1-D y or of a single column; None for other shapes."""
     if y is None or sp.issparse(y):
         return None
-    y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
+    y = as_container(y, "y", EXPECTED_CLASSES)
     if hasattr(y, "columns"):
         columns = list(y.columns)
         return y[columns[0]].to_list() if len(columns) == 1 else None

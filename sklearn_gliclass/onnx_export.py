@@ -120,11 +120,6 @@ def _describe_fitted(estimator) -> dict:
             "one_dimensional": estimator._one_dimensional,
         }
     classes, problem_type = estimator.classes_, estimator.config_.problem_type
-    if not isinstance(classes, np.ndarray) or classes.ndim != 1:
-        raise ValueError(
-            f"Exported models have one target, and this classifier has {len(classes)}; fit and export a classifier for "
-            "each target."
-        )
     try:
         json_values.encode(classes)
     except TypeError as error:

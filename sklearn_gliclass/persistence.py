@@ -87,12 +87,12 @@ def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> 
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
     target = Path(folder).expanduser().resolve()
-    card = build_card(estimator, metrics, name or target.name) if is_own_card(target / CARD_FILE) else None
     with replace_folder(target, is_checkpoint_file) as temporary:
         try:
-            _write_checkpoint(estimator, temporary)
-            if card is not None:  # otherwise, the user's own is kept
+            if is_own_card(target / CARD_FILE):  # otherwise, the user's own is kept
+                card = build_card(estimator, metrics, name or target.name)
                 (temporary / CARD_FILE).write_text(str(card), encoding="utf-8")
+            _write_checkpoint(estimator, temporary)
         except SafetensorError as error:  # a full disk, among others
             raise OSError(f"The weights cannot be written to {str(target)!r}: {error}") from error
 

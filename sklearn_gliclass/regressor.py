@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from .base import BaseGLiClass
+from .containers import EXPECTED_NUMBERS
 from .docstrings import fill_docstring
 from .fitted import engine_options
 from .samples import Samples
@@ -132,6 +133,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     (2,)
     """
 
+    _expected_y = EXPECTED_NUMBERS
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
         "shrinkage": [Interval(Real, 0, 1, closed="right"), StrOptions({"auto"})],

@@ -25,7 +25,17 @@ from .class_values import (
     read_class_weight,
     read_thresholds,
 )
-from .containers import ROWS_SHOWN, as_container, check_encodable, column_names, is_missing, missing_rows, to_values
+from .containers import (
+    EXPECTED_CLASSES,
+    EXPECTED_NUMBERS,
+    ROWS_SHOWN,
+    as_container,
+    check_encodable,
+    column_names,
+    is_missing,
+    missing_rows,
+    to_values,
+)
 from .label_lists import encode_label_lists, read_label_lists
 
 __all__ = [
@@ -127,7 +137,7 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    y = as_container(y, "y", "a sequence of classes, or a 2-D array with a column for each class,")
+    y = as_container(y, "y", EXPECTED_CLASSES)
     names, lists = column_names(y), read_label_lists(y)
     if lists is not None:
         targets = ClassTargets(MULTI, *encode_label_lists(lists), is_listed=True)
@@ -595,7 +605,7 @@ def read_regression_targets(y, sample_weight=None, names=None, one_dimensional=N
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    y = as_container(y, "y", "a sequence of numbers, or a 2-D array with a column for each output,")
+    y = as_container(y, "y", EXPECTED_NUMBERS)
     columns, name = column_names(y), getattr(y, "name", None)
     values = _read_numbers(y)
     is_1d = values.ndim == 1

@@ -286,6 +286,7 @@ CASES = {
     # -- regression
     "regression: text in y": (regressor, fit(X, FOOD), "numbers"),
     "regression: integer beyond floats": (regressor, fit(X, [10**400, *PRICE[1:]]), "too large for a float"),
+    "regression: lazy targets": (regressor, fit(X, pl.LazyFrame({"price": PRICE})), r"pass y\.collect\(\)"),
     "regression: missing value": (regressor, fit(X, [np.nan, *PRICE[1:]]), "NaN"),
     "regression: infinite value": (regressor, fit(X, [np.inf, *PRICE[1:]]), "inf"),
     "regression: lengths differ": (regressor, fit(X, TARGETS[1:]), "inconsistent"),

@@ -115,6 +115,7 @@ COLUMNS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")  # scikit-learn's, for a y of one column
 @pytest.mark.parametrize("container", COLUMNS.values(), ids=COLUMNS)
 def test_columns_of_texts_and_classes(container):
     expected = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, Y)

@@ -87,4 +87,4 @@ def test_trusted_types_are_all_that_skops_asks_for():
     clf = GLiClassClassifier(**TINY_ENCODER, max_epochs=1, rl=RLTrainerConfig(max_epochs=1)).fit(texts, labels)
     reg = GLiClassRegressor(**TINY_ENCODER, max_epochs=1).fit(texts, [1.0, 2.0] * 2)
     asked = {name for thing in (clf, reg) for name in skops_io.get_untrusted_types(data=skops_io.dumps(thing))}
-    assert asked == set(namespace["TRUSTED"])
+    assert asked == set(namespace["SKOPS_TRUSTED_TYPES"])

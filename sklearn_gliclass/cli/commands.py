@@ -315,9 +315,7 @@ def _predicted(estimator, table: pd.DataFrame, X: pd.DataFrame, proba: bool) -> 
     if multi_label:
         columns = {"prediction": [";".join(map(str, names[row])) for row in estimator.predict(X).astype(bool)]}
     else:
-        abstains = getattr(estimator, "unknown_label", None) is not None
-        chosen = estimator.predict(X) if abstains else names[probabilities.argmax(axis=1)]
-        columns = {"prediction": chosen, "probability": probabilities.max(axis=1)}
+        columns = {"prediction": names[probabilities.argmax(axis=1)], "probability": probabilities.max(axis=1)}
     if proba:
         columns |= {f"probability_{name}": column for name, column in zip(names, probabilities.T, strict=True)}
     return table.assign(**columns)

@@ -25,7 +25,7 @@ def to_json(value):
 
 
 def class_names(classifier) -> list:
-    """Return the classes; a list of lists where there are several targets."""
+    """Return the classes."""
     return to_json(list(classifier.classes_))
 
 
@@ -39,10 +39,7 @@ def predictions(estimator, inputs: list) -> list:
 
 def probabilities(classifier, inputs: list) -> list:
     """Compute probabilities, with one row for each input."""
-    values = classifier.predict_proba(inputs)
-    if isinstance(values, list):  # several targets
-        return [list(row) for row in zip(*(table.tolist() for table in values), strict=True)]
-    return values.tolist()
+    return classifier.predict_proba(inputs).tolist()
 
 
 def labels_from_probabilities(classifier, labels: tuple[str, ...], rows: list) -> list:

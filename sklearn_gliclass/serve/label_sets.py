@@ -1,8 +1,7 @@
 """Classifiers of other label sets, which share the weights of one classifier."""
 
 from collections import OrderedDict
-
-import numpy as np
+from numbers import Real
 
 from .batch_queue import NotRetriedError
 
@@ -24,6 +23,7 @@ class LabelSets:
 
     def __init__(self, classifier, max_label_sets: int):
         self.classifier = classifier
+        self._source = _with_one_threshold(classifier)
         self.max_label_sets = max_label_sets
         self._classifiers: OrderedDict[tuple[str, ...], object] = OrderedDict()
 
@@ -47,8 +47,7 @@ class LabelSets:
             self._classifiers.move_to_end(labels)
             return self._classifiers[labels]
         try:
-            classifier = with_labels(self.classifier, labels)
-            classifier.fitted_.layout()  # raises for labels with the same tokens
+            classifier = self._source.with_labels(list(labels))
         except (TypeError, ValueError) as error:
             raise LabelSetError(str(error)) from error
         self._classifiers[labels] = classifier
@@ -57,15 +56,8 @@ class LabelSets:
         return classifier
 
 
-def with_labels(classifier, labels):
-    """Return a fitted classifier with the weights of `classifier` and other labels."""
-    if hasattr(classifier, "with_labels"):
-        return classifier.with_labels(list(labels))
-    other = object.__new__(type(classifier))  # copy.copy would copy the weights
-    other.__dict__.update(vars(classifier))
-    other.fitted_ = classifier.fitted_.with_label_names(labels)
-    other.classes_ = np.array(labels)
-    other.label_names = None
-    if np.ndim(classifier.threshold) or isinstance(classifier.threshold, dict):
-        other.threshold = 0.5  # one per class of the fit
-    return other
+def _with_one_threshold(classifier):
+    """Return the classifier, with the threshold 0.5 if it has one per class, which new labels would not have."""
+    if isinstance(classifier.threshold, Real):
+        return classifier
+    return classifier.with_labels(classifier.classes_).set_params(threshold=0.5)

@@ -66,6 +66,18 @@ def test_multi_label_answers_lists_of_labels():
         assert [sorted(labels) for labels in answer["predictions"]] == [sorted(labels) for labels in expected]
 
 
+@pytest.mark.parametrize("threshold", [[0.2, 0.9], {"sports": 0.2, "politics": 0.9}])
+def test_thresholds_of_classes_do_not_hold_for_other_labels(threshold):
+    y = pd.DataFrame({"sports": [1, 0, 1, 0], "politics": [0, 1, 1, 0]})
+    clf = GLiClassClassifier(**TINY, random_state=0, threshold=threshold).fit(TEXTS, y)
+    expected = [clf.classes_[row.astype(bool)].tolist() for row in clf.predict(TEXTS)]
+    with TestClient(create_app(clf)) as client:
+        answer = client.post("/labels", json={"texts": TEXTS, "labels": ["a law", "a goal", "sports"]}).json()
+        assert client.post("/predict", json={"texts": TEXTS}).json()["predictions"] == expected
+    chosen = np.array(answer["probabilities"]) >= 0.5
+    assert answer["predictions"] == [[answer["labels"][column] for column in np.flatnonzero(row)] for row in chosen]
+
+
 @pytest.mark.parametrize("classes", [[0, 1], [True, False]])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_classes_that_are_not_texts_are_answered_as_they_are(classes):
@@ -146,7 +158,8 @@ def test_arrays_are_sent_as_rows_of_cells():
         ("/labels", {"texts": ["a"], "labels": list("abcdef")}, "at most 5"),
         ("/labels", {"texts": ["a"], "labels": ["a", "x" * 201]}, "at most 200"),
         ("/labels", {"texts": ["a"], "labels": ["a", ""]}, "at least 1"),
-        ("/labels", {"texts": ["a"], "labels": ["goal", "goal"]}, "same tokens"),
+        ("/labels", {"texts": ["a"], "labels": ["goal", "goal"]}, "got ['goal'] more than once"),
+        ("/labels", {"texts": ["a"], "labels": ["goal", "Goal"]}, "same tokens"),
         ("/labels", {"texts": ["a"], "labels": ["goal", " \t "]}, "match pattern"),
     ],
 )
@@ -230,7 +243,7 @@ def test_with_labels_of_the_estimator_is_used(clf, monkeypatch):
         calls.append(labels)
         return self
 
-    monkeypatch.setattr(GLiClassClassifier, "with_labels", with_labels, raising=False)
+    monkeypatch.setattr(GLiClassClassifier, "with_labels", with_labels)
     with TestClient(create_app(clf)) as client:
         assert client.post("/labels", json={"texts": ["a"], "labels": ["x", "y"]}).status_code == 200
     assert calls == [["x", "y"]]

@@ -323,7 +323,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         batch_size=None,
         gradient_accumulation_steps=1,
         lr_scheduler_type="linear",
-        warmup_ratio=0.1,
+        warmup_ratio=None,
         max_grad_norm=1.0,
         cache_dir=None,
         max_length=None,

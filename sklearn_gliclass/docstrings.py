@@ -172,8 +172,9 @@ gradient_accumulation_steps : int, default=1
 lr_scheduler_type : str, default="linear"
     Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``. `partial_fit` keeps the
     rates constant.
-warmup_ratio : float, default=0.1
-    Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1].
+warmup_ratio : float or None, default=None
+    Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0 after
+    a label probe (see `preset`), and 0.1 otherwise.
 
     Raise it if the loss jumps in the first steps.
 max_grad_norm : float or None, default=1.0
@@ -285,8 +286,8 @@ ewc_ : dict
 freeze_encoder_ : bool, "embeddings" or int
     Resolved value of `freeze_encoder` in the last training.
 training_args_ : TrainingArguments
-    Hyperparameters of the training loop with the resolved values of `max_epochs`, `batch_size` and `others_lr`, as
-    the last `fit` used them, or without one the first `partial_fit`.
+    Hyperparameters of the training loop with the resolved values of `max_epochs`, `batch_size`, `others_lr` and
+    `warmup_ratio`, as the last `fit` used them, or without one the first `partial_fit`.
 max_length_ : int
     Resolved value of `max_length`.
 n_features_in_ : int

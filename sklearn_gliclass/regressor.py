@@ -182,7 +182,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         batch_size=16,
         gradient_accumulation_steps=1,
         lr_scheduler_type="linear",
-        warmup_ratio=0.1,
+        warmup_ratio=None,
         max_grad_norm=1.0,
         cache_dir=None,
         max_length=None,

@@ -23,7 +23,7 @@ CONSTRAINTS = {
     "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     "gradient_accumulation_steps": [Interval(Integral, 1, None, closed="left")],
     "lr_scheduler_type": [StrOptions(set(SCHEDULES))],
-    "warmup_ratio": [Interval(Real, 0, 1, closed="both")],
+    "warmup_ratio": [Interval(Real, 0, 1, closed="both"), None],
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "cache_dir": [str, PathLike, None],
 }
@@ -60,12 +60,15 @@ class Regime:
         number of samples per label.
     min_epochs : int
         Lower bound of the number of epochs.
+    warmup_ratio : float
+        Fraction of the optimiser steps in which the learning rates rise.
     """
 
     others_lr: float = 5e-4
     steps_per_root: int = 48
     few_shot_epochs: int | None = None
     min_epochs: int = 3
+    warmup_ratio: float = 0.1
 
     def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
         """Compute the number of epochs."""
@@ -77,8 +80,9 @@ class Regime:
 FULL = Regime()
 # Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
 HEADS = Regime(others_lr=3e-4, steps_per_root=72)
-# After a label probe the labels are right already, and the texts move towards them in a few steps.
-FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2)
+# After a label probe the labels are right already, and the texts move towards them in a few steps, without a warm-up:
+# its first gradient would count twice in Adam's moments, and two classes of few texts would lose their balance.
+FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, warmup_ratio=0.0)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -113,9 +117,9 @@ class TrainingArguments(BaseEstimator):
         Number of forward passes per optimiser step. Raise it for batches that are larger than memory holds.
     lr_scheduler_type : str, default="linear"
         Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``.
-    warmup_ratio : float, default=0.1
-        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. Raise it if
-        the loss jumps in the first steps.
+    warmup_ratio : float or None, default=None
+        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0 after
+        a label probe, and 0.1 otherwise. Raise it if the loss jumps in the first steps.
     max_grad_norm : float or None, default=1.0
         Norm to which gradients are clipped. If None, they are not. Lower it if the loss jumps.
     cache_dir : str or None, default=None
@@ -143,7 +147,7 @@ class TrainingArguments(BaseEstimator):
     batch_size: int | None = None
     gradient_accumulation_steps: int = 1
     lr_scheduler_type: str = "linear"
-    warmup_ratio: float = 0.1
+    warmup_ratio: float | None = None
     max_grad_norm: float | None = 1.0
     cache_dir: str | None = None
 
@@ -238,6 +242,21 @@ class TrainingArguments(BaseEstimator):
             return regime.others_lr
         return self.lr if self.others_lr is None else self.others_lr
 
+    def resolve_warmup_ratio(self, regime: Regime = FULL) -> float:
+        """Return the resolved value of `warmup_ratio`.
+
+        Parameters
+        ----------
+        regime : Regime, default=FULL
+            Kind of training.
+
+        Returns
+        -------
+        float
+            `warmup_ratio`, or the number that None resolves to.
+        """
+        return regime.warmup_ratio if self.warmup_ratio is None else self.warmup_ratio
+
     def resolve_epochs(
         self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None
     ) -> int:
@@ -270,7 +289,7 @@ class TrainingArguments(BaseEstimator):
     def resolve(
         self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None
     ) -> "TrainingArguments":
-        """Return a copy with the resolved values of `max_epochs`, `batch_size` and `others_lr`.
+        """Return a copy with the resolved values of `max_epochs`, `batch_size`, `others_lr` and `warmup_ratio`.
 
         Parameters
         ----------
@@ -292,6 +311,7 @@ class TrainingArguments(BaseEstimator):
             max_epochs=self.resolve_epochs(n_samples, regime, factor, n_labels),
             batch_size=self.resolve_batch_size(n_samples),
             others_lr=self.resolve_others_lr(regime),
+            warmup_ratio=self.resolve_warmup_ratio(regime),
         )
 
 
@@ -367,6 +387,7 @@ class RLTrainerConfig(TrainingArguments):
 
     lr: float = 5e-6
     others_lr: float | None = 5e-5
+    warmup_ratio: float = 0.1
     cliprange: float = 0.2
     num_rl_iters: int = 3
     gamma: float = -1

@@ -133,7 +133,7 @@ def build_scheduler(optimizer, args, n_steps: int):
     return get_scheduler(
         args.lr_scheduler_type,
         optimizer,
-        num_warmup_steps=round(args.warmup_ratio * n_steps),
+        num_warmup_steps=round(args.resolve_warmup_ratio() * n_steps),
         num_training_steps=n_steps,
         scheduler_specific_kwargs=kwargs,
     )

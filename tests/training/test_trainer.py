@@ -16,7 +16,7 @@ from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, Train
 from sklearn_gliclass.data.batching import tensors
 from sklearn_gliclass.model.bi_encoder import BiEncoder
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
-from sklearn_gliclass.training.arguments import HEADS
+from sklearn_gliclass.training.arguments import FROM_PROBE, HEADS, PROBE_ONLY
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED, SCHEDULES, build_optimizer, build_scheduler
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
@@ -210,7 +210,7 @@ def test_resolved_arguments_are_a_copy_that_trains_the_same():
     args = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
     resolved = args.resolve(100)
     assert (args.max_epochs, args.others_lr) == (None, None)
-    expected = {**args.get_params(), "max_epochs": args.resolve_epochs(100), "others_lr": 2e-3}
+    expected = {**args.get_params(), "max_epochs": args.resolve_epochs(100), "others_lr": 2e-3, "warmup_ratio": 0.1}
     assert resolved.get_params() == resolved.resolve(7).get_params() == expected
     rl = RLTrainerConfig(others_lr=0.0, kl_beta=0.5, max_epochs=3).resolve(8)
     assert isinstance(rl, RLTrainerConfig)
@@ -219,9 +219,9 @@ def test_resolved_arguments_are_a_copy_that_trains_the_same():
 
 def test_frozen_encoders_resolve_to_other_rates_and_epochs():
     args = TrainingArguments(batch_size=16)
-    assert args.resolve(160) == TrainingArguments(batch_size=16, max_epochs=15, others_lr=5e-4)
-    assert args.resolve(160, HEADS) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4)
-    given = TrainingArguments(batch_size=16, max_epochs=2, others_lr=1e-2)
+    assert args.resolve(160) == TrainingArguments(batch_size=16, max_epochs=15, others_lr=5e-4, warmup_ratio=0.1)
+    assert args.resolve(160, HEADS) == TrainingArguments(batch_size=16, max_epochs=23, others_lr=3e-4, warmup_ratio=0.1)
+    given = TrainingArguments(batch_size=16, max_epochs=2, others_lr=1e-2, warmup_ratio=0.2)
     assert given.resolve(160, HEADS) == given
     assert TrainingArguments(lr=0.1, others_lr=None).resolve(160, HEADS).others_lr == 0.1
     open_ones = {"max_epochs": None, "others_lr": "auto"}
@@ -373,3 +373,15 @@ def test_callbacks_set_after_fit_are_called_in_partial_fit():
     assert (first.epochs, second.epochs) == (2, 2)
     clf.set_params(callbacks=None).partial_fit(TEXTS, LABELS)
     assert (first.epochs, second.epochs, clf.n_iter_) == (2, 2, 5)
+
+
+def test_training_from_a_label_probe_resolves_to_few_epochs_without_warm_up():
+    args = TrainingArguments()
+    resolved = {n: args.resolve(8 * n, FROM_PROBE, n_labels=8).max_epochs for n in (2, 8, 32, 128, 1000)}
+    assert resolved == {2: 16, 8: 8, 32: 4, 128: 2, 1000: 2}
+    assert args.resolve(64, FROM_PROBE, factor=2.0, n_labels=8).max_epochs == 16
+    found = args.resolve(64, FROM_PROBE, n_labels=8)
+    assert (found.others_lr, found.warmup_ratio) == (0.0, 0.0)
+    given = TrainingArguments(max_epochs=5, others_lr=1e-3, warmup_ratio=0.3, batch_size=4)
+    assert given.resolve(64, FROM_PROBE, n_labels=8) == given
+    assert args.resolve(64, PROBE_ONLY, n_labels=8).max_epochs == 0

@@ -118,8 +118,8 @@ class TrainingArguments(BaseEstimator):
     lr_scheduler_type : str, default="linear"
         Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``.
     warmup_ratio : float or None, default=None
-        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0 after
-        a label probe, and 0.1 otherwise. Raise it if the loss jumps in the first steps.
+        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0
+        after a label probe, and 0.1 otherwise. Raise it if the loss jumps in the first steps.
     max_grad_norm : float or None, default=1.0
         Norm to which gradients are clipped. If None, they are not. Lower it if the loss jumps.
     cache_dir : str or None, default=None

@@ -173,8 +173,8 @@ lr_scheduler_type : str, default="linear"
     Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``. `partial_fit` keeps the
     rates constant.
 warmup_ratio : float or None, default=None
-    Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0
-    after a label probe (see `preset`), and 0.1 otherwise.
+    Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0.1,
+    or 0 after a label probe (see `preset`) with fewer than 10 steps.
 
     Raise it if the loss jumps in the first steps.
 max_grad_norm : float or None, default=1.0

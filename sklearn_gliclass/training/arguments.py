@@ -42,6 +42,7 @@ RL_CONSTRAINTS = {
     "threshold": [Interval(Real, 0, 1, closed="both")],
 }
 
+WARMUP_RATIO = 0.1
 BATCH_SIZE, MIN_BATCH_SIZE, MIN_BATCHES = 32, 16, 3  # 32, less for fewer than 3 batches of 32, but at least 16
 
 
@@ -60,15 +61,15 @@ class Regime:
         number of samples per label.
     min_epochs : int
         Lower bound of the number of epochs.
-    warmup_ratio : float
-        Fraction of the optimiser steps in which the learning rates rise.
+    min_steps_to_warm_up : int
+        Number of optimiser steps from which on there is a warm-up, of a tenth of them.
     """
 
     others_lr: float = 5e-4
     steps_per_root: int = 48
     few_shot_epochs: int | None = None
     min_epochs: int = 3
-    warmup_ratio: float = 0.1
+    min_steps_to_warm_up: int = 0
 
     def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
         """Compute the number of epochs."""
@@ -80,9 +81,9 @@ class Regime:
 FULL = Regime()
 # Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
 HEADS = Regime(others_lr=3e-4, steps_per_root=72)
-# After a label probe the labels are right already, and the texts move towards them in a few steps, without a warm-up:
-# its first gradient would count twice in Adam's moments, and two classes of few texts would lose their balance.
-FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, warmup_ratio=0.0)
+# After a label probe the labels are right already, and the texts move towards them in a few steps. Very few have no
+# warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance.
+FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, min_steps_to_warm_up=10)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -118,8 +119,8 @@ class TrainingArguments(BaseEstimator):
     lr_scheduler_type : str, default="linear"
         Learning rate schedule after the warm-up, by its name in ``transformers.SchedulerType``.
     warmup_ratio : float or None, default=None
-        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0
-        after a label probe, and 0.1 otherwise. Raise it if the loss jumps in the first steps.
+        Fraction of the optimiser steps in which the learning rates rise from 0 to their peak, in [0, 1]. If None, 0.1,
+        or 0 after a label probe with fewer than 10 steps. Raise it if the loss jumps in the first steps.
     max_grad_norm : float or None, default=1.0
         Norm to which gradients are clipped. If None, they are not. Lower it if the loss jumps.
     cache_dir : str or None, default=None
@@ -242,11 +243,13 @@ class TrainingArguments(BaseEstimator):
             return regime.others_lr
         return self.lr if self.others_lr is None else self.others_lr
 
-    def resolve_warmup_ratio(self, regime: Regime = FULL) -> float:
+    def resolve_warmup_ratio(self, n_steps: int | None = None, regime: Regime = FULL) -> float:
         """Return the resolved value of `warmup_ratio`.
 
         Parameters
         ----------
+        n_steps : int, optional
+            Number of optimiser steps. If None, many.
         regime : Regime, default=FULL
             Kind of training.
 
@@ -255,7 +258,9 @@ class TrainingArguments(BaseEstimator):
         float
             `warmup_ratio`, or the number that None resolves to.
         """
-        return regime.warmup_ratio if self.warmup_ratio is None else self.warmup_ratio
+        if self.warmup_ratio is not None:
+            return self.warmup_ratio
+        return WARMUP_RATIO if n_steps is None or n_steps >= regime.min_steps_to_warm_up else 0.0
 
     def resolve_epochs(
         self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None
@@ -307,11 +312,12 @@ class TrainingArguments(BaseEstimator):
         TrainingArguments
             The copy.
         """
+        epochs = self.resolve_epochs(n_samples, regime, factor, n_labels)
         return clone(self).set_params(
-            max_epochs=self.resolve_epochs(n_samples, regime, factor, n_labels),
+            max_epochs=epochs,
             batch_size=self.resolve_batch_size(n_samples),
             others_lr=self.resolve_others_lr(regime),
-            warmup_ratio=self.resolve_warmup_ratio(regime),
+            warmup_ratio=self.resolve_warmup_ratio(epochs * self.steps_per_epoch(n_samples), regime),
         )
 
 

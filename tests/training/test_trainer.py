@@ -375,13 +375,14 @@ def test_callbacks_set_after_fit_are_called_in_partial_fit():
     assert (first.epochs, second.epochs, clf.n_iter_) == (2, 2, 5)
 
 
-def test_training_from_a_label_probe_resolves_to_few_epochs_without_warm_up():
+def test_training_from_a_label_probe_resolves_to_few_epochs():
     args = TrainingArguments()
     resolved = {n: args.resolve(8 * n, FROM_PROBE, n_labels=8).max_epochs for n in (2, 8, 32, 128, 1000)}
     assert resolved == {2: 16, 8: 8, 32: 4, 128: 2, 1000: 2}
     assert args.resolve(64, FROM_PROBE, factor=2.0, n_labels=8).max_epochs == 16
     found = args.resolve(64, FROM_PROBE, n_labels=8)
-    assert (found.others_lr, found.warmup_ratio) == (0.0, 0.0)
+    assert (found.others_lr, found.warmup_ratio) == (0.0, 0.1)
+    assert args.resolve(16, FROM_PROBE, n_labels=2).warmup_ratio == 0.0  # 8 epochs of one step
     given = TrainingArguments(max_epochs=5, others_lr=1e-3, warmup_ratio=0.3, batch_size=4)
     assert given.resolve(64, FROM_PROBE, n_labels=8) == given
     assert args.resolve(64, PROBE_ONLY, n_labels=8).max_epochs == 0

@@ -43,3 +43,13 @@ class Samples:
         """Select samples by their rows."""
         texts = [self.texts[row] for row in rows]
         return replace(self, texts=texts, targets=self.targets[rows], sample_weight=self.sample_weight[rows])
+
+
+def class_indices(targets: np.ndarray) -> np.ndarray:
+    """Return the class index (n,) of single-label targets; a row of probabilities has its most probable class."""
+    return targets if targets.ndim == 1 else targets.argmax(axis=1)
+
+
+def class_shares(targets: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return the probabilities (n, n_labels) of targets that are class indices, probabilities or indicators."""
+    return np.eye(n_labels)[targets] if targets.ndim == 1 else targets

@@ -106,17 +106,15 @@ class StateEngine(InferenceEngine):
 
     @torch.no_grad()
     def _lower_states(self, dataset: TextDataset, n_layers: int) -> HiddenStates:
-        labels = np.arange(self.n_labels)
-        order, batches = self._plan(dataset.tokens.lengths, labels)
-        parts = []
-        for batch in batches:
-            texts = [dataset.tokens[row] for row in order[batch]]
-            inputs = self._tensors(self.layout.text_batch(texts, [labels] * len(texts)))
-            with self.products:
-                states = self.model.model.lower_states(**inputs, n_layers=n_layers)
-            batch = {TEXT: states.unsqueeze(2), "text_mask": inputs["attention_mask"].bool()}
-            parts.append(HiddenStates.pack(batch, weight_dtype(self.dtype)))
-        return HiddenStates.concatenate(parts).take(np.argsort(order))
+        def compute(input_ids, attention_mask):
+            states = self.model.model.lower_states(input_ids, attention_mask, n_layers)
+            return {TEXT: states.unsqueeze(2), "text_mask": attention_mask.bool()}
+
+        order, parts = [], []
+        for rows, states in super()._batches(compute, dataset.tokens, np.arange(self.n_labels), {}):
+            order.append(rows)
+            parts.append(HiddenStates.pack(states, weight_dtype(self.dtype)))
+        return HiddenStates.concatenate(parts).take(np.argsort(np.concatenate(order)))
 
     # -- hidden states ---------------------------------------------------------------------------------------
 

@@ -106,10 +106,7 @@ class StateDataset(TextDataset):
     """
 
     def __init__(self, texts: TextDataset, prompts: list[HiddenStates], index, label_states=None, samples_labels=False):
-        super().__init__(
-            texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
-            texts.shuffle_labels, texts.texts,
-        )  # fmt: skip
+        vars(self).update(vars(texts))
         self.samples_labels = samples_labels
         self.prompts = prompts
         self.index = index
@@ -145,10 +142,7 @@ class HeldLabelsDataset(TextDataset):
     """
 
     def __init__(self, texts: TextDataset, label_states: Tensor, lower: HiddenStates | None = None, n_layers: int = 0):
-        super().__init__(
-            texts.layout, texts.tokens, texts.targets, texts.sample_weight, texts.n_labels, texts.max_labels,
-            texts.shuffle_labels, texts.texts,
-        )  # fmt: skip
+        vars(self).update(vars(texts))
         self.label_states = label_states
         self.lower = lower
         self.n_layers = n_layers

@@ -126,7 +126,7 @@ def load_weights(model_class, config, weights: dict, source: str, whole: bool = 
     return model
 
 
-def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = None, share: float = 1.0):
+def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = None):
     """Load a copy of the encoder in a folder.
 
     Parameters
@@ -136,9 +136,7 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
     whole : bool, default=False
         Whether to load the decoder of an encoder-decoder too.
     weight_delta : Path, optional
-        File of :func:`write_weight_delta` that is added, times `share`.
-    share : float, default=1.0
-        Factor of the weight delta.
+        File of :func:`write_weight_delta` that is added.
 
     Raises
     ------
@@ -148,7 +146,7 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
         If the folder holds no encoder, or weights that do not match its configuration.
     """
     with process_lock():
-        encoder = _read_encoder(folder, whole, weight_delta, share, _file_versions(folder))
+        encoder = _read_encoder(folder, whole, weight_delta, _file_versions(folder))
     return copy_with_fingerprint(encoder)
 
 
@@ -158,8 +156,8 @@ def _file_versions(folder: Path) -> tuple:
     return tuple((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)
 
 
-@functools.lru_cache(maxsize=3)  # the default encoder without the weight delta, with half and with all of it
-def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, share: float, versions: tuple):
+@functools.lru_cache(maxsize=3)  # the default encoder with and without the weight delta, and another one
+def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, versions: tuple):
     config = read_encoder_config(folder)
     model_class = AutoModel if whole else encoder_class(config)
     if model_class is AutoModel:
@@ -167,7 +165,7 @@ def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, share: f
             model_class = type(build_encoder(copy.deepcopy(config), whole))
     encoder = load_weights(model_class, config, read_weights(folder), f"The encoder {str(folder)!r}", whole=False)
     if weight_delta is not None:
-        add_weight_delta(encoder, weight_delta, share)
+        add_weight_delta(encoder, weight_delta)
     return encoder
 
 

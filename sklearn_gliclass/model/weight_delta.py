@@ -49,8 +49,8 @@ def write_weight_delta(base: nn.Module, tuned: nn.Module, path: Path, metadata: 
 
 
 @torch.no_grad()
-def add_weight_delta(module: nn.Module, path: Path, share: float = 1.0) -> None:
-    """Add a delta of :func:`write_weight_delta`, times `share`, to the module that it was computed for."""
+def add_weight_delta(module: nn.Module, path: Path) -> None:
+    """Add a delta of :func:`write_weight_delta` to the module that it was computed for."""
     with safe_open(path, "pt") as file:
         belongs_to = file.metadata()["base"]
     if fingerprint(module) != belongs_to:
@@ -61,4 +61,4 @@ def add_weight_delta(module: nn.Module, path: Path, share: float = 1.0) -> None:
     tensors = load_file(path)
     weights = module.state_dict()
     for name in {key.rpartition(".")[0] for key in tensors}:
-        weights[name] += share * dequantize(tensors[f"{name}.packed"], tensors[f"{name}.scales"], weights[name].shape)
+        weights[name] += dequantize(tensors[f"{name}.packed"], tensors[f"{name}.scales"], weights[name].shape)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from ..samples import Samples
+from ..samples import Samples, class_indices, class_shares
 
 LOG_TEMPERATURE_DEVIATION = 0.7  # standard deviation of the log-normal prior, whose median is 1
 MAX_LOG_TEMPERATURE = 3.0
@@ -42,7 +42,7 @@ def split_halves(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     >>> split_halves(samples)
     (array([1, 3, 4]), array([0, 2]))
     """
-    classes = _classes(samples)
+    classes = class_indices(samples.targets)
     half_of_text = {}
     for label in np.unique(classes):
         texts = sorted({samples.texts[row] for row in np.flatnonzero(classes == label)} - half_of_text.keys())
@@ -75,7 +75,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, sample_weight: np.n
     >>> round(1 / (1 + math.exp(-2.0 / fit_temperature(logits, targets, np.ones(2000)))), 2)
     0.75
     """
-    shares = np.eye(logits.shape[1])[targets] if targets.ndim == 1 else targets
+    shares = class_shares(targets, logits.shape[1])
 
     def loss(log_temperature):
         log_probabilities = log_softmax(logits / np.exp(log_temperature), axis=1)
@@ -84,7 +84,3 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, sample_weight: np.n
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
-
-
-def _classes(samples: Samples) -> np.ndarray:
-    return samples.targets if samples.targets.ndim == 1 else samples.targets.argmax(axis=1)

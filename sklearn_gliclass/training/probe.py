@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..samples import class_shares
+
 STRENGTHS = (200.0, 50.0, 12.0, 3.0, 0.8)  # of the prior, in texts; strong ones are near the label names
 SCALES = (3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 MARGINS = np.arange(0.0, 0.8, 0.02)
@@ -257,7 +259,7 @@ def distinct_rows(dataset, texts: Tensor, multi_label: bool, ignore_index: int =
         The distinct texts.
     """
     targets, weights = dataset.targets, dataset.sample_weight
-    targets = np.eye(dataset.n_labels)[targets] if targets.ndim == 1 else np.asarray(targets, np.float64)
+    targets = class_shares(targets, dataset.n_labels).astype(np.float64)
     weights = weights.reshape(len(weights), -1).astype(np.float64)
     if multi_label:
         known = targets != ignore_index

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.dataset import TextDataset
+from ..samples import class_indices, class_shares
 
 LABEL_CENTROID_SHARE = 0.5  # 1.0 is as accurate on average, and worse on some data sets
 MAX_ROWS_PER_CLASS = 64  # rows for the mean of a class
@@ -50,7 +51,7 @@ def interpolate_labels(net, dataset: TextDataset, share: float) -> None:
 
 def _rows(dataset: TextDataset) -> np.ndarray:
     """Select rows evenly from each class, in ascending order; a row of probabilities has its most probable class."""
-    classes = dataset.targets if dataset.targets.ndim == 1 else dataset.targets.argmax(axis=1)
+    classes = class_indices(dataset.targets)
     order = np.argsort(classes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
     spread = [
@@ -62,5 +63,5 @@ def _rows(dataset: TextDataset) -> np.ndarray:
 def _membership_weights(dataset: TextDataset, rows: np.ndarray) -> torch.Tensor:
     """Return the weights (rows, labels) with which the rows count in the prototypes, sample weights included."""
     targets, weight = dataset.targets[rows], dataset.sample_weight[rows]
-    shares = np.eye(dataset.n_labels)[targets] if targets.ndim == 1 else targets
+    shares = class_shares(targets, dataset.n_labels)
     return torch.from_numpy(shares * weight[:, None]).double()

@@ -46,8 +46,8 @@ class TrainingRun:
         Seed of the order of the data.
     is_hidden : bool
         Whether it is a fit inside another one, which does not warn, and whose interrupt ends both.
-    engine : StateEngine
-        Engine for cached hidden states of the model, as it was before the training.
+    engine : StateEngine or None
+        Engine for cached hidden states of the model as it was before the training, if the training reads any.
     freeze_encoder : bool, "embeddings" or int
         Encoder parameters that are frozen.
     rl_net : RLTrainer or None
@@ -137,8 +137,9 @@ def prepare(
         warn_unknown_labels(train.layout)
         _warn_truncated_rows(train)
     freeze(fitted.model, recipe.freeze_encoder)
-    engine = fitted.engine(**engine_options(estimator), separate_passes=True)
-    if is_fully_frozen(recipe.freeze_encoder) and trains:
+    frozen = is_fully_frozen(recipe.freeze_encoder) and trains
+    engine = fitted.engine(**engine_options(estimator), separate_passes=True) if frozen or recipe.from_probe else None
+    if frozen:
         train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})

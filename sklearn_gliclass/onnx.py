@@ -20,6 +20,7 @@ from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_bat
 from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer
 from .model.folders import read_unchanged
+from .optional_dependencies import import_optional
 from .warn import warn_truncation
 
 __all__ = ["OnnxClassifier", "OnnxRegressor"]
@@ -31,24 +32,6 @@ FORMAT = 1
 MULTI_LABEL = "multi_label_classification"
 LABELS_AT_ONCE = 256  # labels per pass of the label encoder
 _ROWS_SHOWN = 5  # number of rows that an error message lists
-
-
-def require_packages(*names: str) -> None:
-    """Raise an ImportError with the line of pip if a package of the extra ``onnx`` is not installed.
-
-    Parameters
-    ----------
-    *names : str
-        Names of the packages.
-    """
-    for name in names:
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise ImportError(
-                f"Models in ONNX need the package {name}, which cannot be imported ({error}); install it with "
-                'pip install "sklearn-gliclass[onnx]".'
-            ) from error
 
 
 @dataclass
@@ -432,7 +415,7 @@ class _OnnxEstimator:
     _fitted_names: set[str]
 
     def __init__(self, folder, n_threads=None):
-        require_packages("onnxruntime")
+        import_optional("onnxruntime", "onnx", type(self).__name__)
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"{type(self).__name__} takes the name of a folder, a str or Path, got {folder!r}.")
         if n_threads is not None and (not isinstance(n_threads, int) or isinstance(n_threads, bool) or n_threads < 1):

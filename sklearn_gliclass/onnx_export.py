@@ -34,9 +34,9 @@ from .onnx import (
     compute_sigmoid,
     compute_softmax,
     read_settings,
-    require_packages,
     write_settings,
 )
+from .optional_dependencies import import_optional
 
 TOLERANCE = 1e-4  # in probability, or in standardised values of a regressor
 OPSET = 17
@@ -59,7 +59,8 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
         raise TypeError(f"quantize must be True or False, got {quantize!r}.")
     fitted_attributes = _describe_fitted(estimator)
     _check_reads_texts(estimator)
-    require_packages("onnx", "onnxruntime")
+    for name in ("onnx", "onnxruntime"):
+        import_optional(name, "onnx", "export_onnx")
     settings = _describe_model(estimator)
     model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
     engine = InferenceEngine(

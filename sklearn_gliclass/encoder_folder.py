@@ -11,7 +11,7 @@ from .fitted import FittedModel
 from .model.folders import replace_folder
 from .model.loading import silence_transformers
 from .model.weights import named_weights, unwrap
-from .persistence import is_checkpoint_file
+from .persistence import LABEL_TOKENIZER_FOLDER, is_checkpoint_file
 
 # Pooling -> its name in sentence-transformers.
 _POOLINGS = {"avg": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}
@@ -36,12 +36,16 @@ def save_encoder(fitted: FittedModel, folder) -> None:
         raise ValueError(
             f"{str(target)!r} holds a saved estimator, which the encoder would replace; choose another folder."
         )
-    with replace_folder(target, lambda name: name in _FILES or is_checkpoint_file(name)) as temporary:
+    with replace_folder(target, _is_written, [_POOLING_FOLDER, LABEL_TOKENIZER_FOLDER]) as temporary:
         with silence_transformers():
             unwrap(fitted.model).encoder.save_pretrained(temporary)
         fitted.tokenizer.save_pretrained(temporary)
         _remove_control_tokens(temporary)
         _write_modules(temporary, fitted)
+
+
+def _is_written(name: str) -> bool:
+    return name in _FILES or is_checkpoint_file(name)
 
 
 def _check_config(config) -> None:

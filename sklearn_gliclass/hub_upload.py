@@ -6,10 +6,7 @@ import tempfile
 from pathlib import Path
 
 from .model_card import CARD_FILE, is_own_card
-from .persistence import save_estimator
-
-# Weights of an earlier upload, in other files than those of this one.
-_REPLACED = ["*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json"]
+from .persistence import WEIGHT_PATTERNS, save_estimator
 
 
 def upload_estimator(
@@ -37,6 +34,6 @@ def upload_estimator(
             revision=revision,
             create_pr=create_pr,
             commit_message=commit_message or f"Upload {type(estimator).__name__}",
-            delete_patterns=_REPLACED,
+            delete_patterns=WEIGHT_PATTERNS,  # of an earlier upload, in other files than this one
         )
     return str(commit.pr_url if create_pr else commit.commit_url)

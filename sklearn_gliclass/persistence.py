@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import tempfile
@@ -53,7 +54,12 @@ _CHECKPOINT_FILES = {
     "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
     "sentence_bert_config.json", "adapter_config.json",
 }  # fmt: skip
-_WEIGHT_FILES = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json")
+# Patterns of the files of weights, also those of earlier saves in several files or in another format.
+WEIGHT_PATTERNS = [
+    f"{name}{end}"
+    for name in ("model[.-]*safetensors", "adapter_model.safetensors", "pytorch_model[.-]*bin", "adapter_model.bin")
+    for end in ("", ".index.json")
+]
 _TEXT_FILES = (".json", ".txt", ".jinja")
 
 
@@ -87,7 +93,7 @@ def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> 
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
     target = Path(folder).expanduser().resolve()
-    with replace_folder(target, is_checkpoint_file) as temporary:
+    with replace_folder(target, is_checkpoint_file, [LABEL_TOKENIZER_FOLDER], [CARD_FILE]) as temporary:
         try:
             if is_own_card(target / CARD_FILE):  # otherwise, the user's own is kept
                 card = build_card(estimator, metrics, name or target.name)
@@ -99,7 +105,7 @@ def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> 
 
 def is_checkpoint_file(name: str) -> bool:
     """Return whether a save writes a file of this name, so that one of an earlier save is not kept."""
-    return name in _CHECKPOINT_FILES or name.endswith(_WEIGHT_FILES)
+    return name in _CHECKPOINT_FILES or any(fnmatch.fnmatchcase(name, pattern) for pattern in WEIGHT_PATTERNS)
 
 
 def _write_checkpoint(estimator, folder: Path) -> None:

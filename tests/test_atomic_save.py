@@ -288,6 +288,40 @@ def test_target_that_cannot_be_replaced_raises(tmp_path, folder, clf, monkeypatc
         clf.save_pretrained(folder)
 
 
+ENTRIES = {
+    "card": ("README.md", "folder", lambda clf, folder: clf.save_pretrained(folder)),
+    "weights": ("model.safetensors", "folder", lambda clf, folder: clf.save_pretrained(folder)),
+    "file of another tokenizer": ("vocab.txt", "folder", lambda clf, folder: clf.save_pretrained(folder)),
+    "label tokenizer": ("label_tokenizer", "file", lambda clf, folder: clf.save_pretrained(folder)),
+    "export": ("onnx.json", "folder", lambda clf, folder: clf.export_onnx(folder)),
+    "pooling": ("1_Pooling", "file", lambda clf, folder: clf.save_encoder(folder)),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "save"), ENTRIES.values(), ids=ENTRIES)
+def test_entry_of_the_wrong_kind_raises_and_stays(tmp_path, clf, name, kind, save):
+    place = tmp_path / "model" / name
+    if kind == "folder":
+        place.mkdir(parents=True)
+        (place / "mine").write_text("mine")
+    else:
+        place.parent.mkdir()
+        place.write_text("mine")
+    error = IsADirectoryError if kind == "folder" else NotADirectoryError
+    with pytest.raises(error, match=rf"{name}' is not a .* of this name is written; rename or remove it"):
+        save(clf, tmp_path / "model")
+    assert (place / "mine" if kind == "folder" else place).read_text() == "mine"
+    assert [path.name for path in (tmp_path / "model").iterdir()] == [name]
+    assert siblings(tmp_path / "model") == []
+
+
+def test_link_to_nothing_is_replaced(folder, clf):
+    (folder / "README.md").unlink()
+    (folder / "README.md").symlink_to("nowhere")
+    clf.save_pretrained(folder)
+    assert "# GLiClassClassifier" in (folder / "README.md").read_text()
+
+
 def test_parent_that_cannot_be_written_to_raises(folder, clf, monkeypatch):
     def forbidden(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -308,6 +342,7 @@ def test_files_of_the_user_stay_and_files_of_the_old_checkpoint_go(folder, clf):
     stale = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "spiece.model"]
     for name in stale:
         (folder / name).write_text("stale")
+    (folder / "features.safetensors").write_text("mine")
     (folder / "label_tokenizer" / "stale.json").write_text("stale")
     folder.chmod(0o750)
     inode = (folder / "README.md").stat().st_ino
@@ -317,6 +352,7 @@ def test_files_of_the_user_stay_and_files_of_the_old_checkpoint_go(folder, clf):
     assert (folder / "README.md").stat().st_ino == inode  # the same file, for processes that have it open
     assert (folder / "link").is_symlink()
     assert (folder / ".git" / "objects" / "a").read_text() == "object"
+    assert (folder / "features.safetensors").read_text() == "mine"
     assert not [name for name in stale if (folder / name).exists()]
     assert not (folder / "label_tokenizer" / "stale.json").exists()
     assert folder.stat().st_mode & 0o777 == 0o750

@@ -255,6 +255,12 @@ def test_export_into_a_checkpoint_folder_keeps_the_checkpoint(tmp_path, fitted):
     assert np.array_equal(OnnxClassifier(tmp_path / "model").predict(TEXTS), fitted.predict(TEXTS))
 
 
+def test_save_into_an_exported_folder_keeps_the_export(tmp_path, fitted):
+    fitted.export_onnx(tmp_path / "model")
+    fitted.save_pretrained(tmp_path / "model")
+    assert np.array_equal(OnnxClassifier(tmp_path / "model").predict(TEXTS), fitted.predict(TEXTS))
+
+
 def test_export_replaces_an_export_of_another_architecture(tmp_path):
     tiny(max_epochs=0).fit(TEXTS, THREE).export_onnx(tmp_path / "model")
     (tmp_path / "model" / "notes.md").write_text("mine")

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 try:
@@ -30,7 +30,9 @@ _ATTEMPTS = 100
 
 
 @contextlib.contextmanager
-def replace_folder(target: Path, is_written: Callable[[str], bool]) -> Iterator[Path]:
+def replace_folder(
+    target: Path, is_written: Callable[[str], bool], subfolders: Iterable[str] = (), optional_files: Iterable[str] = ()
+) -> Iterator[Path]:
     """Yield an empty folder that replaces `target` when the block ends without an error.
 
     Parameters
@@ -38,15 +40,20 @@ def replace_folder(target: Path, is_written: Callable[[str], bool]) -> Iterator[
     target : Path
         The folder, which may not exist.
     is_written : callable
-        Whether the caller writes a file of this name at the top of the folder. All others are kept.
+        Whether the caller writes an entry of this name at the top of the folder. All others are kept.
+    subfolders : iterable of str, default=()
+        Names of the entries that are folders.
+    optional_files : iterable of str, default=()
+        Names of files that are kept if the caller does not write them.
 
     Raises
     ------
     ValueError, OSError
-        If `target` cannot be replaced, because it is a file, a mount point or the working directory, or its parent
-        cannot be written to.
+        If `target` cannot be replaced, because it is a file, a mount point or the working directory, its parent
+        cannot be written to, or it has a folder where the caller writes a file, or the other way round.
     """
     _check_target(target)
+    _check_entries(target, is_written, set(subfolders), set(optional_files))
     recover(target)
     _remove_leftovers(target)
     with _temporary_folder(target) as temporary:
@@ -127,6 +134,22 @@ def _check_target(target: Path) -> None:
             )
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _check_entries(target: Path, is_written: Callable[[str], bool], subfolders: set[str], files: set[str]) -> None:
+    """Raise if an entry that would be replaced is a folder in place of a file, or the other way round."""
+    for path in sorted(target.iterdir()) if target.is_dir() else ():
+        if path.name in subfolders:
+            is_right, error, what, needed = path.is_dir(), NotADirectoryError, "not a folder", "a folder"
+        elif is_written(path.name) or path.name in files:
+            is_right, error, what, needed = path.is_file(), IsADirectoryError, "not a file", "a file"
+        else:
+            continue
+        if not is_right and path.exists():  # a link to nothing is replaced
+            raise error(
+                f"{str(path)!r} is {what}, and {needed} of this name is written; rename or remove it, or choose another "
+                "folder."
+            )
 
 
 @contextlib.contextmanager

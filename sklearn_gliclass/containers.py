@@ -3,7 +3,7 @@
 import importlib.util
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,8 @@ import pandas as pd
 EXPECTED_CLASSES = "a sequence of classes, or a 2-D array with a column for each class,"
 EXPECTED_NUMBERS = "a sequence of numbers, or a 2-D array with a column for each output,"
 
-ROWS_SHOWN = 5  # number of rows that an error message lists
 _NATIVE = ("builtins", "numpy", "pandas", "polars")  # not converted; that of polars to pandas would need pyarrow
 _TABLE_PROTOCOLS = ("columns", "__narwhals_dataframe__", "__narwhals_series__", "__arrow_c_stream__")
-_MISSING_TYPES = ("NAType", "NaTType", "MaskedConstant")
 
 
 def as_container(data, name: str, expected: str):
@@ -147,34 +145,6 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def is_missing(value) -> bool:
-    """Return whether a value is None, NaN, NaT, pandas' NA or masked."""
-    if value is None:
-        return True
-    if isinstance(value, str):
-        return False
-    if type(value).__name__ in _MISSING_TYPES:
-        return True
-    return isinstance(value, (numbers.Number, np.datetime64, np.timedelta64)) and bool(value != value)
-
-
-def missing_rows(values: Sequence) -> list[int]:
-    """Return the positions of missing values."""
-    return [row for row, value in enumerate(values) if is_missing(value)]
-
-
-def show_rows(rows: Sequence[int]) -> str:
-    """Format the first rows of a list for a message.
-
-    Examples
-    --------
-    >>> show_rows([3, 7])
-    '3, 7'
-    """
-    shown = ", ".join(map(str, rows[:ROWS_SHOWN]))
-    return f"{shown}, ..." if len(rows) > ROWS_SHOWN else shown
-
-
 def column_names(data) -> list | None:
     """Return the column names of a table; None for other containers and for the default names 0, 1, ..."""
     if not hasattr(data, "columns"):
@@ -186,22 +156,6 @@ def column_names(data) -> list | None:
 def has_default_index(series) -> bool:
     """Return whether the index of a pandas Series is 0, 1, ..."""
     return series.index.equals(pd.RangeIndex(len(series)))
-
-
-def check_encodable(texts: Sequence[str], name: str, unit: str = "row") -> None:
-    """Raise if a text has a lone surrogate (half of a character), which tokenizers cannot encode."""
-    for position, text in enumerate(texts):
-        if text.isascii():  # constant time
-            continue
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            found = text[error.start]
-            raise ValueError(
-                f"{name} has a lone surrogate ({found!r}, half of a character) at {unit} {position}, which is not "
-                "valid Unicode. Replace it, for example with "
-                'text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
-            ) from None
 
 
 def is_finite(value) -> bool:

@@ -16,10 +16,12 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from .cells import cell_text
-from .containers import as_container, check_encodable, is_missing, missing_rows, plain_strings, show_rows, to_values
+from .containers import as_container, plain_strings, to_values
+from .text_checks import check_encodable, check_texts, is_missing
 from .text_templates import fill_template
 
 _EXPECTED = "a sequence of texts or a table"
+_TABLE_HINT = " A table must be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
 
 
 @dataclass(frozen=True)
@@ -235,25 +237,7 @@ def _read_texts(values: list, text_template) -> list[str]:
             "text_template converts the rows of a table, but X holds texts; set text_template=None, or pass a "
             "DataFrame."
         )
-    return _check_texts(values)
-
-
-def _check_texts(values: list) -> list[str]:
-    missing = missing_rows(values)
-    if missing:
-        raise ValueError(
-            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {show_rows(missing)}; drop these rows or "
-            'replace them, for example with the empty text "".'
-        )
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise TypeError(
-                f"X must hold texts (str), got {type(value).__name__} at row {row}; convert it to str. A table must "
-                "be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
-            )
-    texts = [str(value) for value in values]  # str subclasses of NumPy become str
-    check_encodable(texts, "X")
-    return texts
+    return check_texts(values, _TABLE_HINT)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------
@@ -270,9 +254,9 @@ def _table_texts(names, cells, text_template, is_plain: bool | None) -> list[str
     if text_template is not None:
         texts = fill_template(text_template, names, rows)
     elif len(cells) == 1 and is_plain:
-        return _check_texts(cells[0])
+        return check_texts(cells[0], _TABLE_HINT)
     elif len(cells) == 1 and is_plain is None:
-        texts = _check_texts([_own_text(value, row, names[0]) for row, value in enumerate(cells[0])])
+        texts = check_texts([_own_text(value, row, names[0]) for row, value in enumerate(cells[0])])
     else:
         texts = [_row_text(values, row, names) for row, values in enumerate(rows)]
     check_encodable(texts, "X")

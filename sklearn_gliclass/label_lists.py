@@ -8,7 +8,8 @@ import scipy.sparse as sp
 from sklearn.utils.multiclass import check_classification_targets
 
 from .class_values import check_kinds, class_keys, is_numeric_text
-from .containers import EXPECTED_CLASSES, as_container, is_missing, missing_rows, show_rows, to_values
+from .containers import EXPECTED_CLASSES, as_container, to_values
+from .text_checks import is_missing, missing_rows, show_rows
 
 _HOW = "give each row a list of labels, [] where none holds"
 

@@ -21,6 +21,7 @@ from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer
 from .model.folders import read_unchanged
 from .optional_dependencies import import_optional
+from .text_checks import check_encodable, check_texts
 from .warn import warn_truncation
 
 __all__ = ["OnnxClassifier", "OnnxRegressor"]
@@ -31,7 +32,6 @@ LABEL_EMBEDDINGS_FILE = "label_embeddings.npy"
 FORMAT = 1
 MULTI_LABEL = "multi_label_classification"
 LABELS_AT_ONCE = 256  # labels per pass of the label encoder
-_ROWS_SHOWN = 5  # number of rows that an error message lists
 
 
 @dataclass
@@ -355,20 +355,9 @@ def _read_texts(X, name: str) -> list[str]:
     values = X.tolist() if hasattr(X, "tolist") else list(X)
     if not values:
         raise ValueError(f"Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required by {name}.")
-    missing = [row for row, value in enumerate(values) if value is None or value != value]  # NaN, NaT
-    if missing:
-        rows = ", ".join(map(str, missing[:_ROWS_SHOWN])) + (", ..." if len(missing) > _ROWS_SHOWN else "")
-        raise ValueError(
-            f"X has {len(missing)} missing text(s) (None or NaN), at row(s) {rows}; drop these rows or replace them, "
-            'for example with the empty text "".'
-        )
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            if isinstance(value, (list, tuple, np.ndarray)):
-                raise _not_texts(X, name)
-            raise TypeError(f"X must hold texts (str), got {type(value).__name__} at row {row}; convert it to str.")
-        _check_encodable(value, f"X at row {row}")
-    return [str(value) for value in values]
+    if any(isinstance(value, (list, tuple, np.ndarray)) for value in values):
+        raise _not_texts(X, name)
+    return check_texts(values)
 
 
 def _not_texts(X, name: str) -> ValueError:
@@ -378,16 +367,6 @@ def _not_texts(X, name: str) -> ValueError:
         f"X must be 1-D texts, got {what}: {name} reads no tables. Pass the column that holds the texts, or use the "
         "estimator that was exported."
     )
-
-
-def _check_encodable(text: str, place: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place} has a lone surrogate ({text[error.start]!r}, half of a character), which is not valid Unicode. "
-            'Replace it, for example with text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
-        ) from None
 
 
 def _read_labels(labels) -> tuple[np.ndarray, list[str]]:
@@ -401,7 +380,7 @@ def _read_labels(labels) -> tuple[np.ndarray, list[str]]:
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"The text of each label must be a str with at least one word, got {text!r}.")
-        _check_encodable(text, f"The label {text!r}")
+    check_encodable(texts, "The label texts", unit="position")
     return classes, texts
 
 

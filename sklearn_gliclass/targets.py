@@ -25,18 +25,9 @@ from .class_values import (
     read_class_weight,
     read_thresholds,
 )
-from .containers import (
-    EXPECTED_CLASSES,
-    EXPECTED_NUMBERS,
-    ROWS_SHOWN,
-    as_container,
-    check_encodable,
-    column_names,
-    is_missing,
-    missing_rows,
-    to_values,
-)
+from .containers import EXPECTED_CLASSES, EXPECTED_NUMBERS, as_container, column_names, to_values
 from .label_lists import encode_label_lists, read_label_lists
+from .text_checks import ROWS_SHOWN, check_encodable, is_missing, missing_rows
 
 __all__ = [
     "MULTI", "PROBLEM_TYPES", "SINGLE", "SOFT", "ClassTargets", "RegressionTargets", "class_sample_weight",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .cells import cell_text
-from .containers import is_missing
+from .text_checks import is_missing
 
 MAX_WIDTH, MAX_PRECISION = 1_000, 100_000  # the precision truncates strings, so that long ones are allowed
 _CONVERSIONS = {None: None, "r": repr, "s": str}

@@ -350,9 +350,10 @@ PREDICT_ERRORS = {
     "rows": ([["a goal", "a vote"]], ValueError, "1-D texts, got list"),
     "number": (5, ValueError, "1-D texts, got int"),
     "missing": (["a", None, float("nan")], ValueError, r"2 missing text\(s\).*row\(s\) 1, 2"),
+    "pandas NA": (pd.Series(["a", None], dtype="string"), ValueError, r"1 missing text\(s\).*row\(s\) 1"),
     "numbers": (["a", 5], TypeError, "got int at row 1"),
     "empty": ([], ValueError, r"0 sample\(s\)"),
-    "surrogate": (["a", "\ud800"], ValueError, "X at row 1 has a lone surrogate"),
+    "surrogate": (["a", "\ud800"], ValueError, "X has a lone surrogate .* at row 1"),
 }
 
 

@@ -19,7 +19,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 LAYERS = [
     ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies"],
     ["data"],
-    ["containers", "cells", "text_templates", "class_values", "label_lists", "json_values"],
+    ["containers", "cells", "text_checks", "text_templates", "class_values", "label_lists", "json_values"],
     ["inputs", "targets", "samples", "inference", "cache", "explain", "onnx"],
     ["fitted"],
     ["training"],

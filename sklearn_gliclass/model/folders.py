@@ -147,8 +147,8 @@ def _check_entries(target: Path, is_written: Callable[[str], bool], subfolders: 
             continue
         if not is_right and path.exists():  # a link to nothing is replaced
             raise error(
-                f"{str(path)!r} is {what}, and {needed} of this name is written; rename or remove it, or choose another "
-                "folder."
+                f"{str(path)!r} is {what}, and {needed} of this name is written; rename or remove it, or choose "
+                "another folder."
             )
 
 

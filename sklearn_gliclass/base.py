@@ -1,7 +1,5 @@
 """Base class of both estimators: fit, predict, transform, save and load."""
 
-from dataclasses import replace
-
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -59,7 +57,7 @@ class BaseGLiClass(
 
     @model_.setter
     def model_(self, model):  # adapted or compiled by the user
-        self.fitted_ = replace(self.fitted_, model=model)
+        self.fitted_ = self.fitted_.with_model(model)
 
     @property
     def config_(self):

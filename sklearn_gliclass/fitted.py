@@ -154,6 +154,19 @@ class FittedModel:
         other.model, other.label_cache, other._sharers = model, LabelCache(), []
         return other
 
+    def with_model(self, model: GLiClassModel) -> FittedModel:
+        """Return a fitted model with another torch model, for example one that an adapter or a compiler wraps.
+
+        Parameters
+        ----------
+        model : GLiClassModel
+            The torch model. If it has parameters of the model before, it stays shared as that one was.
+        """
+        other = self._copy(model)
+        if not {id(p) for p in self.model.parameters()}.isdisjoint(id(p) for p in model.parameters()):
+            self.share_model(other)
+        return other
+
     def share_model(self, other: FittedModel) -> None:
         """Record that another fitted model has the same torch model, for :meth:`unshare`.
 
@@ -181,13 +194,15 @@ class FittedModel:
             others = [other for other in living if other is not None and other is not self]
             if not others:
                 return self
-            copied = copy.deepcopy(self.model)
             if not keeps_model:
-                return self._copy(copied)
+                return self._copy(copy.deepcopy(self.model))
             self._sharers = []
             group = [weakref.ref(other) for other in others]
+            copies = {}  # of each model: one object may wrap another with the same parameters
             for other in others:
-                other.model, other._sharers = copied, group
+                if other.model not in copies:
+                    copies[other.model] = copy.deepcopy(other.model)
+                other.model, other._sharers = copies[other.model], group
             return self
 
 

@@ -14,6 +14,7 @@ from .cache.labels import LabelCache
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches, tensors, to_device
 from .data.prompt import Layout
 from .model.precision import autocast, weight_dtype
+from .model.traversal import set_evaluation_mode
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -76,7 +77,7 @@ class InferenceEngine:
 
     @torch.inference_mode()
     def _run(self, texts, n_columns: int, pick, function, one_chunk=False) -> np.ndarray:
-        self.model.eval()
+        set_evaluation_mode(self.model)
         unique, inverse = distinct_texts(texts)
         result = torch.empty(len(unique), n_columns, dtype=weight_dtype(self.dtype))
         chunks = self._chunks()[:1] if one_chunk else self._chunks()
@@ -104,9 +105,20 @@ class InferenceEngine:
         """Return the inputs that all batches of a chunk share: the label embeddings of the bi-encoders."""
         if not hasattr(self.layout, "label_batch"):
             return {}
-        modules = self.model.model.label_modules()
-        key = (*map(self.layout.label_texts.__getitem__, chunk), self.model.device, self.dtype)
-        return {"class_states": self.label_cache.get(modules, key, lambda: self._pool_labels(chunk))}
+        embeddings = self._label_embeddings()
+        return {"class_embeddings": embeddings if len(chunk) == self.n_labels else embeddings[chunk[0] : chunk[-1] + 1]}
+
+    def _label_embeddings(self) -> torch.Tensor:
+        """Return the projected embeddings (labels, hidden) of all labels, which further calls reuse."""
+        architecture = self.model.model
+        modules = [*architecture.label_modules(), architecture.classes_projector]
+        key = (*self.layout.label_texts, self.model.device, self.dtype)
+        return self.label_cache.get(modules, key, self._project_labels)
+
+    def _project_labels(self) -> torch.Tensor:
+        states = self._pool_labels(np.arange(self.n_labels))
+        with self.products:
+            return self.model.model.project_classes(states)
 
     def _pool_labels(self, labels: np.ndarray) -> torch.Tensor:
         """Compute the embeddings (labels, hidden) of some labels."""

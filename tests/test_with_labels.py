@@ -61,7 +61,7 @@ def test_old_labels_keep_their_logits_and_the_order_is_the_given_one(fitted):
     other = fitted.with_labels(["sports", "a vote", "politics"])
     assert other.classes_.tolist() == ["sports", "a vote", "politics"]
     logits, before = other._logits(TEXTS), fitted._logits(TEXTS)
-    np.testing.assert_allclose(logits[:, [2, 0]], before, atol=1e-6)  # classes_ of a fit are sorted
+    np.testing.assert_allclose(logits[:, [2, 0]], before, rtol=1e-6)  # classes_ of a fit are sorted
     np.testing.assert_allclose(fitted.with_labels(fitted.classes_).predict_proba(TEXTS), fitted.predict_proba(TEXTS))
 
 
@@ -361,3 +361,22 @@ def test_invalid_descriptions_raise(checkpoint, labels, error, message):
 def test_descriptions_beside_label_names_raise(checkpoint):
     with pytest.raises(ValueError, match="label_names sets other texts for the labels; set label_names=None"):
         described(checkpoint, label_names={"sports": "goals", "politics": "laws"})
+
+
+def test_a_wrapper_of_a_shared_model_stays_shared_until_one_is_trained():
+    clf = classifier().fit(TEXTS, Y)
+    other = clf.with_labels(["sports", "weather"])
+    expected = other.decision_function(TEXTS)
+    clf.model_ = copy.copy(clf.model_)  # another object with the same parameters, as of torch.compile
+    clf.partial_fit(TEXTS, Y)
+    np.testing.assert_array_equal(other.decision_function(TEXTS), expected)
+    assert not np.allclose(clf.with_labels(["sports", "weather"]).decision_function(TEXTS), expected)
+
+
+def test_an_unrelated_model_is_not_shared():
+    clf = classifier().fit(TEXTS, Y)
+    other = clf.with_labels(["sports", "weather"])
+    clf.model_ = copy.deepcopy(clf.model_)
+    before = other.model_
+    assert clf.fitted_.unshare(keeps_model=True) is clf.fitted_
+    assert other.model_ is before

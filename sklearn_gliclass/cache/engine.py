@@ -12,7 +12,8 @@ from ..data.dataset import TextDataset
 from ..inference import InferenceEngine
 from ..model.fingerprint import fingerprint
 from ..model.precision import weight_dtype
-from .states import LABELS, TEXT, HeldLabelsDataset, HiddenStates, StateDataset, state_inputs
+from ..model.traversal import set_evaluation_mode
+from .states import TEXT, HeldLabelsDataset, HiddenStates, StateDataset, state_inputs
 from .store import Collection, compute_key, open_collection
 
 MAX_LOWER_BYTES = 2**30  # of the hidden states of all tokens after the lower layers
@@ -52,7 +53,13 @@ class StateEngine(InferenceEngine):
         return self._run(texts, width, lambda states: states, self.model.model.embed_states, one_chunk=True)
 
     def _shared_inputs(self, chunk):
-        return {LABELS: self.label_states()} if self.labels_separate else {}  # else they are in the sequences
+        return super()._shared_inputs(chunk) if self.labels_separate else {}  # else they are in the sequences
+
+    def _project_labels(self):
+        if not self.labels_separate:
+            return super()._project_labels()
+        with self.products:
+            return self.model.model.project_classes(self.label_states().to(self.model.device))
 
     def _batches(self, function, tokens, chunk, shared):
         device, dtype = self.model.device, weight_dtype(self.dtype)
@@ -77,7 +84,7 @@ class StateEngine(InferenceEngine):
 
     def freeze(self, dataset: TextDataset) -> StateDataset:
         """Encode a data set: hidden states in place of token ids."""
-        self.model.eval()
+        set_evaluation_mode(self.model)
         tokens = dataset.tokens
         contents = np.array([tokens[row].tobytes() for row in range(len(tokens))], object)
         _, first, index = np.unique(contents, return_index=True, return_inverse=True)
@@ -96,7 +103,7 @@ class StateEngine(InferenceEngine):
 
     def hold_labels(self, dataset: TextDataset, n_layers: int = 0) -> HeldLabelsDataset:
         """Encode the labels of a data set, and its texts up to layer `n_layers`, if the model and memory allow it."""
-        self.model.eval()
+        set_evaluation_mode(self.model)
         labels = self.label_states()
         width, size = self.model.config.encoder_width, torch.finfo(weight_dtype(self.dtype)).bits // 8
         n_bytes = int(dataset.tokens.lengths.sum()) * width * size

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..model.fingerprint import sample_sum
+from ..model.traversal import collect_parameters
 
 
 class LabelCache:
@@ -41,7 +42,7 @@ def _versions(modules: list[nn.Module]) -> tuple:
     In-place operations increase the version counter of a tensor. Fused optimisers do not, but they change all weights,
     which the sums of a few tensors detect.
     """
-    parameters = [parameter for module in modules for parameter in module.parameters()]
+    parameters = collect_parameters(modules)
     sampled = {0, len(parameters) // 2, len(parameters) - 1}
     sums = tuple(sample_sum(parameters[i]) for i in sampled if parameters)
     return sums, tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)

@@ -161,7 +161,9 @@ class HeldLabelsDataset(TextDataset):
         return {"class_states": self.label_states[torch.from_numpy(orders[0])]}
 
 
-def state_inputs(prompts: list[HiddenStates], rows, order: np.ndarray, max_labels: int, label_states=None):
+def state_inputs(
+    prompts: list[HiddenStates], rows, order: np.ndarray, max_labels: int, label_states=None, class_embeddings=None
+):
     """Build the inputs of ``Architecture.score_states``.
 
     Parameters
@@ -171,12 +173,19 @@ def state_inputs(prompts: list[HiddenStates], rows, order: np.ndarray, max_label
     rows : ndarray of int
         The texts of the batch.
     order : ndarray of int
-        The labels of the batch. Without `label_states`: consecutive labels that fill whole prompts.
+        The labels of the batch. Where they are in the prompts: consecutive labels that fill whole prompts.
     max_labels : int
         Number of labels in a prompt.
     label_states : Tensor of shape (labels, hidden), optional
         Output of the label encoder, in the plain bi-encoder.
+    class_embeddings : Tensor of shape (labels, hidden), optional
+        Projected embeddings of the labels of the batch, in place of `label_states`.
     """
+    if class_embeddings is not None:
+        label_mask = torch.ones(1, 1, len(order), dtype=torch.bool)
+        return {
+            **_add_prompt_axis(prompts[0].batch(rows)), "class_embeddings": class_embeddings, "label_mask": label_mask
+        }  # fmt: skip
     if label_states is not None:
         shared = label_states if len(order) == len(label_states) else label_states[torch.from_numpy(order)]
         batch = _add_prompt_axis(prompts[0].batch(rows))

@@ -19,8 +19,8 @@ NORM_EPSILON = 1e-8
 
 # Hidden states of one layer, as the heads read them:
 # text (batch, length, hidden) under text_mask (batch, length), classes (batch or 1, labels, hidden) under
-# class_mask (batch or 1, labels).
-Reading = namedtuple("Reading", ["text", "text_mask", "classes", "class_mask"])
+# class_mask (batch or 1, labels). `is_projected` says that the classes are projected for the scorer already.
+Reading = namedtuple("Reading", ["text", "text_mask", "classes", "class_mask", "is_projected"], defaults=[False])
 
 
 class Architecture(nn.Module):
@@ -130,8 +130,11 @@ class Architecture(nn.Module):
         return F.normalize(features, dim=-1, eps=NORM_EPSILON)
 
     def score(self, text: Tensor, classes: Tensor, text_mask: Tensor, class_mask: Tensor, at_once=None) -> Tensor:
-        """Compute the logits (batch, labels) of projected text and labels, for `at_once` labels at a time."""
-        if at_once is not None and classes.shape[1] > at_once:
+        """Compute the logits (batch, labels) of projected text and labels, for `at_once` labels at a time.
+
+        Dot products are computed for all labels at once, as they have no tensor that is larger than the logits.
+        """
+        if at_once is not None and classes.shape[1] > at_once and self.config.scorer_type != "simple":
             parts = zip(classes.split(at_once, dim=1), class_mask.split(at_once, dim=1), strict=True)
             return torch.cat([self.score(text, part, text_mask, mask) for part, mask in parts], dim=1)
         logits = self.scorer(text, classes, text_mask, class_mask)
@@ -199,7 +202,7 @@ class Architecture(nn.Module):
             if text_mask is not None:
                 text, text_mask = self.pool_text(text, text_mask)
             text = self.project_text(text)
-            classes = self.project_class_states(reading.classes)
+            classes = reading.classes if reading.is_projected else self.project_class_states(reading.classes)
             logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
             class_mask = reading.class_mask
             if n_prompts > 1:
@@ -267,10 +270,11 @@ class Architecture(nn.Module):
     def score_states(
         self,
         text_states: Tensor,
-        label_states: Tensor,
-        label_mask: Tensor,
+        label_states: Tensor | None = None,
+        label_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
         layer_means: Tensor | None = None,
+        class_embeddings: Tensor | None = None,
         **targets,
     ) -> GLiClassOutput:
         """Compute logits and loss from cached hidden states, as :meth:`forward` does from token ids.
@@ -287,17 +291,22 @@ class Architecture(nn.Module):
             True for real tokens. If None, the texts are pooled.
         layer_means : Tensor of shape (batch, prompts, layers, hidden), optional
             The mean of each layer, for ``squeeze_layers``.
+        class_embeddings : Tensor of shape (labels, hidden), optional
+            Projected labels of the plain bi-encoder, in place of `label_states`.
         **targets
             `labels`, `sample_weight`, `class_ids` and `labels_at_once`, as in :meth:`forward`.
         """
         batch, n_prompts = text_states.shape[:2]
+        is_projected = class_embeddings is not None
+        label_states = class_embeddings[None, None, :, None] if is_projected else label_states
         text, classes = text_states.flatten(0, 1), label_states.flatten(0, 1)  # (batch * prompts, ...)
         text_mask = None if text_mask is None else text_mask.flatten(0, 1)
         class_mask = label_mask.expand(batch if n_prompts > 1 else 1, -1, -1).flatten(0, 1)
         if self.config.squeeze_layers:
             text, classes = self._squeeze(layer_means.flatten(0, 1), text, classes)
+        last = classes.shape[-2] - 1  # one layer of labels for all layers of texts, or one for each
         readings = (
-            Reading(text[..., layer, :], text_mask, classes[..., min(layer, classes.shape[-2] - 1), :], class_mask)
+            Reading(text[..., layer, :], text_mask, classes[..., min(layer, last), :], class_mask, is_projected)
             for layer in range(text.shape[-2])
         )
         return self._run_heads(readings, n_prompts, **targets)

@@ -54,12 +54,16 @@ class BiEncoder(Architecture):
         labels_mask=None,
         class_index=None,
         class_states=None,
+        class_embeddings=None,
     ):
         """Compute the label embeddings (batch or 1, labels, hidden) and their mask; each label is encoded once.
 
         Token ids are (labels, length) for labels that the batch shares, with ``class_index`` to select those of each
-        sample, or (batch, labels, length). ``class_states`` (labels, hidden) are results of :meth:`pool_labels`.
+        sample, or (batch, labels, length). ``class_states`` (labels, hidden) are results of :meth:`pool_labels`,
+        and ``class_embeddings`` these after their projection.
         """
+        if class_embeddings is not None:
+            class_states = class_embeddings
         if class_states is None and class_input_ids is None:  # only the texts are encoded
             return None, None
         if class_states is not None or class_input_ids.dim() == 2:
@@ -84,7 +88,8 @@ class BiEncoder(Architecture):
             tokens = {"input_ids": input_ids} if lower is None else {}
             outputs = run_encoder(self.encoder_model, attention_mask, self.needs_hidden_states, read, lower, **tokens)
         classes, class_mask = self.encode_labels(**labels)
-        return self._layers(outputs, attention_mask, every_layer), (attention_mask, classes, class_mask)
+        context = attention_mask, classes, class_mask, "class_embeddings" in labels
+        return self._layers(outputs, attention_mask, every_layer), context
 
     @property
     def splits_layers(self) -> bool:
@@ -99,9 +104,9 @@ class BiEncoder(Architecture):
         """
         return run_lower_layers(self.encoder_model, input_ids, attention_mask, n_layers)
 
-    def _encodes_both(self, attention_mask, class_input_ids=None, class_states=None, **others) -> bool:
+    def _encodes_both(self, attention_mask, class_input_ids=None, **others) -> bool:
         """Return whether shared labels are encoded in the same pass as the texts, with tied encoders."""
-        shared = class_states is None and class_input_ids is not None and class_input_ids.dim() == 2
+        shared = class_input_ids is not None and class_input_ids.dim() == 2
         return shared and self.label_encoder is self.encoder_model and packs(self.encoder_model, attention_mask)
 
     def _encode_both(self, input_ids, attention_mask, class_input_ids, class_attention_mask, **labels):
@@ -117,8 +122,8 @@ class BiEncoder(Architecture):
         return self.pick_layers(hidden_states, outputs.last_hidden_state, attention_mask, every_layer)
 
     def read(self, states, context):
-        attention_mask, classes, class_mask = context
-        return Reading(states, attention_mask.bool(), classes, class_mask)
+        attention_mask, classes, class_mask, is_projected = context
+        return Reading(states, attention_mask.bool(), classes, class_mask, is_projected)
 
 
 class FusedBiEncoder(BiEncoder):
@@ -132,7 +137,8 @@ class FusedBiEncoder(BiEncoder):
 
     def encode(self, input_ids, attention_mask, every_layer, **labels):
         classes, class_mask = self.encode_labels(**labels)
-        classes = self.project_classes(classes).expand(len(input_ids), -1, -1)
+        projected = classes if "class_embeddings" in labels else self.project_classes(classes)
+        classes = projected.expand(len(input_ids), -1, -1)
         class_mask = class_mask.expand(len(input_ids), -1)
         embeddings = self.encoder_model.get_input_embeddings()(input_ids).clone()
         is_class = input_ids == self.config.class_token_index

@@ -37,6 +37,18 @@ def test_labels_are_encoded_once_for_all_predictions(clf, monkeypatch):
     assert passes == [2]
 
 
+def test_labels_of_several_prompts_are_encoded_and_projected_once(clf, monkeypatch):
+    many = clf.with_labels([f"label {number}" for number in range(7)]).set_params(max_num_classes=3)
+    passes, projections = count_label_passes(many, monkeypatch), []
+    projector = many.model_.model.classes_projector
+    handle = projector.register_forward_hook(lambda module, inputs, output: projections.append(len(output)))
+    expected = many.decision_function(X)
+    np.testing.assert_array_equal(many.decision_function(X), expected)
+    handle.remove()
+    assert passes == [7]
+    assert projections == [7]
+
+
 def test_transform_of_a_bi_encoder_encodes_no_labels(monkeypatch):
     clf = GLiClassClassifier(**OPTIONS).fit(X, FOOD)
     expected = clf.transform(X)
@@ -48,6 +60,11 @@ def test_transform_of_a_bi_encoder_encodes_no_labels(monkeypatch):
 def change_one_weight(clf):
     with torch.no_grad():
         clf.model_.model.biencoder_projector.linear_2.bias.add_(1.0)
+
+
+def change_the_label_projector(clf):
+    with torch.no_grad():
+        clf.model_.model.classes_projector.linear_2.weight.mul_(2.0)
 
 
 def change_under_torch(clf):
@@ -67,6 +84,7 @@ def load_other_weights(clf):
         lambda clf: clf.partial_fit(X[::-1], FOOD),
         lambda clf: clf.set_params(warm_start=True).fit(X, FOOD[::-1]),
         change_one_weight,
+        change_the_label_projector,
         change_under_torch,
         load_other_weights,
         lambda clf: setattr(clf, "model_", copy.deepcopy(clf.model_).requires_grad_(False)),

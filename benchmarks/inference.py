@@ -167,7 +167,7 @@ def multiply(layers, states, n_last: int) -> None:
 def flops(clf, texts) -> float:
     """Compute the operations of the encoders on real tokens, with each text and label once."""
     layout = clf.fitted_.layout()
-    lengths = layout.sequence_lengths(layout.tokenize(texts).lengths, np.arange(len(clf.label_names_)))
+    lengths = layout.sequence_lengths(layout.tokenize(texts), np.arange(len(clf.label_names_)))
     total = common.encoder_flops(clf.config_.encoder_config, lengths, states_read(clf))
     if hasattr(layout, "label_sequences"):
         labels = [len(ids) for ids in layout.label_sequences]
@@ -218,7 +218,7 @@ def prepared(clf, texts):
 
     layout, chunk = clf.fitted_.layout(), np.arange(len(clf.label_names_))
     tokens = layout.tokenize(sorted(set(texts)))
-    lengths = layout.sequence_lengths(tokens.lengths, chunk)
+    lengths = layout.sequence_lengths(tokens, chunk)
     order = np.argsort(lengths, kind="stable")
     batches = [
         tensors(layout.text_batch([tokens[row] for row in order[batch]], [chunk] * len(order[batch])))

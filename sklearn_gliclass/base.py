@@ -8,6 +8,7 @@ from sklearn.utils.validation import _check_sample_weight, check_consistent_leng
 from .building import build, check_unchanged_model, construction_parameters
 from .containers import as_container
 from .fitted import FittedModel, engine_options
+from .in_context import fitted_instructions
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import keep_memory
@@ -194,7 +195,7 @@ class BaseGLiClass(
         """Return ``compute(engine, texts)`` for the texts of X."""
         check_is_fitted(self)
         texts = read_texts(X, self)
-        engine = self.fitted_.engine(**engine_options(self))
+        engine = self.fitted_.engine(**engine_options(self), instructions=fitted_instructions(self))
         values = compute(engine, texts)
         warn_truncation(engine.n_truncated, len(texts), self.max_length_)
         return values

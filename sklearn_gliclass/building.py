@@ -10,7 +10,15 @@ from types import SimpleNamespace
 import torch
 
 from .containers import plain
-from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN, load_tokenizer, train_tokenizer
+from .data.tokenizer import (
+    EXAMPLE_TOKEN,
+    LABEL_TOKEN,
+    SEP_TOKEN,
+    add_example_token,
+    example_token_id,
+    load_tokenizer,
+    train_tokenizer,
+)
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
@@ -146,11 +154,18 @@ def _text_encoder(estimator, texts, problem_type):
             "from scratch; set one to None."
         )
     if options is not None:
-        tokenizer = train_tokenizer(texts, options.get("vocab_size"))
+        tokenizer = _with_example_token(estimator, train_tokenizer(texts, options.get("vocab_size")))
         return _new_for(options, tokenizer, whole), tokenizer
     folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
     own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
-    return load_encoder(folder, whole, own), load_tokenizer(folder)
+    return load_encoder(folder, whole, own), _with_example_token(estimator, load_tokenizer(folder))
+
+
+def _with_example_token(estimator, tokenizer):
+    """Add ``<<EXAMPLE>>`` to the tokenizer of a new model, if there are in-context examples."""
+    if getattr(estimator, "examples", None) is not None:
+        add_example_token(tokenizer)
+    return tokenizer
 
 
 def _new_for(options: dict, tokenizer, whole: bool = False):
@@ -251,16 +266,19 @@ def _max_num_classes(estimator, problem_type, rows_per_label) -> int:
 def _init_control_tokens(model, tokenizer) -> None:
     """Initialise the embeddings of control tokens that are new to the encoder.
 
-    ``<<LABEL>>`` gets the embedding of the word "label", or the mean of its word pieces, and ``<<SEP>>`` that of the
-    tokenizer's own separator. Without such a token, they get the mean of all embeddings.
+    ``<<LABEL>>`` and ``<<EXAMPLE>>`` get the embeddings of the words "label" and "example", or the means of their word
+    pieces, and ``<<SEP>>`` that of the tokenizer's own separator. Without such a token, they get the mean of all
+    embeddings.
     """
     mean = model.get_input_embeddings().weight.mean(dim=0)
-    needed = max(model.config.class_token_index, model.config.text_token_index) + 1
+    indices = [tokenizer.convert_tokens_to_ids(token) for token in (LABEL_TOKEN, SEP_TOKEN)]
+    needed = max(*indices, example_token_id(tokenizer) or 0) + 1
     if needed > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(needed)
     alike = {
         LABEL_TOKEN: tokenizer("label", add_special_tokens=False)["input_ids"],
         SEP_TOKEN: [tokenizer.sep_token_id],
+        EXAMPLE_TOKEN: tokenizer("example", add_special_tokens=False)["input_ids"],
     }
     embeddings = model.get_input_embeddings().weight
     for token in tokenizer.new_control_tokens:
@@ -277,7 +295,8 @@ def _token_indices(estimator, tokenizer) -> dict[str, int]:
                 f"{name}={getattr(estimator, name)} is not the id of this token in the tokenizer, {index}; "
                 f"set {name}=-1."
             )
-    return indices
+    example = example_token_id(tokenizer)
+    return indices if example is None else {**indices, "example_token_index": example}
 
 
 def _check_options_are_read(estimator, config) -> None:

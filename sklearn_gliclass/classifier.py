@@ -1,7 +1,7 @@
 """The classifier."""
 
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import ClassifierMixin, _fit_context, clone
@@ -16,6 +16,7 @@ from .containers import EXPECTED_CLASSES, as_container, plain_strings
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
 from .fitted import engine_options, warn_unknown_labels
+from .in_context import NEAREST, read_instructions, training_examples
 from .inputs import UNSEEN
 from .label_lists import label_indicator, read_label_lists
 from .model.freezing import count_layers
@@ -132,6 +133,18 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(max_length)s
     %(label_names)s
     %(text_template)s
+    %(prompt)s
+    examples : list of dict, (texts, y), "nearest", callable or None, default=None
+        In-context examples that the model reads after each text: ``[{"text": ..., "labels": [...]}, ...]`` with
+        classes as labels, or texts with a y of classes or lists of classes. If "nearest", the `n_examples` texts of
+        `fit` that are nearest to each text, by the cosine of the embeddings of :meth:`transform` without examples. A
+        callable takes a list of texts and returns a list of such dicts for each. If None, there are none.
+
+        Where the tokens do not suffice, the texts of examples are shortened first, to 8 tokens at least, then the
+        text; labels never are. Use it with checkpoints that were trained with examples, and in training for labels
+        that are clear from examples only. It needs another architecture than "bi-encoder".
+    n_examples : int, default=3
+        Number of examples for each text with ``examples="nearest"``; any other value than the default raises without.
     class_weight : {"balanced"}, dict or None, default=None
         Weights of the classes in the loss: ``{class: weight}``, or "balanced" for
         ``n_samples / (n_classes * np.bincount(y))``, where the counts are weighted by `sample_weight`. If None, all
@@ -223,6 +236,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     temperature_ : float
         Temperature by which the logits of the training are divided. It is part of ``model_.model.logit_scale``.
     %(max_length_)s
+    examples_ : list of dict
+        Texts of `fit` with their labels, "text" and "labels", which ``examples="nearest"`` chooses from. It exists with
+        this setting only.
     logit_offset_ : float
         Logit offset (bias), which is subtracted from each logit. It is not 0 in multi-label classification, zero-shot
         with the default encoder or after a label probe (see `preset`), which choose it for decisions at the threshold
@@ -263,6 +279,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
         **CLASSIFICATION_CONSTRAINTS,
+        "examples": [StrOptions({NEAREST}), list, tuple, callable, None],
+        "n_examples": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
@@ -329,6 +347,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         max_length=None,
         label_names=None,
         text_template=None,
+        prompt=None,
+        examples=None,
+        n_examples=3,
         class_weight=None,
         label_centroid_share=None,
         threshold=0.5,
@@ -406,6 +427,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.max_length = max_length
         self.label_names = label_names
         self.text_template = text_template
+        self.prompt = prompt
+        self.examples = examples
+        self.n_examples = n_examples
         self.class_weight = class_weight
         self.label_centroid_share = label_centroid_share
         self.threshold = threshold
@@ -526,8 +550,17 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         names = self._label_texts(targets.classes, continues)
         if not continues:
             self._warn_numeric_classes(targets.classes, self.label_names)
-        samples = Samples(texts, targets.array, weight, names, targets.problem_type)
-        return samples, {"classes_": targets.classes, "_text_reader": reader, **reader.fitted_attributes}
+        pool = self._training_examples(texts, targets, names, more)
+        instructions = read_instructions(self, targets.classes, names, pool.get("examples_"))
+        samples = Samples(texts, targets.array, weight, names, targets.problem_type, instructions)
+        return samples, {"classes_": targets.classes, "_text_reader": reader, **pool, **reader.fitted_attributes}
+
+    def _training_examples(self, texts, targets, names, more: bool) -> dict:
+        """Return the fitted attribute `examples_`, which exists with ``examples="nearest"``."""
+        if not (isinstance(self.examples, str) and self.examples == NEAREST):
+            return {}
+        earlier = getattr(self, "examples_", ()) if more else ()
+        return {"examples_": training_examples(texts, targets.array, names, earlier)}
 
     def _label_texts(self, classes, continues: bool) -> list[str]:
         """Return the label texts: those of `label_names`, or of the fitted model whose training continues."""
@@ -610,7 +643,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_calibration(samples.problem_type, continues)
         train, test = (samples.take(rows) for rows in split_halves(samples))
         fitted, _, _ = self._train(train, seed, is_hidden=True)
-        logits = fitted.engine(**engine_options(self)).logits(test.texts)
+        logits = fitted.engine(**engine_options(self), instructions=samples.instructions).logits(test.texts)
         return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight))]
 
     def _check_calibration(self, problem_type, continues) -> None:
@@ -665,9 +698,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         names = label_texts(given, classes, call if is_described else "label_names")
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
         self._check_thresholds(problem_type, classes)
+        instructions = read_instructions(self, classes, names)
         with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
-        warn_unknown_labels(fitted.layout())
+        warn_unknown_labels(fitted.layout(instructions=instructions))
         self._warn_numeric_classes(classes, given)
         self._commit(fitted, {"classes_": classes, "_text_reader": UNSEEN})
         return self
@@ -736,8 +770,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             threshold=self._thresholds_with_labels(keys),
             class_weight=self._class_weight_with_labels(keys),
         )
+        pool = self._examples_with_labels(names)
         fitted = self.fitted_.with_label_names(texts)
-        fitted.check_labels(self.max_num_classes)
+        instructions = read_instructions(other, classes, texts, pool.get("examples_"))
+        fitted.check_labels(self.max_num_classes, instructions)
         other._warn_numeric_classes(classes, other.label_names)
         kept = {
             name: value
@@ -745,8 +781,19 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             if is_fitted_attribute(name) and name not in TRAINING_ATTRIBUTES
         }
         self.fitted_.share_model(fitted)
-        other._commit(fitted, {**kept, "fitted_": fitted, "classes_": classes})
+        other._commit(fitted, {**kept, **pool, "fitted_": fitted, "classes_": classes})
         return other
+
+    def _examples_with_labels(self, names: dict) -> dict:
+        """Return `examples_` for the label texts of `with_labels`: the examples all of whose labels are kept."""
+        if not hasattr(self, "examples_"):
+            return {}
+        old = zip(class_keys(self.classes_), self.label_names_, strict=True)
+        renamed = {text: names[key] for key, text in old if key in names}
+        rows = (row for row in self.examples_ if set(row["labels"]) <= set(renamed))
+        return {
+            "examples_": [{"text": row["text"], "labels": [renamed[text] for text in row["labels"]]} for row in rows]
+        }
 
     def _texts_with_labels(self, labels, keys: list) -> Mapping:
         """Return the texts of the labels of `with_labels`."""

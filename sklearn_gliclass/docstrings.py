@@ -198,6 +198,12 @@ text_template : str, callable or None, default=None
     How a row of a table becomes a text: a format string with column names, such as ``"{title}. {body}"``, or a
     function of a dict of the row's cells. If None, ``"column: value"`` for each cell, without missing values; a
     single column of strings is taken as it is.
+prompt : str or None, default=None
+    Task description that the model reads with each text, such as "Classify this review by its mood:". It follows
+    the label prompt, or precedes the text where labels have sequences of their own. If None, there is none.
+
+    Use it with checkpoints that were trained with task descriptions, and for sentence encoders that expect a
+    prefix, such as ``prompt="query:"``.
 shuffle_labels : bool, default=True
     Whether the labels of each training prompt are in random order. Prediction keeps their order.
 

@@ -19,7 +19,7 @@ _POOLING_FOLDER = "1_Pooling"
 _FILES = {_POOLING_FOLDER, "modules.json", "config_sentence_transformers.json"}
 
 
-def save_encoder(fitted: FittedModel, folder) -> None:
+def save_encoder(fitted: FittedModel, folder, prompt: str | None = None) -> None:
     """Write encoder, tokenizer and pooling to a folder that sentence-transformers loads; the save is atomic.
 
     Raises
@@ -41,7 +41,7 @@ def save_encoder(fitted: FittedModel, folder) -> None:
             unwrap(fitted.model).encoder.save_pretrained(temporary)
         fitted.tokenizer.save_pretrained(temporary)
         _remove_control_tokens(temporary)
-        _write_modules(temporary, fitted)
+        _write_modules(temporary, fitted, prompt)
 
 
 def _is_written(name: str) -> bool:
@@ -90,7 +90,7 @@ def _remove_control_tokens(folder: Path) -> None:
     _write_json(path, content)
 
 
-def _write_modules(folder: Path, fitted: FittedModel) -> None:
+def _write_modules(folder: Path, fitted: FittedModel, prompt: str | None) -> None:
     modules = [("0", "", "Transformer"), ("1", _POOLING_FOLDER, "Pooling")]
     _write_json(
         folder / "modules.json",
@@ -106,7 +106,8 @@ def _write_modules(folder: Path, fitted: FittedModel) -> None:
     _write_json(
         folder / _POOLING_FOLDER / "config.json", {"word_embedding_dimension": fitted.config.encoder_width, **pooling}
     )
-    _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    prompts = {"prompts": {"default": f"{prompt} "}, "default_prompt_name": "default"} if prompt else {}
+    _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine", **prompts})
 
 
 def _write_json(path: Path, content) -> None:

@@ -32,7 +32,10 @@ LOCAL_HYPERPARAMETERS = ("pretrained", "memory", "cache_dir", "device", "callbac
 # The origin of the model is replaced by its saved weights.
 _NOT_STORED = {*LOCAL_HYPERPARAMETERS, *MODEL_ORIGIN}
 # Predictions depend on these: if they cannot be saved, from_pretrained needs them. All others affect training only.
-_NEEDED_TO_PREDICT = ("text_template", "threshold", "max_num_classes", "max_length", "max_batch_tokens", "dtype")
+_NEEDED_TO_PREDICT = (
+    "text_template", "threshold", "max_num_classes", "max_length", "max_batch_tokens", "dtype", "prompt", "examples",
+    "n_examples",
+)  # fmt: skip
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 _KEYS = {"format", "estimator", "hyperparameters", "fitted", "missing", "versions"}
 
@@ -300,6 +303,17 @@ def _is_text_reader(value) -> bool:
     return columns is None or (all(type(name) is str for name in columns) and len(columns) == value["n_columns"])
 
 
+def _is_examples(value) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, dict)
+        and set(row) == {"text", "labels"}
+        and isinstance(row["text"], str)
+        and isinstance(row["labels"], list)
+        and all(isinstance(label, str) for label in row["labels"])
+        for row in value
+    )
+
+
 def _is_share(value) -> bool:
     return isinstance(value, Real) and 0 <= value <= 1
 
@@ -330,6 +344,7 @@ _FITTED = {
         "classes_": (_is_classes, "a 1-D array of at least 2 different classes"),
         "label_centroid_share_": (_is_share, "a number from 0 to 1"),
         "temperature_": (_is_positive_number, "a positive number"),
+        "examples_": (_is_examples, 'a list of objects with "text" and "labels"'),
     },
     "regressor": {
         **_SHARED,

@@ -7,10 +7,9 @@ import functools
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import validate_parameter_constraints
 
@@ -19,9 +18,11 @@ from .cache.labels import LabelCache
 from .cache.store import find_location
 from .containers import plain
 from .data.batching import label_chunks
+from .data.examples import NO_INSTRUCTIONS, Instructions
 from .data.prompt import LAYOUTS, Layout, find_unknown_labels
 from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
+from .in_context import NearestExamples
 from .inference import InferenceEngine
 from .warn import warn
 
@@ -55,6 +56,7 @@ class FittedModel:
     label_names: list[str] | None
     max_length: int
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
+    _example_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
     # Weak references to all fitted models with this torch model, in one list of theirs; empty if there is one only.
     _sharers: list[weakref.ref] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -70,27 +72,47 @@ class FittedModel:
         same = self.label_tokenizer is None or self.label_tokenizer is self.tokenizer
         return pieces, pieces if same else PieceTokenizer(self.label_tokenizer)
 
-    def layout(self, label_names: Sequence[str] | None = None) -> Layout:
+    def layout(self, label_names: Sequence[str] | None = None, instructions: Instructions = NO_INSTRUCTIONS) -> Layout:
         """Build the layout of the sequences of some labels.
 
         Parameters
         ----------
         label_names : sequence of str, optional
             Label texts. If None, those of the fitted model, whose layout is cached for further calls.
+        instructions : Instructions, optional
+            Task description and in-context examples.
         """
         if label_names is not None:
-            return self._build_layout(label_names)
-        source = (self.config, tuple(self.label_names), self.max_length)
+            return self._build_layout(label_names, instructions)
+        source = (self.config, tuple(self.label_names), self.max_length, instructions)
         known, layout = self._cached_layout
         if known is None or known[0] is not source[0] or known[1:] != source[1:]:
-            layout = self._build_layout(self.label_names)
+            layout = self._build_layout(self.label_names, instructions)
             self._cached_layout = (source, layout)
         return layout
 
-    def _build_layout(self, label_names: Sequence[str]) -> Layout:
+    def _build_layout(self, label_names: Sequence[str], instructions: Instructions = NO_INSTRUCTIONS) -> Layout:
         pieces, label_pieces = self._pieces
         layout = LAYOUTS[self.config.architecture_type]
-        return layout(self.config, pieces, label_names, self.max_length, label_pieces)
+        if isinstance(instructions.examples, NearestExamples):
+            instructions = replace(instructions, examples=self._retrieval(instructions.examples))
+        return layout(self.config, pieces, label_names, self.max_length, label_pieces, instructions)
+
+    def _retrieval(self, nearest: NearestExamples):
+        """Return the function that chooses the examples of texts by embeddings of the current weights."""
+        layout, n_labels = self._build_layout(self.label_names), self.labels_per_prompt()
+        dtype = "float64" if self.model.dtype == torch.float64 else "float32"
+
+        def embed(texts):
+            return InferenceEngine(self.model, layout, n_labels, dtype=dtype).embeddings(texts)
+
+        def select(texts):
+            pool = self._example_cache.get(
+                [self.model], (nearest.texts, self.model.device), lambda: torch.from_numpy(embed(list(nearest.texts)))
+            )
+            return nearest.select(texts, pool.numpy(), embed)
+
+        return select
 
     def labels_per_prompt(self, max_num_classes: int | None = None) -> int | None:
         """Return the maximum number of labels in a prompt, or None for all of them.
@@ -104,23 +126,26 @@ class FittedModel:
             return None
         return self.config.max_num_classes if max_num_classes is None else plain(max_num_classes)
 
-    def check_labels(self, max_num_classes: int | None = None) -> None:
+    def check_labels(self, max_num_classes: int | None = None, instructions: Instructions = NO_INSTRUCTIONS) -> None:
         """Raise if the model cannot read the labels or their prompts leave no room for texts; warn of unknown words.
 
         Parameters
         ----------
         max_num_classes : int, optional
             See :meth:`labels_per_prompt`.
+        instructions : Instructions, optional
+            Task description and in-context examples.
         """
-        layout = self.layout()  # raises for labels that are too long or have the same tokens
+        layout = self.layout(instructions=instructions)  # raises for labels that are too long or have the same tokens
         at_once = None if layout.shares_labels else self.labels_per_prompt(max_num_classes)
         for chunk in label_chunks(len(self.label_names), at_once):
-            layout.sequence_lengths(np.ones(1, np.int64), chunk)
+            layout.text_room(layout.prompt_length(chunk))
         warn_unknown_labels(layout)
 
     def engine(
-        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False
-    ) -> InferenceEngine:
+        self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False,
+        instructions=NO_INSTRUCTIONS,
+    ) -> InferenceEngine:  # fmt: skip
         """Build the inference engine.
 
         Parameters
@@ -133,13 +158,16 @@ class FittedModel:
             Hyperparameters of the estimators.
         separate_passes : bool, default=False
             Whether encoders and heads run in separate passes, also without `memory`.
+        instructions : Instructions, optional
+            Task description and in-context examples.
         """
         location = find_location(memory)
         kind = functools.partial(StateEngine, location=location) if separate_passes or location else InferenceEngine
         dtype = dtype or ("float64" if self.model.dtype == torch.float64 else "float32")
         max_labels = self.labels_per_prompt(max_num_classes)
+        layout = self.layout(instructions=instructions)
         return kind(
-            self.model, self.layout(), max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
+            self.model, layout, max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
         )
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
@@ -152,6 +180,7 @@ class FittedModel:
     def _copy(self, model) -> FittedModel:
         other = copy.copy(self)  # shares the prepared tokenizers
         other.model, other.label_cache, other._sharers = model, LabelCache(), []
+        other._example_cache, other._cached_layout = LabelCache(), (None, None)
         return other
 
     def with_model(self, model: GLiClassModel) -> FittedModel:

@@ -89,7 +89,7 @@ class InferenceEngine:
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])
                 for chunk, inputs in zip(chunks, shared, strict=True):
-                    truncated[block] |= self.layout.is_truncated(tokens.lengths, chunk)
+                    truncated[block] |= self.layout.is_truncated(tokens, chunk)
                     columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
                     for rows, output in self._batches(function, tokens, chunk, inputs):
                         result[first + rows, columns] = pick(output).to("cpu", result.dtype)
@@ -129,13 +129,13 @@ class InferenceEngine:
                 states.append(self.model.model.pool_labels(**inputs))
         return torch.cat(states)
 
-    def _plan(self, lengths: np.ndarray, chunk: np.ndarray) -> tuple[np.ndarray, list[slice]]:
-        """Return the texts sorted by length, and the slices of them that are batches."""
-        return plan_batches(self.layout.sequence_lengths(lengths, chunk), self.max_batch_tokens)
+    def _plan(self, tokens, chunk: np.ndarray, rows=slice(None)) -> tuple[np.ndarray, list[slice]]:
+        """Return the order of the texts in `rows` by length, and the slices of this order that are batches."""
+        return plan_batches(self.layout.sequence_lengths(tokens, chunk)[rows], self.max_batch_tokens)
 
     def _batches(self, function, tokens, chunk, shared):
         """Yield (rows, output) for all rows of `tokens`."""
-        order, batches = self._plan(tokens.lengths, chunk)
+        order, batches = self._plan(tokens, chunk)
         for batch in batches:
             yield from self._forward(function, tokens, order[batch], chunk, shared)
 

@@ -137,7 +137,8 @@ class PersistenceMixin:
     def save_encoder(self, folder) -> None:
         """Save the text encoder to a folder that sentence-transformers loads.
 
-        ``SentenceTransformer(folder).encode(texts)`` gives the embeddings of :meth:`transform`.
+        ``SentenceTransformer(folder).encode(texts)`` gives the embeddings of :meth:`transform`; a `prompt` becomes its
+        default prompt.
 
         Parameters
         ----------
@@ -150,7 +151,7 @@ class PersistenceMixin:
             If the embeddings of the architecture or pooling have no counterpart in sentence-transformers.
         """
         check_is_fitted(self)
-        save_encoder(self.fitted_, folder)
+        save_encoder(self.fitted_, folder, self.prompt)
 
     @classmethod
     def from_pretrained(cls, source, **hyperparameters):

@@ -284,8 +284,8 @@ class OnnxModel:
             block = slice(first, first + TEXTS_AT_ONCE)
             tokens = self.layout.tokenize(unique[block])
             for labels in prompts:
-                truncated[block] |= self.layout.is_truncated(tokens.lengths, labels)
-                lengths = self.layout.sequence_lengths(tokens.lengths, labels)
+                truncated[block] |= self.layout.is_truncated(tokens, labels)
+                lengths = self.layout.sequence_lengths(tokens, labels)
                 order, batches = plan_batches(lengths, self.settings.max_batch_tokens)
                 for rows in (order[batch] for batch in batches):
                     logits = self._score([tokens[row] for row in rows], labels)

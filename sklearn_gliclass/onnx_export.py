@@ -6,6 +6,7 @@ import copy
 import hashlib
 import importlib.metadata
 import os
+import reprlib
 import tempfile
 import warnings
 from pathlib import Path
@@ -59,6 +60,7 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
         raise TypeError(f"quantize must be True or False, got {quantize!r}.")
     fitted_attributes = _describe_fitted(estimator)
     _check_reads_texts(estimator)
+    _check_has_no_instructions(estimator)
     for name in ("onnx", "onnxruntime"):
         import_optional(name, "onnx", "export_onnx")
     settings = _describe_model(estimator)
@@ -109,6 +111,15 @@ def _check_reads_texts(estimator) -> None:
         f"The estimator {what}, and exported models read 1-D texts only; convert the rows to texts before fit, and "
         "export the estimator that was fitted on them."
     )
+
+
+def _check_has_no_instructions(estimator) -> None:
+    for name in ("prompt", "examples"):
+        if getattr(estimator, name, None):
+            raise ValueError(
+                f"The estimator has {name}={reprlib.repr(getattr(estimator, name))}, and exported models read texts "
+                f"and labels only; fit it with {name}=None, and export that estimator."
+            )
 
 
 def _describe_fitted(estimator) -> dict:

@@ -71,6 +71,7 @@ CONSTRAINTS = {
     "max_length": [_positive, None],
     "label_names": [dict, "array-like", None],
     "text_template": [str, callable, None],
+    "prompt": [str, None],
     "shuffle_labels": ["boolean"],
     "freeze_encoder": ["boolean", StrOptions({"auto", "embeddings"}), _positive],
     "preset": [StrOptions(set(PRESETS))],

@@ -12,6 +12,7 @@ from .base import BaseGLiClass
 from .containers import EXPECTED_NUMBERS
 from .docstrings import fill_docstring
 from .fitted import engine_options
+from .in_context import read_instructions
 from .samples import Samples
 from .targets import label_texts, read_regression_targets
 from .training.stages import Supervised
@@ -72,6 +73,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(max_length)s
     %(label_names)s
     %(text_template)s
+    %(prompt)s
     %(shuffle_labels)s
     %(freeze_encoder)s
     %(memory)s
@@ -188,6 +190,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         max_length=None,
         label_names=None,
         text_template=None,
+        prompt=None,
         shuffle_labels=True,
         freeze_encoder="auto",
         memory=None,
@@ -251,6 +254,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.max_length = max_length
         self.label_names = label_names
         self.text_template = text_template
+        self.prompt = prompt
         self.shuffle_labels = shuffle_labels
         self.freeze_encoder = freeze_encoder
         self.memory = memory
@@ -339,7 +343,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
             "_text_reader": reader,
             **reader.fitted_attributes,
         }
-        return Samples(texts, targets.array, weight, names, targets.problem_type), attributes
+        instructions = read_instructions(self)
+        return Samples(texts, targets.array, weight, names, targets.problem_type, instructions), attributes
 
     @staticmethod
     def _label_keys(attributes: dict):
@@ -368,7 +373,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         predicted = np.empty(samples.targets.shape)
         for train, test in KFold(2).split(predicted):
             fitted, _, _ = self._train(samples.take(train), seed, is_hidden=True)
-            predicted[test] = fitted.engine(**engine_options(self)).logits(samples.take(test).texts)
+            engine = fitted.engine(**engine_options(self), instructions=samples.instructions)
+            predicted[test] = engine.logits(samples.take(test).texts)
         weighted = predicted * samples.sample_weight[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             slopes = (weighted * samples.targets).sum(axis=0) / (weighted * predicted).sum(axis=0)

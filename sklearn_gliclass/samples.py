@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .data.examples import NO_INSTRUCTIONS, Instructions
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -23,6 +25,8 @@ class Samples:
         Label texts.
     problem_type : str
         Problem type of the model's configuration.
+    instructions : Instructions
+        Task description and in-context examples.
     """
 
     texts: list[str]
@@ -30,6 +34,7 @@ class Samples:
     sample_weight: np.ndarray
     label_names: list[str]
     problem_type: str
+    instructions: Instructions = NO_INSTRUCTIONS
 
     def __len__(self) -> int:
         return len(self.texts)

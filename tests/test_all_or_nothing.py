@@ -137,6 +137,14 @@ CASES = {
     "template on texts": (classifier, fit(X, FOOD, text_template="{title}"), "but X holds texts"),
     "template raises": (on_table, fit(FRAME, FOOD, text_template=lambda row: 1 / 0), "division"),
     "template returns no text": (on_table, fit(FRAME, FOOD, text_template=lambda row: 3), "must return a str"),
+    "example of an unknown label": (
+        classifier, fit(X, FOOD, examples=[{"text": "a", "labels": "x"}]), r"label\(s\) \['x'\], which are not among"
+    ),
+    "examples without a place": (
+        classifier, fit(X, FOOD, examples=[{"text": "a", "labels": "sea"}]), "no place in architecture_type='bi-enc"
+    ),
+    "number of examples without examples": (classifier, fit(X, FOOD, n_examples=1), "n_examples=1 has no effect"),
+    "prompt that leaves no room": (classifier, fit(X, FOOD, prompt="a b " * 99), r"prompt takes \d+"),
     "lengths differ": (classifier, fit(X, FOOD[1:]), "inconsistent numbers of samples"),
     "one class": (classifier, fit(X, ["animal"] * 8), "only one class"),
     "no y": (classifier, fit(X, None), "y"),

@@ -74,7 +74,7 @@ class StateEngine(InferenceEngine):
 
     def _groups(self, tokens, chunk, rows) -> Iterator[tuple[np.ndarray, list[slice]]]:
         """Yield the batches of the plain engine, some at a time: their rows, and each batch as a slice of these."""
-        order, batches = self._plan(tokens.lengths[rows], chunk)
+        order, batches = self._plan(tokens, chunk, rows)
         for first in range(0, len(batches), BATCHES_AT_ONCE):
             group = batches[first : first + BATCHES_AT_ONCE]
             start = group[0].start
@@ -135,9 +135,10 @@ class StateEngine(InferenceEngine):
 
     def _states(self, tokens, rows: np.ndarray, chunk: np.ndarray, every_layer=False) -> HiddenStates:
         """Read or compute the hidden states of some texts under the prompt of a chunk of labels."""
-        room = self.layout.text_room(self.layout.prompt_length(chunk))
-        # The key of a text is the hash of its token ids, truncated to the room beside the labels.
-        keys = [compute_key(tokens[row][:room].tobytes()) for row in rows]
+        prompt_length = self.layout.prompt_length(chunk)
+        # The key of a text is the hash of its token ids, truncated to the room beside the labels, and of its examples.
+        pieces = (self.layout.pieces_of(tokens[row], prompt_length) for row in rows)
+        keys = [compute_key(text.tobytes() + examples.tobytes()) for text, examples in pieces]
 
         def compute(missing):
             return self._encode(tokens, rows[missing], chunk, every_layer)
@@ -162,7 +163,7 @@ class StateEngine(InferenceEngine):
 
     def _encode(self, tokens, rows, chunk, every_layer) -> HiddenStates:
         shared = super()._shared_inputs(chunk) if self.model.config.architecture_type == "bi-encoder-fused" else {}
-        lengths = self.layout.sequence_lengths(tokens.lengths[rows], chunk)
+        lengths = self.layout.sequence_lengths(tokens, chunk)[rows]
         function = functools.partial(self.model.model.text_states, every_layer=every_layer)
         parts = []
         for batch in token_budget_batches(lengths, self.max_batch_tokens):

@@ -9,6 +9,7 @@ import unicodedata
 import numpy as np
 
 from .batching import pad
+from .examples import NO_INSTRUCTIONS, ExampleTokenizer, Instructions
 from .tokenizer import PieceTokenizer, TokenizedTexts
 
 MIN_TEXT_TOKENS = 8  # a prompt that leaves less room for the text raises an error
@@ -29,11 +30,17 @@ class Layout:
         Maximum number of tokens of a sequence.
     label_pieces : PieceTokenizer, optional
         Tokenizer of the label encoder, in the bi-encoders.
+    instructions : Instructions, optional
+        Task description and in-context examples.
     """
 
     shares_labels = False  # whether all samples of a batch have the same labels
+    takes_examples = True
+    # Task description where no control token separates it from the text: both are tokenised as one string.
+    before_text = after_text = ""
 
-    def __init__(self, config, pieces: PieceTokenizer, label_texts, max_length, label_pieces=None):
+    def __init__(self, config, pieces: PieceTokenizer, label_texts, max_length, label_pieces=None,
+                 instructions: Instructions = NO_INSTRUCTIONS):  # fmt: skip
         self.prompt_first = config.prompt_first
         self.pieces = pieces
         self.label_pieces = label_pieces or pieces
@@ -41,6 +48,31 @@ class Layout:
         self.label_texts = list(label_texts)
         self.labels = self._tokenize_labels()
         _check_distinct(self.label_texts, self.labels)
+        self.instructions = instructions
+        self.examples = self._example_tokenizer()
+        self.description = np.empty(0, np.int32)  # ids of a task description beside the labels
+        if instructions.prompt:
+            self._place_description(instructions.prompt)
+        self.ids_after_text = self._tokenize_inner(self.after_text)
+        # Tokens of a task description in the piece of the text.
+        self.n_beside = len(self._tokenize_inner(self.before_text)) + len(self.ids_after_text)
+
+    def _example_tokenizer(self) -> ExampleTokenizer | None:
+        if not self.instructions.has_examples:
+            return None
+        if not self.takes_examples:
+            raise ValueError(
+                "examples have no place in architecture_type='bi-encoder', which reads texts and labels in separate "
+                "sequences; leave examples=None, or choose an architecture_type in which they share one."
+            )
+        return ExampleTokenizer(self.pieces)
+
+    def _place_description(self, description: str) -> None:
+        """Set where the task description stands: after the labels."""
+        self.description = self._tokenize_inner(description)
+
+    def _tokenize_inner(self, text: str) -> np.ndarray:
+        return self.pieces.tokenize([text] if text else [], at_start=False).ids
 
     def _tokenize_labels(self) -> TokenizedTexts:
         return self.pieces.tokenize(self.label_texts, at_start=False)
@@ -50,60 +82,111 @@ class Layout:
         """Tokenizer of the labels."""
         return self.pieces
 
+    @property
+    def _text_is_first(self) -> bool:
+        return not self.prompt_first
+
     def tokenize(self, texts) -> TokenizedTexts:
-        """Tokenise texts in one call of the tokenizer."""
-        return self.pieces.tokenize(texts, at_start=not self.prompt_first)
+        """Tokenise texts in one call of the tokenizer, each with its in-context examples if there are any."""
+        whole = texts
+        if self.before_text or self.after_text:
+            whole = [f"{self.before_text}{text}{self.after_text}" for text in texts]
+        tokens = self.pieces.tokenize(whole, at_start=self._text_is_first)
+        return tokens if self.examples is None else self.examples.append(tokens, self.instructions.select(texts))
 
     def prompt(self, order) -> np.ndarray:
-        """Build the prompt ``<<LABEL>>l1<<LABEL>>l2...<<SEP>>`` of the labels in `order`."""
+        """Build the prompt ``<<LABEL>>l1<<LABEL>>l2...<<SEP>>`` of the labels in `order`, and the task description."""
         label = np.array([self.pieces.label_id], np.int32)
         parts = [part for index in order for part in (label, self.labels[index])]
-        return np.concatenate([*parts, np.array([self.pieces.sep_id], np.int32)])
+        return np.concatenate([*parts, np.array([self.pieces.sep_id], np.int32), self.description])
 
-    def text_room(self, prompt_length: int) -> int:
-        """Return the number of text tokens that fit beside the prompt."""
-        room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length
-        if room >= MIN_TEXT_TOKENS:
+    def text_room(self, prompt_length: int, reserved: int = 0) -> int:
+        """Return the number of text tokens that fit beside the prompt and `reserved` tokens of examples."""
+        room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length - reserved
+        least = MIN_TEXT_TOKENS + self.n_beside
+        if room >= least:
             return room
+        needed = self.max_length + least - room
+        if reserved:
+            raise ValueError(
+                f"The examples take at least {reserved} tokens and the labels {prompt_length} of max_length="
+                f"{self.max_length}, which leaves {max(room, 0)} for the text (at least {least} are needed). Give "
+                f"fewer examples or examples with fewer labels, or set max_length to {needed} or more."
+            )
         if not prompt_length:
-            least = self.max_length + MIN_TEXT_TOKENS - room
             raise ValueError(
                 f"max_length={self.max_length} leaves {max(room, 0)} tokens for the text beside the special tokens, "
-                f"and at least {MIN_TEXT_TOKENS} are needed; set max_length to {least} or more, or "
-                "to None."
+                f"and at least {least} are needed{self._because_of_description()}; set max_length to {needed} or "
+                "more, or to None."
             )
         raise ValueError(
             f"The labels take {prompt_length} tokens of max_length={self.max_length}, which leaves {max(room, 0)} "
-            f"for the text (at least {MIN_TEXT_TOKENS} are needed). Raise max_length, lower max_num_classes "
-            "(labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', whose labels "
-            "have sequences of their own."
+            f"for the text (at least {least} are needed{self._because_of_description()}). Raise max_length, lower "
+            "max_num_classes (labels in one prompt), shorten label_names, or use architecture_type='bi-encoder', "
+            "whose labels have sequences of their own."
         )
 
+    def _because_of_description(self) -> str:
+        n_tokens = self.n_beside + len(self.description)
+        return f", where prompt takes {n_tokens}" if n_tokens else ""
+
+    def pieces_of(self, ids: np.ndarray, prompt_length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of text and examples in a sequence, after both are shortened to fit.
+
+        Parameters
+        ----------
+        ids : ndarray of int
+            Element of the result of :meth:`tokenize`.
+        prompt_length : int
+            Result of :meth:`prompt_length`.
+        """
+        if self.examples is None:
+            return self._truncate(ids, self.text_room(prompt_length)), ids[:0]
+        text, examples = self.examples.split(ids)
+        reserved = self.examples.least_length(examples)
+        room = self.text_room(prompt_length, reserved)
+        text = self._truncate(text, room)
+        return text, self.examples.join(examples, room + reserved - len(text))
+
+    def _truncate(self, text: np.ndarray, room: int) -> np.ndarray:
+        if len(text) <= room or not len(self.ids_after_text):
+            return text[:room]
+        return np.concatenate([text[: room - len(self.ids_after_text)], self.ids_after_text])
+
     def sequence(self, text: np.ndarray, prompt: np.ndarray) -> np.ndarray:
-        """Join text and prompt to one sequence."""
-        text = text[: self.text_room(len(prompt))]
-        return self.pieces.frame(prompt, text) if self.prompt_first else self.pieces.frame(text, prompt)
+        """Join text, examples and prompt to one sequence."""
+        text, examples = self.pieces_of(text, len(prompt))
+        return self.pieces.frame(*((prompt, text) if self.prompt_first else (text, prompt)), examples)
 
     def prompt_length(self, order) -> int:
-        """Return the number of tokens of the labels in the text's sequence."""
+        """Return the number of tokens of the labels and the task description in the text's sequence."""
         return len(self.prompt(order))
 
-    def sequence_lengths(self, lengths: np.ndarray, order) -> np.ndarray:
-        """Return the lengths of the sequences for texts of `lengths` tokens, after truncation."""
-        prompt_length = self.prompt_length(order)
-        room = self.text_room(prompt_length)
-        return np.minimum(lengths, room) + self.max_length - room
+    def sequence_lengths(self, tokens: TokenizedTexts, order) -> np.ndarray:
+        """Return the lengths of the sequences of texts, after truncation."""
+        room = self.text_room(self.prompt_length(order))
+        return np.minimum(tokens.lengths, room) + self.max_length - room
 
-    def is_truncated(self, lengths: np.ndarray, order) -> np.ndarray:
-        """Return which texts of `lengths` tokens are truncated beside these labels."""
-        return lengths > self.text_room(self.prompt_length(order))
+    def is_truncated(self, tokens: TokenizedTexts, order) -> np.ndarray:
+        """Return which texts are truncated beside these labels."""
+        prompt_length = self.prompt_length(order)
+        self.text_room(prompt_length, int(tokens.reserved.max(initial=0)))  # raises if examples leave no room
+        return tokens.text_lengths > self.text_room(prompt_length) - tokens.reserved
 
     def locate(self, text: str, order) -> tuple[slice, list[tuple[int, int]]]:
         """Return the positions of the text's tokens in its sequence, and the characters (start, end) of each."""
         prompt_length = self.prompt_length(order)
         start = len(self.pieces.prefix) + (prompt_length if self.prompt_first else 0)
-        spans = self.pieces.spans(text, at_start=start == len(self.pieces.prefix))[: self.text_room(prompt_length)]
-        return slice(start, start + len(spans)), spans
+        spans = self.pieces.spans(
+            f"{self.before_text}{text}{self.after_text}", at_start=start == len(self.pieces.prefix)
+        )
+        n_tokens = len(self.pieces_of(self.tokenize([text])[0], prompt_length)[0]) - len(self.ids_after_text)
+        skipped = sum(end <= len(self.before_text) for _, end in spans) if self.before_text else 0
+        spans = [
+            (max(0, first - len(self.before_text)), last - len(self.before_text))
+            for first, last in spans[skipped:n_tokens]
+        ]
+        return slice(start + skipped, start + skipped + len(spans)), spans
 
     def batch(self, texts, orders) -> dict[str, np.ndarray]:
         """Build the model's inputs for token ids of texts and the ordered labels of each text."""
@@ -122,15 +205,29 @@ class Layout:
 class UniLayout(Layout):
     """Layout of the uni-encoder: text and labels in one sequence."""
 
+    def _place_description(self, description):
+        if self.prompt_first:
+            self.before_text = description
+        else:
+            super()._place_description(description)
+
 
 class BiLayout(Layout):
     """Layout of the bi-encoder: the text and each label in sequences of their own."""
 
     shares_labels = True
+    takes_examples = False
 
     @property
     def label_reader(self):
         return self.label_pieces
+
+    @property
+    def _text_is_first(self):
+        return True
+
+    def _place_description(self, description):
+        self.before_text = f"{description} "
 
     def _tokenize_labels(self):
         tokenized = self.label_pieces.tokenize(self.label_texts)
@@ -142,9 +239,6 @@ class BiLayout(Layout):
                 "max_length."
             )
         return tokenized
-
-    def tokenize(self, texts):
-        return self.pieces.tokenize(texts)
 
     def prompt(self, order):
         return np.empty(0, np.int32)
@@ -168,26 +262,35 @@ class FusedLayout(BiLayout):
     """Layout of the fused bi-encoder: ``<<LABEL>>`` tokens in the text's sequence, filled by the label encoder."""
 
     shares_labels = False
+    takes_examples = True
 
-    def tokenize(self, texts):
-        return Layout.tokenize(self, texts)
+    @property
+    def _text_is_first(self):
+        return not self.prompt_first
+
+    def _place_description(self, description):
+        if self.prompt_first:
+            self.description = self.pieces.tokenize([f"{description} "])[0]
+        else:
+            self.after_text = f"{description} "
 
     def prompt(self, order):
-        return np.array([self.pieces.label_id] * len(order) + [self.pieces.sep_id], np.int32)
+        labels = np.array([self.pieces.label_id] * len(order) + [self.pieces.sep_id], np.int32)
+        return np.concatenate([self.description, labels])
 
 
 class EncoderDecoderLayout(Layout):
     """Layout of the encoder-decoder: the text in the encoder, the label prompt in the decoder."""
 
-    def tokenize(self, texts):
-        return self.pieces.tokenize(texts)
+    @property
+    def _text_is_first(self):
+        return True
 
     def prompt_length(self, order):
         return 0
 
     def text_batch(self, texts, orders):
-        room = self.text_room(0)
-        framed = [self.pieces.frame(text[:room]) for text in texts]
+        framed = [self.pieces.frame(*self.pieces_of(text, 0)) for text in texts]
         prompts = [self.pieces.frame(prompt) for prompt in _shared(self.prompt, orders)]
         for prompt in prompts:
             if len(prompt) > self.max_length:

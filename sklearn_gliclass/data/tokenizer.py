@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LABEL_TOKEN = "<<LABEL>>"
 SEP_TOKEN = "<<SEP>>"
+EXAMPLE_TOKEN = "<<EXAMPLE>>"
 
 TRAINED_VOCABULARY = 8_000  # maximum size of the vocabulary that is trained on the texts of `fit`
 _BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
@@ -108,15 +109,31 @@ def add_control_tokens(tokenizer):
     """Add ``<<LABEL>>`` and ``<<SEP>>`` as special tokens, and a padding token if there is none.
 
     The attribute ``new_control_tokens`` of the tokenizer lists those that were missing, for which the encoder has no
-    trained embeddings.
+    trained embeddings. ``<<EXAMPLE>>`` becomes special where the vocabulary has it.
     """
-    known = tokenizer.backend_tokenizer.token_to_id
-    tokenizer.new_control_tokens = [token for token in (LABEL_TOKEN, SEP_TOKEN) if known(token) is None]
-    tokens = [AddedToken(token, special=True, normalized=False) for token in (LABEL_TOKEN, SEP_TOKEN)]
-    tokenizer.add_tokens(tokens, special_tokens=True)
+    tokenizer.new_control_tokens = []
+    names = [LABEL_TOKEN, SEP_TOKEN]
+    _add_special_tokens(tokenizer, names if example_token_id(tokenizer) is None else [*names, EXAMPLE_TOKEN])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or SEP_TOKEN
     return tokenizer
+
+
+def _add_special_tokens(tokenizer, names: list[str]) -> None:
+    known = tokenizer.backend_tokenizer.token_to_id
+    tokenizer.new_control_tokens += [name for name in names if known(name) is None]
+    tokens = [AddedToken(name, special=True, normalized=False) for name in names]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+
+
+def add_example_token(tokenizer) -> None:
+    """Add ``<<EXAMPLE>>``, the token before each in-context example."""
+    _add_special_tokens(tokenizer, [EXAMPLE_TOKEN])
+
+
+def example_token_id(tokenizer) -> int | None:
+    """Return the id of ``<<EXAMPLE>>``, or None if the tokenizer does not have it."""
+    return tokenizer.backend_tokenizer.token_to_id(EXAMPLE_TOKEN)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> PreTrainedTokenizerFast:
@@ -173,6 +190,16 @@ class TokenizedTexts:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
+    @property
+    def text_lengths(self) -> np.ndarray:
+        """Number of tokens of each text without in-context examples, of which there are none."""
+        return self.lengths
+
+    @property
+    def reserved(self) -> np.ndarray:
+        """Number of tokens that the in-context examples of each text need at least."""
+        return np.zeros(len(self), np.int64)
+
 
 class PieceTokenizer:
     """Tokenizer of the pieces of a sequence, whose joined ids are those of the joined string.
@@ -188,6 +215,8 @@ class PieceTokenizer:
     ----------
     label_id, sep_id, pad_id : int
         Ids of the control tokens and of the padding token.
+    example_id : int or None
+        Id of ``<<EXAMPLE>>``, if the tokenizer has it.
     unread_ids : frozenset of int
         Ids without meaning: of the unknown token and of a single space.
     prefix, suffix : ndarray
@@ -197,6 +226,7 @@ class PieceTokenizer:
     def __init__(self, tokenizer):
         self.label_id = tokenizer.convert_tokens_to_ids(LABEL_TOKEN)
         self.sep_id = tokenizer.convert_tokens_to_ids(SEP_TOKEN)
+        self.example_id = example_token_id(tokenizer)
         self.pad_id = tokenizer.pad_token_id
         to_id = tokenizer.backend_tokenizer.token_to_id
         blanks = (to_id(blank) for blank in _BLANKS)

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ..explain import compute_token_attributions
+from ..in_context import fitted_instructions
 from ..inputs import read_texts
 from .figure import BLUE, RED, create_axes
 
@@ -131,7 +132,8 @@ class TokenAttributionDisplay:
         index, name = _find_label(estimator, X, label)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        found = compute_token_attributions(fitted.model, fitted.layout(), texts[0], index, at_once, n_steps=n_steps)
+        layout = fitted.layout(instructions=fitted_instructions(estimator))
+        found = compute_token_attributions(fitted.model, layout, texts[0], index, at_once, n_steps=n_steps)
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
             for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))

@@ -7,6 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.utils.validation import check_is_fitted
 
 from ..explain import compute_label_embeddings
+from ..in_context import fitted_instructions
 from ..inputs import read_texts
 from .figure import create_axes
 
@@ -86,7 +87,8 @@ class LabelSimilarityDisplay:
         texts = [""] if X is None else read_texts(X, estimator)
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        embeddings = compute_label_embeddings(fitted.model, fitted.layout(), texts, at_once)
+        layout = fitted.layout(instructions=fitted_instructions(estimator))
+        embeddings = compute_label_embeddings(fitted.model, layout, texts, at_once)
         names = [str(label) for label in getattr(estimator, "classes_", estimator.label_names_)]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..fitted import FittedModel, engine_options
+from ..in_context import fitted_instructions
 from ..model.loading import resolve_max_length
 from ..targets import MULTI, PROBLEM_TYPES, SINGLE, logits_to_probabilities
 
@@ -94,5 +95,7 @@ def _classifier_probabilities(reference, texts, labels, problem_type) -> np.ndar
     if missing:
         raise ValueError(f"reference_model does not have the label(s) {missing[:5]!r}; it has {list(known)[:10]!r}.")
     # Its engine instead of predict_proba, as the texts may be converted rows of a table.
-    logits = reference.fitted_.engine(**engine_options(reference)).logits(texts)
+    logits = reference.fitted_.engine(**engine_options(reference), instructions=fitted_instructions(reference)).logits(
+        texts
+    )
     return logits_to_probabilities(logits, _KINDS[problem_type])[:, [known.index(label) for label in labels]]

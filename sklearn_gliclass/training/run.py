@@ -138,7 +138,10 @@ def prepare(
         _warn_truncated_rows(train)
     freeze(fitted.model, recipe.freeze_encoder)
     frozen = is_fully_frozen(recipe.freeze_encoder) and trains
-    engine = fitted.engine(**engine_options(estimator), separate_passes=True) if frozen or recipe.from_probe else None
+    engine = None
+    if frozen or recipe.from_probe:
+        options = engine_options(estimator)
+        engine = fitted.engine(**options, separate_passes=True, instructions=samples.instructions)
     if frozen:
         train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
     if net is None:
@@ -259,7 +262,7 @@ def _copy_state(values):
 
 def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_held_out: int):
     """Return the training set, the validation set or None, and the held-out rows for the temperature or None."""
-    layout = fitted.layout()
+    layout = fitted.layout(instructions=samples.instructions)
 
     def dataset(part: Samples) -> TextDataset:
         targets, weight = (_in_dtype(array, estimator.dtype) for array in (part.targets, part.sample_weight))
@@ -290,7 +293,7 @@ def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
 def _warn_truncated_rows(train: TextDataset) -> None:
     # Estimated with the first labels, as the labels in a text's prompt differ between epochs.
     labels = train.all_labels[: train.max_labels]
-    n_truncated = int(train.layout.is_truncated(train.tokens.lengths, labels).sum())
+    n_truncated = int(train.layout.is_truncated(train.tokens, labels).sum())
     warn_truncation(n_truncated, len(train), train.layout.max_length)
 
 

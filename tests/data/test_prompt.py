@@ -108,11 +108,11 @@ def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
     layout = make_layout(architecture, max_length=max_length)
     texts = [" ".join(["card"] * n) for n in (0, 1, 10, 20, 30, 50, 190, 300)]
     order = np.arange(len(LABELS))
-    lengths = layout.tokenize(texts).lengths
+    tokens = layout.tokenize(texts)
     built = rows(batch_of(layout, texts))
-    assert layout.sequence_lengths(lengths, order).tolist() == list(map(len, built))
+    assert layout.sequence_lengths(tokens, order).tolist() == list(map(len, built))
     uncut = rows(batch_of(make_layout(architecture, max_length=1000), texts))
-    assert layout.is_truncated(lengths, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
+    assert layout.is_truncated(tokens, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
 
 
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])

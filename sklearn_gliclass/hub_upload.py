@@ -10,7 +10,7 @@ from .persistence import WEIGHT_PATTERNS, save_estimator
 
 
 def upload_estimator(
-    estimator, repo_id: str, metrics, private, token, revision, create_pr: bool, commit_message: str | None
+    estimator, repo_id: str, metrics, private, token, for_gliclass, *, revision, create_pr: bool, commit_message
 ) -> str:
     """Save a fitted estimator to a temporary folder and upload it in one commit; return the commit's address.
 
@@ -22,7 +22,7 @@ def upload_estimator(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        save_estimator(estimator, folder, metrics=metrics, name=repo_id)
+        save_estimator(estimator, folder, metrics, for_gliclass, name=repo_id)
         keeps_card = api.file_exists(repo_id, CARD_FILE, revision=revision) and not is_own_card(
             api.hf_hub_download(repo_id, CARD_FILE, revision=revision)
         )

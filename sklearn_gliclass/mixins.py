@@ -66,8 +66,8 @@ class ConfigurationMixin:
 class PersistenceMixin:
     """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
-    def save_pretrained(self, folder, *, metrics=None) -> None:
-        """Save the fitted estimator to a checkpoint folder, from which GLiClass models can be loaded too.
+    def save_pretrained(self, folder, *, metrics=None, for_gliclass=True) -> None:
+        """Save the fitted estimator to a checkpoint folder.
 
         The folder holds ``config.json``, ``model.safetensors``, the tokenizer, ``label_tokenizer/`` for the
         bi-encoders, ``estimator.json`` with the hyperparameters and fitted attributes, and ``README.md``, a model card.
@@ -80,6 +80,10 @@ class PersistenceMixin:
             Folder to write; it is created if it does not exist.
         metrics : dict of str to float, optional
             Results of an evaluation for the model card, for example ``{"accuracy": 0.93}``.
+        for_gliclass : bool, default=True
+            Whether the package ``gliclass`` can load the folder too. It reads text encoder and label encoder under
+            names of their own, so that tied encoders are written twice. If False, they are written once: the folder has
+            half the size with the default hyperparameters, and ``gliclass`` raises a ValueError.
 
         See Also
         --------
@@ -87,7 +91,7 @@ class PersistenceMixin:
         push_to_hub : Upload the folder to the Hugging Face hub.
         """
         check_is_fitted(self)
-        persistence.save_estimator(self, folder, metrics)
+        persistence.save_estimator(self, folder, metrics, for_gliclass)
 
     def push_to_hub(
         self,
@@ -99,6 +103,7 @@ class PersistenceMixin:
         revision=None,
         create_pr=False,
         commit_message=None,
+        for_gliclass=True,
     ) -> str:
         """Upload the fitted estimator to the Hugging Face hub, in one commit.
 
@@ -121,6 +126,8 @@ class PersistenceMixin:
             Whether to open a pull request instead of a commit to the branch.
         commit_message : str, optional
             Message of the commit. If None, one with the name of the class.
+        for_gliclass : bool, default=True
+            Whether the package ``gliclass`` can load the repository too; see :meth:`save_pretrained`.
 
         Returns
         -------
@@ -132,7 +139,8 @@ class PersistenceMixin:
         from_pretrained : Load the estimator by the name of the repository.
         """
         check_is_fitted(self)
-        return upload_estimator(self, repo_id, metrics, private, token, revision, create_pr, commit_message)
+        options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
+        return upload_estimator(self, repo_id, metrics, private, token, for_gliclass, **options)
 
     def save_encoder(self, folder) -> None:
         """Save the text encoder to a folder that sentence-transformers loads.

@@ -66,7 +66,7 @@ _TEXT_FILES = (".json", ".txt", ".jinja")
 # -- checkpoint folder ---------------------------------------------------------------------------------------
 
 
-def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> None:
+def save_estimator(estimator, folder, metrics=None, for_gliclass: bool = True, name: str | None = None) -> None:
     """Write model, tokenizers and ``estimator.json`` to a folder, without pickle.
 
     The save is atomic: the files are written to a temporary folder, which then replaces `folder` in one step. Other
@@ -80,6 +80,8 @@ def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> 
         Folder to write; ``~`` is expanded.
     metrics : dict of str to float, optional
         Results of an evaluation, for the model card.
+    for_gliclass : bool, default=True
+        Whether the package ``gliclass`` can load the folder too, for which tied encoders are written twice.
     name : str, optional
         Name in the line of the model card that loads the estimator. If None, that of the folder.
 
@@ -92,13 +94,15 @@ def save_estimator(estimator, folder, metrics=None, name: str | None = None) -> 
     """
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"save_pretrained takes the name of a folder, a str or Path, got {folder!r}.")
+    if not isinstance(for_gliclass, (bool, np.bool_)):
+        raise TypeError(f"for_gliclass must be True or False, got {for_gliclass!r}.")
     target = Path(folder).expanduser().resolve()
     with replace_folder(target, is_checkpoint_file, [LABEL_TOKENIZER_FOLDER], [CARD_FILE]) as temporary:
         try:
             if is_own_card(target / CARD_FILE):  # otherwise, the user's own is kept
                 card = build_card(estimator, metrics, name or target.name)
                 (temporary / CARD_FILE).write_text(str(card), encoding="utf-8")
-            _write_checkpoint(estimator, temporary)
+            _write_checkpoint(estimator, temporary, for_gliclass)
         except SafetensorError as error:  # a full disk, among others
             raise OSError(f"The weights cannot be written to {str(target)!r}: {error}") from error
 
@@ -108,10 +112,10 @@ def is_checkpoint_file(name: str) -> bool:
     return name in _CHECKPOINT_FILES or any(fnmatch.fnmatchcase(name, pattern) for pattern in WEIGHT_PATTERNS)
 
 
-def _write_checkpoint(estimator, folder: Path) -> None:
+def _write_checkpoint(estimator, folder: Path, for_gliclass: bool) -> None:
     fitted = estimator.fitted_
     write_estimator(estimator, folder)  # first, as it raises for values that cannot be saved
-    unwrap(fitted.model).save_pretrained(folder)
+    unwrap(fitted.model).save_pretrained(folder, for_gliclass=for_gliclass)
     fitted.tokenizer.save_pretrained(folder)
     if fitted.label_tokenizer is not None:
         fitted.label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)

@@ -246,6 +246,7 @@ CASES = {
     # -- saving
     "save: nowhere": (classifier, lambda clf: clf.save_pretrained(None), "name of a folder.*None"),
     "save: bytes": (classifier, lambda clf: clf.save_pretrained(b"folder"), "name of a folder"),
+    "save: for_gliclass": (classifier, lambda clf: clf.save_pretrained("x", for_gliclass=1), "True or False, got 1"),
     "export: nowhere": (classifier, lambda clf: clf.export_onnx(None), "name of a folder.*None"),
     "export: quantize": (classifier, lambda clf: clf.export_onnx("folder", quantize=8), "True or False, got 8"),
     # -- predictions

@@ -518,6 +518,49 @@ def test_tied_encoders_are_shared_in_memory_and_saved_under_both_names(tmp_path)
     assert not any("label_encoder" in name for name in pack_fitted(again.fitted_)["model"]["weights"])
 
 
+def test_tied_encoders_are_saved_once_without_gliclass(tmp_path):
+    gliclass = pytest.importorskip("gliclass")
+    clf = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, LABELS)
+    for name, for_gliclass in (("twice", True), ("once", False)):
+        clf.save_pretrained(tmp_path / name, for_gliclass=for_gliclass)
+    stored = load_file(tmp_path / "once" / "model.safetensors")
+    assert set(stored) == set(pack_fitted(clf.fitted_)["model"]["weights"])
+    again = GLiClassClassifier.from_pretrained(tmp_path / "once")
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), clf.predict_proba(TEXTS))
+    weights = GLiClassModel.from_pretrained(tmp_path / "once").state_dict()
+    # gliclass reads the other folder, with equal weights, and raises here, where it has no label encoder.
+    reference = gliclass.GLiClassModel.from_pretrained(tmp_path / "twice")
+    for name, tensor in reference.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    with pytest.raises(ValueError, match="label model name"):
+        gliclass.GLiClassModel.from_pretrained(tmp_path / "once")
+    # ... and we read what gliclass saves; a folder of one kind becomes one of the other.
+    reference.save_pretrained(tmp_path / "once")
+    again.save_pretrained(tmp_path / "twice")
+    for model_class, name in ((GLiClassModel, "once"), (gliclass.GLiClassModel, "twice")):
+        for key, tensor in model_class.from_pretrained(tmp_path / name).state_dict().items():
+            assert torch.equal(tensor, weights[key]), key
+
+
+def test_encoders_that_gliclass_has_trained_are_no_longer_tied(tmp_path):
+    gliclass = pytest.importorskip("gliclass")
+    clf = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, LABELS)
+    clf.save_pretrained(tmp_path)
+    reference = gliclass.GLiClassModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        reference.model.label_encoder.embeddings.word_embeddings.weight.add_(1)
+    reference.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='set "tie_encoders" to false'):
+        GLiClassClassifier.from_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_encoders": False}))
+    encoders = GLiClassClassifier.from_pretrained(tmp_path).model_.model
+    assert torch.equal(
+        encoders.label_encoder.embeddings.word_embeddings.weight,
+        encoders.encoder_model.embeddings.word_embeddings.weight + 1,
+    )
+
+
 def test_tied_encoders_exclude_another_label_encoder():
     options = {**TINY, "label_model_config": TINY["encoder_config"]}
     with pytest.raises(ValueError, match="tie_encoders=True encodes the labels with the text encoder"):

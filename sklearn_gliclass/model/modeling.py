@@ -1,6 +1,8 @@
 """The torch model, with the checkpoint format of transformers."""
 
+import json
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,9 @@ from .loading import load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
 from .uni_encoder import UniEncoder
-from .weights import check_loaded, fill_shared, named_weights, skeleton
+from .weights import check_loaded, fill_shared, named_weights, read_json, skeleton
+
+_LABEL_ENCODER = "model.label_encoder."
 
 
 class GLiClassModel(PreTrainedModel):
@@ -162,8 +166,8 @@ class GLiClassModel(PreTrainedModel):
         filled = fill_shared(weights, skeleton(cls, config).shared, source)
         return load_weights(cls, config, filled, source)
 
-    def save_pretrained(self, save_directory, state_dict=None, **kwargs):
-        """Write ``config.json`` and ``model.safetensors``, with tied encoders under both of their names.
+    def save_pretrained(self, save_directory, state_dict=None, for_gliclass=True, **kwargs):
+        """Write ``config.json`` and ``model.safetensors``.
 
         Parameters
         ----------
@@ -171,6 +175,9 @@ class GLiClassModel(PreTrainedModel):
             Folder to write.
         state_dict : dict of str to Tensor, optional
             Weights to write. If None, those of the model.
+        for_gliclass : bool, default=True
+            Whether the package ``gliclass`` can load the folder too. It reads text encoder and label encoder under
+            names of their own, so that tied encoders are written twice. If False, they are written once.
         **kwargs
             See ``PreTrainedModel.save_pretrained``.
 
@@ -179,16 +186,20 @@ class GLiClassModel(PreTrainedModel):
         ValueError
             If the weights do not match the configuration, for example because the model has an adapter.
         """
+        folder = Path(save_directory).expanduser()
+        is_tied = self.config.tie_encoders
         if state_dict is None:
             state_dict = named_weights(self)
-            if self.config.tie_encoders:
-                label_encoder = "model.label_encoder."
-                state_dict = {
-                    name: tensor.clone() if name.startswith(label_encoder) else tensor
-                    for name, tensor in state_dict.items()
-                }
+            if is_tied:
+                # The format holds no tensor under two names: copies, or one name.
+                of_labels = [name for name in state_dict if name.startswith(_LABEL_ENCODER)]
+                for name in of_labels:
+                    tensor = state_dict.pop(name)
+                    state_dict.update({name: tensor.clone()} if for_gliclass else {})
         with silence_transformers():
-            super().save_pretrained(os.path.expanduser(save_directory), state_dict=state_dict, **kwargs)
+            super().save_pretrained(folder, state_dict=state_dict, **kwargs)
+        if is_tied and not for_gliclass:
+            _remove_label_encoder(folder / "config.json")
 
     @torch.no_grad()
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
@@ -258,5 +269,14 @@ ARCHITECTURES = {
     "bi-encoder-fused": FusedBiEncoder,
     "encoder-decoder": EncoderDecoder,
 }
+
+
+def _remove_label_encoder(path: Path) -> None:
+    """Remove a tied label encoder from ``config.json``: gliclass raises without it, and would use random weights."""
+    fields = read_json(path)
+    for name in ("label_model_config", "label_model_name"):
+        fields.pop(name, None)
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
 
 AutoModel.register(GLiClassModelConfig, GLiClassModel, exist_ok=True)

@@ -195,7 +195,8 @@ def fill_shared(weights: Mapping[str, Tensor], shared: Iterable[list[str]], sour
             if not _equal(weights[present[0]], weights[name]):
                 raise ValueError(
                     f"{source}: {present[0]} and {name} are tied weights in this configuration, but have different "
-                    "values. The configuration does not match the weights (tie_encoders?); save the model again."
+                    'values. If gliclass has trained the encoders further, set "tie_encoders" to false in config.json; '
+                    "otherwise, the files do not belong together: save the model again."
                 )
         filled.update(dict.fromkeys(names, weights[present[0]]) if present else {})
     return filled

@@ -24,7 +24,7 @@ from .training.stages import Consolidation
 from .warn import warn, warn_truncation
 
 # Fitted attributes whose names don't end with an underscore.
-PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional")
+PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional", "_evidence")
 
 
 class BaseGLiClass(

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from .abstention import Evidence, answer_unknown, check_unknown_label, resolve_unknown_threshold
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
 from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
@@ -41,8 +42,8 @@ from .targets import (
 from .training import RLTrainer, RLTrainerConfig
 from .training.calibration import fit_temperature, split_halves
 from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
-from .training.recipe import supports_probe
-from .training.stages import Calibration, FromProbe, Prototypes, Reinforcement, Supervised
+from .training.recipe import scores_cosines, supports_probe
+from .training.stages import Calibration, EvidenceMeasurement, FromProbe, Prototypes, Reinforcement, Supervised
 from .warn import warn
 
 # Fitted attributes of a training, which `with_labels` leaves out.
@@ -166,6 +167,17 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         this value. A text may have no label. An array gives each class its own threshold, in the order of `classes_`.
 
         Choose it on held-out rows with :class:`~sklearn_gliclass.plotting.ThresholdCurveDisplay`.
+    unknown_label : str, number or None, default=None
+        What `predict` answers for single-label y where no class fits: where :meth:`known_proba` is below
+        `unknown_threshold`. It must be of the type of the classes and not be one of them. If None, `predict` answers
+        the most probable class. With multi-label y, where a text may have no label, it raises a ValueError.
+
+        Set it if texts may belong to none of the classes, for example to "none of these".
+    unknown_threshold : float or "auto", default="auto"
+        Threshold of :meth:`known_proba` for `unknown_label`, in (0, 1). If "auto", 0.5, whose place on the scale of
+        the logits is determined by the training texts.
+
+        Raise it if a wrong class costs more than no answer.
     calibrate : {"auto", "cv"} or False, default="auto"
         How the probabilities of single-label y are calibrated, by a temperature that the logits are divided by. If
         "auto", the logit scale of a label probe is estimated by cross-validation. Fine-tuning from one holds out
@@ -284,6 +296,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
+        "unknown_label": [object],
+        "unknown_threshold": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
         "calibrate": [StrOptions({"auto", "cv"}), Options(bool, {False})],
         "rl": [RLTrainerConfig, None],
         "reward_components": [dict, list, tuple, None],
@@ -353,6 +367,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         class_weight=None,
         label_centroid_share=None,
         threshold=0.5,
+        unknown_label=None,
+        unknown_threshold="auto",
         calibrate="auto",
         shuffle_labels=True,
         freeze_encoder="auto",
@@ -433,6 +449,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.class_weight = class_weight
         self.label_centroid_share = label_centroid_share
         self.threshold = threshold
+        self.unknown_label = unknown_label
+        self.unknown_threshold = unknown_threshold
         self.calibrate = calibrate
         self.shuffle_labels = shuffle_labels
         self.freeze_encoder = freeze_encoder
@@ -546,7 +564,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             targets = targets.take(rows, keep_classes=known is not None).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
         weight = class_sample_weight(targets, self.class_weight, weight)
-        self._check_thresholds(targets.problem_type, targets.classes)
+        self._check_decisions(targets.problem_type, targets.classes)
         names = self._label_texts(targets.classes, continues)
         if not continues:
             self._warn_numeric_classes(targets.classes, self.label_names)
@@ -574,10 +592,18 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """Return the keys of `label_names`."""
         return attributes["classes_"]
 
-    def _check_thresholds(self, problem_type, classes) -> None:
-        """Raise for invalid thresholds before the training."""
+    def _check_decisions(self, problem_type, classes) -> None:
+        """Raise for invalid thresholds, and for an invalid `unknown_label`, before the training."""
         if problem_type == PROBLEM_TYPES[MULTI]:
             read_thresholds(self.threshold, classes)
+        if self.unknown_label is None:
+            return
+        if problem_type == PROBLEM_TYPES[MULTI]:
+            raise ValueError(
+                f"unknown_label={self.unknown_label!r} has no effect on multi-label y: a text of no class has no "
+                "label, a row of zeros in predict and [] in predict_labels. Leave unknown_label=None."
+            )
+        check_unknown_label(self.unknown_label, classes)
 
     def _warn_numeric_classes(self, classes, label_names) -> None:
         """Warn of numeric classes, which have no meaning to an untrained model that reads label names."""
@@ -638,13 +664,17 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def _measure(self, samples, seed, *, continues, epochs):
         """Estimate the temperature for ``calibrate="cv"``, with a model that is trained on half of the samples."""
+        if samples.problem_type == PROBLEM_TYPES[MULTI]:
+            last_stages = []
+        else:
+            last_stages = [EvidenceMeasurement(self._known_evidence() if continues and epochs is not None else None)]
         if self.calibrate != "cv" or epochs is not None or self.max_epochs == 0:
-            return {}, []
+            return {}, last_stages
         self._check_calibration(samples.problem_type, continues)
         train, test = (samples.take(rows) for rows in split_halves(samples))
         fitted, _, _ = self._train(train, seed, is_hidden=True)
         logits = fitted.engine(**engine_options(self), instructions=samples.instructions).logits(test.texts)
-        return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight))]
+        return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight)), *last_stages]
 
     def _check_calibration(self, problem_type, continues) -> None:
         if problem_type != PROBLEM_TYPES[SINGLE]:
@@ -667,6 +697,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     def _training_attributes(self, fitted, run, ewc):
         share = self._resolve_centroid_share(fitted.config)
         own = {"label_centroid_share_": share, "temperature_": run.temperature}
+        if run.evidence is not None:
+            own["_evidence"] = run.evidence.stored
         return {**super()._training_attributes(fitted, run, ewc), **own}
 
     def _build_rl_net(self, **options) -> RLTrainer:
@@ -697,7 +729,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         given = labels if is_described else self.label_names
         names = label_texts(given, classes, call if is_described else "label_names")
         problem_type = PROBLEM_TYPES[MULTI if self.problem_type == PROBLEM_TYPES[MULTI] else SINGLE]
-        self._check_thresholds(problem_type, classes)
+        self._check_decisions(problem_type, classes)
         instructions = read_instructions(self, classes, names)
         with seed_torch(0):
             fitted = build(self, names, problem_type, zero_shot=True)
@@ -748,8 +780,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Raises
         ------
         ValueError
-            If there are fewer than two labels, labels are repeated or have the same text, or `threshold` has one value
-            per class, but none for a new one.
+            If there are fewer than two labels, labels are repeated or have the same text, one of them is
+            `unknown_label`, or `threshold` has one value per class, but none for a new one.
 
         Examples
         --------
@@ -770,6 +802,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             threshold=self._thresholds_with_labels(keys),
             class_weight=self._class_weight_with_labels(keys),
         )
+        other._check_decisions(self.config_.problem_type, classes)
         pool = self._examples_with_labels(names)
         fitted = self.fitted_.with_label_names(texts)
         instructions = read_instructions(other, classes, texts, pool.get("examples_"))
@@ -829,6 +862,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """Return "multi-label" where each class is a decision of its own, else "single-label"."""
         return MULTI if self.config_.problem_type == PROBLEM_TYPES[MULTI] else SINGLE
 
+    def _known_evidence(self) -> Evidence:
+        """Return the evidence of the training texts, or after a zero-shot fit that of label names."""
+        return Evidence(scores_cosines(self.config_), **getattr(self, "_evidence", {}))
+
     def decision_function(self, X):
         """Compute the logits.
 
@@ -876,6 +913,46 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         """
         return logits_to_log_probabilities(self._logits(X), self._kind)
 
+    def known_proba(self, X):
+        """Compute the probability that one of the classes fits, for texts that may belong to none of them.
+
+        The evidence is the negative free energy of the logits, ``logsumexp(logits / temperature)``; the fit measures
+        it on at most 512 training texts, held-out ones if there are any. With cosines as logits, the probability is
+        0.5 at a fixed distance below the mean evidence for the own class, and otherwise halfway between the mean
+        evidence for the own class and for the others. After a zero-shot fit the boundary is the same for all labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,) or (n_samples, n_features)
+            Texts or a table, as in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities, on the assumption that half of the texts belong to a class. For multi-label y, the
+            probability of the most probable label.
+
+        References
+        ----------
+        Liu et al., "Energy-based Out-of-distribution Detection", 2020, https://arxiv.org/abs/2010.03759
+
+        Examples
+        --------
+        >>> from sklearn_gliclass import GLiClassClassifier
+        >>> clf = GLiClassClassifier(unknown_label="none of these").fit(None, ["sports", "politics"])
+        >>> texts = ["parliament votes on the budget", "how do I boil an egg"]
+        >>> clf.known_proba(texts).round(1)
+        array([1., 0.])
+        >>> clf.predict(texts).tolist()
+        ['politics', 'none of these']
+        """
+        return self._known_proba(self._logits(X))
+
+    def _known_proba(self, logits) -> np.ndarray:
+        if self._kind == MULTI:
+            return logits_to_probabilities(logits, MULTI).max(axis=1)
+        return self._known_evidence().known_proba(logits, self.model_.model.logit_scale.item())
+
     def predict(self, X):
         """Predict the classes.
 
@@ -887,14 +964,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Returns
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label y
-            The most probable class of each text. For multi-label y, an indicator matrix of the classes whose
-            probability is at least `threshold`.
+            The most probable class of each text, or `unknown_label` where no class fits. For multi-label y, an
+            indicator matrix of the classes whose probability is at least `threshold`.
         """
-        logits = self._logits(X)
+        check_is_fitted(self)
+        self._check_decisions(self.config_.problem_type, self.classes_)
+        return self._decide(self._logits(X))
+
+    def _decide(self, logits) -> np.ndarray:
+        """Convert logits to predictions."""
         if self._kind == MULTI:
             thresholds = read_thresholds(self.threshold, self.classes_)
             return (logits_to_probabilities(logits, MULTI) >= thresholds).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
+        predicted = self.classes_[logits.argmax(axis=1)]
+        if self.unknown_label is None:
+            return predicted
+        threshold = resolve_unknown_threshold(self.unknown_threshold)
+        return answer_unknown(predicted, self._known_proba(logits) >= threshold, self.unknown_label)
 
     def predict_labels(self, X):
         """Predict the classes, as lists of labels where there may be several.

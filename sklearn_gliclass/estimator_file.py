@@ -19,7 +19,9 @@ from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from . import json_values
+from .abstention import check_unknown_label
 from .class_values import read_thresholds
+from .containers import is_finite
 from .parameters import MODEL_ORIGIN
 from .training import RLTrainerConfig
 from .warn import warn
@@ -33,8 +35,8 @@ LOCAL_HYPERPARAMETERS = ("pretrained", "memory", "cache_dir", "device", "callbac
 _NOT_STORED = {*LOCAL_HYPERPARAMETERS, *MODEL_ORIGIN}
 # Predictions depend on these: if they cannot be saved, from_pretrained needs them. All others affect training only.
 _NEEDED_TO_PREDICT = (
-    "text_template", "threshold", "max_num_classes", "max_length", "max_batch_tokens", "dtype", "prompt", "examples",
-    "n_examples",
+    "text_template", "threshold", "unknown_label", "unknown_threshold", "max_num_classes", "max_length",
+    "max_batch_tokens", "dtype", "prompt", "examples", "n_examples",
 )  # fmt: skip
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 _KEYS = {"format", "estimator", "hyperparameters", "fitted", "missing", "versions"}
@@ -253,6 +255,8 @@ def _check_hyperparameters(hyperparameters: dict, fitted: dict, estimator_class:
             hyperparameters["rl"].validate()
         if "threshold" in hyperparameters:
             read_thresholds(hyperparameters["threshold"], fitted["classes_"])
+        if hyperparameters.get("unknown_label") is not None:
+            check_unknown_label(hyperparameters["unknown_label"], fitted["classes_"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
 
@@ -330,6 +334,13 @@ def _is_bool(value) -> bool:
     return type(value) is bool
 
 
+def _is_evidence(value) -> bool:
+    names = ("match", "mismatch", "weight")
+    if not isinstance(value, dict) or set(value) != set(names):
+        return False
+    return all(is_finite(value[name]) for name in names) and value["weight"] > 0
+
+
 _SHARED = {
     "label_names_": (_is_strings, "a list of strings"),
     "n_features_in_": (_is_count, "an integer of at least 1"),
@@ -344,6 +355,7 @@ _FITTED = {
         "classes_": (_is_classes, "a 1-D array of at least 2 different classes"),
         "label_centroid_share_": (_is_share, "a number from 0 to 1"),
         "temperature_": (_is_positive_number, "a positive number"),
+        "_evidence": (_is_evidence, "an object with the finite numbers match, mismatch and weight"),
         "examples_": (_is_examples, 'a list of objects with "text" and "labels"'),
     },
     "regressor": {

@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from . import json_values
+from .abstention import KNOWN_THRESHOLD, Evidence, answer_unknown, check_unknown_label
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches
 from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer
@@ -458,6 +459,10 @@ class OnnxClassifier(_OnnxEstimator):
         Maximum number of tokens of a sequence. Longer texts are truncated, with a warning.
     threshold_ : ndarray of shape () or (n_classes,)
         Decision threshold of multi-label predictions.
+    unknown_label_ : str, number or None
+        Answer of `predict` where no class fits; None if there is none.
+    unknown_threshold_ : float
+        Threshold of `known_proba` for it.
 
     See Also
     --------
@@ -483,6 +488,10 @@ class OnnxClassifier(_OnnxEstimator):
         self.classes_ = fitted["classes"]
         self.threshold_ = fitted["threshold"]
         self._problem_type = fitted["problem_type"]
+        self._logit_scale = fitted.get("logit_scale", 1.0)  # folders of earlier versions have no evidence
+        self._evidence = Evidence(**fitted.get("evidence", {"is_cosine": False}))
+        self.unknown_label_ = fitted.get("unknown_label")
+        self.unknown_threshold_ = fitted.get("unknown_threshold", KNOWN_THRESHOLD)
 
     def with_labels(self, labels) -> OnnxClassifier:
         """Return a classifier on the same model with other labels, which it classifies by their names.
@@ -499,6 +508,8 @@ class OnnxClassifier(_OnnxEstimator):
             0.5.
         """
         classes, texts = _read_labels(labels)
+        if self.unknown_label_ is not None:
+            check_unknown_label(self.unknown_label_, classes)
         other = object.__new__(type(self))
         other.__dict__ = {**self.__dict__, "classes_": classes, "_model": self._model.with_label_names(texts)}
         if self.threshold_.ndim:
@@ -536,13 +547,36 @@ class OnnxClassifier(_OnnxEstimator):
         Returns
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label classifiers
-            The most probable class of each text. For multi-label classifiers, an indicator matrix of the classes whose
-            probability is at least `threshold_`.
+            The most probable class of each text, or `unknown_label_` where no class fits. For multi-label classifiers,
+            an indicator matrix of the classes whose probability is at least `threshold_`.
         """
         logits = self._logits(X)
         if self._problem_type == MULTI_LABEL:
             return (self._probabilities(logits) >= self.threshold_).astype(np.int64)
-        return self.classes_[logits.argmax(axis=1)]
+        predicted = self.classes_[logits.argmax(axis=1)]
+        if self.unknown_label_ is None:
+            return predicted
+        return answer_unknown(predicted, self._known_proba(logits) >= self.unknown_threshold_, self.unknown_label_)
+
+    def known_proba(self, X) -> np.ndarray:
+        """Compute the probability that one of the classes fits, as :meth:`GLiClassClassifier.known_proba` does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples,)
+            Texts.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Probabilities.
+        """
+        return self._known_proba(self._logits(X))
+
+    def _known_proba(self, logits: np.ndarray) -> np.ndarray:
+        if self._problem_type == MULTI_LABEL:
+            return self._probabilities(logits).max(axis=1)
+        return self._evidence.known_proba(logits, self._logit_scale)
 
 
 class OnnxRegressor(_OnnxEstimator):

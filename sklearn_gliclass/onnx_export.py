@@ -9,6 +9,7 @@ import os
 import reprlib
 import tempfile
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from sklearn.base import is_regressor
 
 from . import json_values
+from .abstention import resolve_unknown_threshold
 from .class_values import read_thresholds
 from .fitted import engine_options
 from .inference import InferenceEngine
@@ -139,7 +141,18 @@ def _describe_fitted(estimator) -> dict:
             f"The classes cannot be stored: {error}. Use classes that are strings, numbers, bools or bytes."
         ) from None
     threshold = read_thresholds(estimator.threshold, classes) if problem_type == MULTI_LABEL else np.array(0.5)
-    return {"classes": classes, "problem_type": problem_type, "threshold": threshold}
+    return {"classes": classes, "problem_type": problem_type, "threshold": threshold, **_describe_unknown(estimator)}
+
+
+def _describe_unknown(estimator) -> dict:
+    """Return what `known_proba` and `unknown_label` need."""
+    estimator._check_decisions(estimator.config_.problem_type, estimator.classes_)
+    return {
+        "logit_scale": estimator.model_.model.logit_scale.item(),
+        "evidence": asdict(estimator._known_evidence()),
+        "unknown_label": estimator.unknown_label,
+        "unknown_threshold": resolve_unknown_threshold(estimator.unknown_threshold),
+    }
 
 
 def _describe_model(estimator) -> Settings:

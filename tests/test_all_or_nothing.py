@@ -167,6 +167,9 @@ CASES = {
     "threshold for another number": (
         multi_label, fit(X, MULTI, threshold=[0.1, 0.2, 0.3]), "3 numbers for 2 labels"),
     "threshold that is none": (multi_label, fit(X, MULTI, threshold=[np.nan, 0.5]), "threshold must be a number"),
+    "unknown label that is a class": (classifier, fit(X, FOOD, unknown_label="sea"), "is one of the classes"),
+    "unknown label of another type": (classifier, fit(X, FOOD, unknown_label=3), "cannot stand among the classes"),
+    "unknown label of multi-label y": (multi_label, fit(X, MULTI, unknown_label="none"), "no effect on multi-label"),
     "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
     "label names alike": (classifier, fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "label names of another number": (classifier, fit(X, FOOD, label_names=["a", "b", "c"]), "3 texts"),

@@ -573,6 +573,8 @@ ELSEWHERE = {
     "text_template": "test_inputs.py",
     "text_token_index": "test_reference_pipeline.py",
     "threshold": "test_hyperparameters.py",
+    "unknown_label": "test_abstention.py",
+    "unknown_threshold": "test_abstention.py",
     "value_model": "training/test_rl.py",
     "verbose": "test_progress.py",
     "vocab_size": "test_building.py",

@@ -20,6 +20,7 @@ LAYERS = [
     ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies"],
     ["data"],
     ["containers", "cells", "text_checks", "text_templates", "class_values", "label_lists", "json_values"],
+    ["abstention"],
     ["inputs", "targets", "samples", "in_context", "inference", "cache", "explain", "onnx"],
     ["fitted"],
     ["training"],

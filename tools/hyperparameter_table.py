@@ -66,6 +66,8 @@ WHEN_TO_CHANGE = {
     "dropout": "overfitting: higher; many examples: lower",
     "tie_encoders": "False: labels and texts differ in kind",
     "projector_init": 'with GLiClass pretraining of your own: "normal"',
+    "unknown_label": "texts may belong to none of the classes",
+    "unknown_threshold": "a wrong class costs more than no answer: higher",
     "lr": "the first one to search, between 2e-5 and 2e-4; with large encoders lower",
     "others_lr": "scorers that start from random weights: higher",
     "weight_decay, others_weight_decay": "rarely",

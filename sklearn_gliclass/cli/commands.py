@@ -13,7 +13,7 @@ from .._version import __version__
 from ..classifier import GLiClassClassifier
 from ..estimator_folder import load_estimator
 from ..regressor import GLiClassRegressor
-from ..targets import MULTI
+from ..targets import MULTI, logits_to_probabilities
 from .messages import say, short_messages
 from .metrics_report import classification_metrics, regression_metrics, report
 from .table_files import check_folder, check_output, read_table, take_columns, write_table
@@ -311,11 +311,12 @@ def _predicted(estimator, table: pd.DataFrame, X: pd.DataFrame, proba: bool) -> 
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{name}" for name in estimator.target_names_]
         return table.assign(**dict(zip(names, values.T, strict=True)))
     names, multi_label = np.asarray(estimator.classes_), _is_multi_label(estimator)
-    probabilities = estimator.predict_proba(X) if proba or not multi_label else None
+    logits = estimator._logits(X)
+    predicted, probabilities = estimator._decide(logits), logits_to_probabilities(logits, estimator._kind)
     if multi_label:
-        columns = {"prediction": [";".join(map(str, names[row])) for row in estimator.predict(X).astype(bool)]}
+        columns = {"prediction": [";".join(map(str, names[row])) for row in predicted.astype(bool)]}
     else:
-        columns = {"prediction": names[probabilities.argmax(axis=1)], "probability": probabilities.max(axis=1)}
+        columns = {"prediction": predicted, "probability": probabilities.max(axis=1)}
     if proba:
         columns |= {f"probability_{name}": column for name, column in zip(names, probabilities.T, strict=True)}
     return table.assign(**columns)

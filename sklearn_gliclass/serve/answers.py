@@ -1,11 +1,9 @@
 """Predictions of estimators as JSON values."""
 
-from numbers import Real
-
 import numpy as np
 from sklearn.base import is_regressor
 
-from ..targets import MULTI
+from ..targets import MULTI, logits_to_probabilities
 
 
 def is_multi_label(estimator) -> bool:
@@ -31,10 +29,7 @@ def class_names(classifier) -> list:
 
 def predictions(estimator, inputs: list) -> list:
     """Predict, with one entry for each input."""
-    values = estimator.predict(inputs)
-    if is_multi_label(estimator):
-        return _chosen(class_names(estimator), values)
-    return to_json(values)
+    return _to_entries(estimator, estimator.predict(inputs))
 
 
 def probabilities(classifier, inputs: list) -> list:
@@ -42,17 +37,16 @@ def probabilities(classifier, inputs: list) -> list:
     return classifier.predict_proba(inputs).tolist()
 
 
-def labels_from_probabilities(classifier, labels: tuple[str, ...], rows: list) -> list:
-    """Choose the most probable label of each row, or for multi-label the labels at or above the threshold.
-
-    Thresholds of single classes do not hold for other labels, which have 0.5.
-    """
-    values = np.asarray(rows)
-    if is_multi_label(classifier):
-        threshold = classifier.threshold if isinstance(classifier.threshold, Real) else 0.5
-        return _chosen(labels, values >= threshold)
-    return [labels[column] for column in values.argmax(axis=1)]
+def classified(classifier, inputs: list) -> list[tuple]:
+    """Compute probabilities and predictions, with one pair (row, entry) for each input."""
+    logits = classifier._logits(inputs)
+    rows = logits_to_probabilities(logits, classifier._kind).tolist()
+    return list(zip(rows, _to_entries(classifier, classifier._decide(logits)), strict=True))
 
 
-def _chosen(names, indicators: np.ndarray) -> list[list]:
-    return [[names[column] for column in np.flatnonzero(row)] for row in indicators]
+def _to_entries(estimator, predicted: np.ndarray) -> list:
+    """Convert predictions to one entry for each text; for multi-label classifiers, the list of its labels."""
+    if not is_multi_label(estimator):
+        return to_json(predicted)
+    names = class_names(estimator)
+    return [[names[column] for column in np.flatnonzero(row)] for row in predicted]

@@ -11,7 +11,7 @@ from sklearn.base import is_regressor
 from starlette.exceptions import HTTPException
 
 from .._version import __version__
-from .answers import class_names, is_multi_label, labels_from_probabilities, predictions, probabilities
+from .answers import class_names, classified, is_multi_label, predictions, probabilities
 from .batch_queue import BatchQueue, QueueClosedError, QueueFullError
 from .label_sets import LabelSetError, LabelSets
 from .limits import Limits
@@ -69,7 +69,8 @@ class Service:
         kind, labels = key
         if kind == "predict":
             return predictions(self.estimator, inputs)
-        return probabilities(self.label_sets.get(labels), inputs)
+        compute = probabilities if kind == "predict_proba" else classified
+        return compute(self.label_sets.get(labels), inputs)
 
     async def answer(self, request: Request, body, kind: str, labels: tuple | None = None) -> list:
         """Queue a request and return its results."""
@@ -194,8 +195,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
     @app.post("/labels", response_model=LabelledPredictions, summary="Zero-shot among labels of the request", **options)
     async def classify(body: labelled_model, request: Request):
         chosen = tuple(body.labels)
-        rows = await service.answer(request, body, "predict_proba", chosen)
-        found = labels_from_probabilities(estimator, chosen, rows)
+        rows, found = zip(*await service.answer(request, body, "classify", chosen), strict=True)
         return JSONResponse({"labels": list(chosen), "probabilities": rows, "predictions": found})
 
 

@@ -15,8 +15,8 @@ class Predictions(BaseModel):
     """Predictions of the texts of a request."""
 
     predictions: list[Value | list[Value]] = Field(
-        description="One entry per text: the class; for a multi-label classifier, the list of its labels; for a "
-        "regressor, the value, or the list of its values."
+        description="One entry per text: the class, or the classifier's `unknown_label` where no class fits; for a "
+        "multi-label classifier, the list of its labels; for a regressor, the value, or the list of its values."
     )
 
 
@@ -33,8 +33,8 @@ class LabelledPredictions(Probabilities):
     """Probabilities and predictions for the labels of a request."""
 
     predictions: list[Value | list[Value]] = Field(
-        description="One entry per text: the most probable label; for a multi-label classifier, the list of labels "
-        "whose probability is at least the threshold."
+        description="One entry per text: the most probable label, or the classifier's `unknown_label` where none fits; "
+        "for a multi-label classifier, the list of labels whose probability is at least the threshold."
     )
 
 

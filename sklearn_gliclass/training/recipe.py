@@ -66,12 +66,13 @@ def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
 
 def supports_probe(estimator, config) -> bool:
     """Return whether a label probe can be fitted: the logits are scaled cosines, from encoders that are pretrained."""
-    cosines = (
-        config.problem_type in ("single_label_classification", "multi_label_classification")
-        and config.architecture_type == "bi-encoder"
-        and config.scorer_type == "simple"
-        and config.normalize_features
-    )
+    is_classification = config.problem_type in ("single_label_classification", "multi_label_classification")
     other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
     pretrained = estimator.encoder_config is None and estimator.label_model_config is None
+    cosines = is_classification and scores_cosines(config)
     return cosines and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
+
+
+def scores_cosines(config) -> bool:
+    """Return whether the logits are scaled cosines of embeddings of texts and labels that are encoded separately."""
+    return config.architecture_type == "bi-encoder" and config.scorer_type == "simple" and config.normalize_features

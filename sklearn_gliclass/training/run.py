@@ -23,6 +23,7 @@ from .splitting import split_rows
 from .trainer import Trainer
 
 if TYPE_CHECKING:
+    from ..abstention import Evidence
     from ..cache.engine import StateEngine
     from ..fitted import FittedModel
     from ..samples import Samples
@@ -54,6 +55,8 @@ class TrainingRun:
         Net of the reinforcement learning, after it has run.
     temperature : float
         Temperature by which calibration has divided the logits of the training.
+    evidence : Evidence or None
+        Evidence of the training texts that their class fits, after it was measured.
     interrupted : bool
         Whether the user has pressed Ctrl-C, after which no stage trains any more.
     """
@@ -69,6 +72,7 @@ class TrainingRun:
     engine: StateEngine | None = None
     freeze_encoder: bool | str | int = False
     temperature: float = 1.0
+    evidence: Evidence | None = None
 
     @contextmanager
     def hold_labels(self, n_layers: int = 0):

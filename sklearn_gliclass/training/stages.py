@@ -10,15 +10,20 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from ..abstention import Evidence, measure_evidence
+from ..samples import class_indices
 from ..warn import warn
 from .calibration import fit_temperature
 from .ewc import ElasticWeightConsolidation
 from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe
 from .prototypes import interpolate_labels
+from .recipe import scores_cosines
 from .rl import RLTrainer
 
 if TYPE_CHECKING:
     from .run import TrainingRun
+
+MAX_EVIDENCE_ROWS = 512
 
 
 @dataclass
@@ -180,6 +185,30 @@ class Calibration:
         with torch.no_grad():
             head.logit_scale.div_(self.temperature)
         run.temperature *= self.temperature
+
+
+@dataclass
+class EvidenceMeasurement:
+    """Measurement of the evidence that the class of a text fits, for `known_proba`: on held-out rows, if there are any.
+
+    Parameters
+    ----------
+    earlier : Evidence, optional
+        Evidence of earlier training texts, which counts by their weight.
+    """
+
+    earlier: Evidence | None = None
+    trains = False
+
+    def run(self, run: TrainingRun) -> None:
+        net, dataset = run.net, run.train if run.held_out is None else run.held_out
+        rows = np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_EVIDENCE_ROWS)).round().astype(int)
+        logits = net.score_rows(dataset, rows).cpu().numpy()
+        scale = net.module_.model.logit_scale.item()
+        classes, weight = class_indices(dataset.targets[rows]), dataset.sample_weight[rows]
+        if weight.any():
+            measured = measure_evidence(logits, scale, classes, weight, scores_cosines(net.module_.config))
+            run.evidence = measured.merge(self.earlier)
 
 
 @dataclass

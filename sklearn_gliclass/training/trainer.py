@@ -349,11 +349,26 @@ class Trainer(skorch.NeuralNet):
 
     def forward_iter(self, X, training=False, device="cpu"):
         """Yield the logits (n, labels) of a data set, in the order of its rows, as one tensor."""
-        dataset = self.get_dataset(X)
-        batch_size = self.args_.resolve_batch_size(len(dataset))
-        batches, shared = list(dataset.evaluation_batches(batch_size)), self._shared_inputs(dataset)
-        logits = torch.cat([self._all_logits(batch, shared) for batch in batches]).to(device)
-        yield _in_order(logits, batches)
+        yield self.score_rows(self.get_dataset(X)).to(device)
+
+    def score_rows(self, dataset: TextDataset, rows: np.ndarray | None = None) -> torch.Tensor:
+        """Compute the logits of rows of a data set in evaluation mode.
+
+        Parameters
+        ----------
+        dataset : TextDataset
+            The texts and labels.
+        rows : ndarray of int, optional
+            Rows of the texts, in ascending order. If None, all.
+
+        Returns
+        -------
+        Tensor of shape (rows, labels)
+            The logits, in the order of the rows.
+        """
+        batch_size = self.args_.resolve_batch_size(len(dataset) if rows is None else len(rows))
+        batches, shared = list(dataset.evaluation_batches(batch_size, rows)), self._shared_inputs(dataset)
+        return _in_order(torch.cat([self._all_logits(batch, shared) for batch in batches]), batches)
 
     def predict_proba(self, X):
         """Compute the probabilities (n, labels) of a data set, or the standardised values of a regression."""

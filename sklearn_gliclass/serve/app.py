@@ -132,6 +132,7 @@ def build_app(estimator, limits: Limits) -> FastAPI:
         version=__version__,
         description=_description(estimator, limits),
         lifespan=lifespan,
+        redirect_slashes=False,  # the address of the redirection would be that of the request's Host header
     )
     _add_state_routes(app, service)
     _add_prediction_routes(app, service)
@@ -207,16 +208,28 @@ async def _request_error(request: Request, error: RequestError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
+    detail = str(error.detail)
+    if error.status_code == 400:  # FastAPI's only one: errors of the decoder
+        detail = "The body cannot be read: it must be JSON in UTF-8, without deep nesting or compression."
+    return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> Response:
     """Answer with the places and reasons of the first errors, without the values, which may be large."""
     errors = error.errors()
+    if not _is_json(request) and errors[0]["loc"] == ("body",):
+        return JSONResponse({"detail": "Send the body as JSON, with the header content-type: application/json."}, 422)
+    if errors[0]["type"] == "json_invalid":
+        detail = f"The body is not valid JSON, at character {errors[0]['loc'][-1]}: {errors[0]['ctx']['error']}."
+        return JSONResponse({"detail": detail}, 422)
     shown = [f"{_place(item['loc'])}: {item['msg']}" for item in errors[:_SHOWN_ERRORS]]
     more = f"; and {len(errors) - _SHOWN_ERRORS} more" if len(errors) > _SHOWN_ERRORS else ""
     detail = "; ".join(shown) + more + ". See /docs for the format."
     return JSONResponse({"detail": detail.encode("utf-8", "replace").decode()}, 422)
+
+
+def _is_json(request: Request) -> bool:
+    return "json" in request.headers.get("content-type", "").lower()
 
 
 def _place(location: tuple) -> str:

@@ -127,8 +127,11 @@ class RequestMiddleware:
         return replay
 
     async def _body(self, scope, receive) -> bytes:
-        limit = self.limits.max_body_bytes
-        declared = dict(scope["headers"]).get(b"content-length", b"0")[:20]
+        limit, headers = self.limits.max_body_bytes, dict(scope["headers"])
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # request smuggling
+            detail = "Content-Length and Transfer-Encoding exclude each other; send one of them."
+            raise RequestError(400, detail, connection="close")
+        declared = headers.get(b"content-length", b"0")[:20]
         if not declared.isdigit() or int(declared) > _DISCARDED * limit:
             raise self._too_large()
         body, size, more = bytearray(), 0, True  # no list of parts: a client may send each byte by itself

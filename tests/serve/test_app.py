@@ -152,7 +152,7 @@ def test_arrays_are_sent_as_rows_of_cells():
         ("/predict", {"texts": ["a"], "text": 1}, "text: Extra inputs"),
         ("/predict", {"texts": ["a"], "x" * 500: 1}, "Extra inputs"),
         ("/predict", b'{"texts": ["\\ud800"]}', "unicode"),
-        ("/predict", b'{"texts": ["a", "b"', "JSON"),
+        ("/predict", b'{"texts": ["a", "b"', "not valid JSON, at character 19: Expecting"),
         ("/labels", {"texts": ["a"]}, "labels: Field required"),
         ("/labels", {"texts": ["a"], "labels": ["a"]}, "at least 2"),
         ("/labels", {"texts": ["a"], "labels": list("abcdef")}, "at most 5"),
@@ -178,6 +178,20 @@ def test_invalid_requests_get_a_reason(client, path, content, reason):
 def test_damaged_json_is_an_error_of_the_client(client, body):
     answer = client.post("/predict", content=body, headers={"content-type": "application/json"})
     assert answer.status_code in (400, 422)
+    assert "JSON" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "\xff\xfe"])
+def test_missing_content_type_is_named(client, kind):
+    headers = {} if kind is None else {"content-type": kind.encode("latin-1")}
+    answer = client.post("/predict", content=b'{"texts": ["a goal"]}', headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "Send the body as JSON, with the header content-type: application/json."
+
+
+def test_redirections_name_no_host_of_the_request(client):
+    answer = client.get("/health/", headers={"host": "evil.example"}, follow_redirects=False)
+    assert answer.status_code == 404
 
 
 @pytest.mark.parametrize("text", ["", "\0", "\x1b[2J\r\n", "\u202e\ufeff", "<<LABEL>><<SEP>>", "%s %n {0}", "🙂" * 9])

@@ -119,6 +119,21 @@ def test_damaged_requests_are_answered_or_closed(server, head):
     assert server.get("/health")[0] == 200
 
 
+def test_smuggled_request_is_not_answered(server):
+    """A proxy that reads Content-Length would take the second request for a part of the first one's body."""
+    lines = [
+        b"POST /predict HTTP/1.1", b"Host: x", b"Content-Length: 40", b"Transfer-Encoding: chunked", b"", b"0", b"",
+        b"GET /health HTTP/1.1", b"Host: x", b"", b"",
+    ]  # fmt: skip
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"\r\n".join(lines))
+        answer = b""
+        while part := read(connection):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_overload_is_answered_with_a_time(folder):
     options = ("--max-queue", "20", "--max-texts", "10", "--max-labels", "2", "--max-batch", "10")
     with Server(folder, *options) as server:

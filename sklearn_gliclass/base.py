@@ -16,6 +16,8 @@ from .model.isolation import seed_torch
 from .model.loading import resolve_max_length
 from .model.precision import require_device
 from .parameters import CONSTRAINTS
+from .process_agreement import check_agreement
+from .process_group import active_group, seed_dropout
 from .samples import Samples
 from .training.ewc import ElasticWeightConsolidation
 from .training.recipe import choose_recipe
@@ -96,7 +98,9 @@ class BaseGLiClass(
                 self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_")
             )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = active_group().from_main(seed)
         samples, attributes = self._read(X, y, sample_weight, continues=continues, epochs=epochs, classes=classes)
+        check_agreement(active_group(), self, samples, continues)
         measured, last_stages = self._measure(samples, seed, continues=continues, epochs=epochs)
         fitted, run, ewc = self._train(samples, seed, last_stages, continues=continues, epochs=epochs)
         self._commit(fitted, {**attributes, **measured, **self._training_attributes(fitted, run, ewc)})
@@ -143,6 +147,7 @@ class BaseGLiClass(
                 fitted = alone.with_label_names(samples.label_names, length)
             else:
                 fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
+            seed_dropout(seed)
             recipe = choose_recipe(self, fitted.config, epochs)
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)

@@ -24,6 +24,7 @@ from .model.freezing import count_layers
 from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
+from .process_group import active_group, data_parallel
 from .samples import Samples
 from .targets import (
     MULTI,
@@ -485,6 +486,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         tags.classifier_tags.poor_score = True
         return tags
 
+    @data_parallel
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier to texts and their classes, or prepare it for zero-shot classification.
@@ -522,6 +524,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             return self._fit_zero_shot(y)
         return self._fit(X, y, sample_weight)
 
+    @data_parallel
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
@@ -673,7 +676,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_calibration(samples.problem_type, continues)
         train, test = (samples.take(rows) for rows in split_halves(samples))
         fitted, _, _ = self._train(train, seed, is_hidden=True)
-        logits = fitted.engine(**engine_options(self), instructions=samples.instructions).logits(test.texts)
+        engine = fitted.engine(**engine_options(self), instructions=samples.instructions)
+        logits = active_group().map_rows(engine.logits, test.texts)
         return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight)), *last_stages]
 
     def _check_calibration(self, problem_type, continues) -> None:
@@ -707,8 +711,6 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             reward_components=self.reward_components,
             value_model=self.value_model,
             reference_model=self.reference_model,
-            callbacks=list(self.callbacks or []),
-            progress=bool(self.verbose),
             **options,
         )
 

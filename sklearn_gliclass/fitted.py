@@ -24,6 +24,7 @@ from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
+from .process_group import active_group
 from .warn import warn
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def engine_options(estimator) -> dict:
     """Return the hyperparameters of an estimator that :meth:`FittedModel.engine` takes, after their validation."""
     options = {name: getattr(estimator, name) for name in ENGINE_OPTIONS if hasattr(estimator, name)}
     validate_parameter_constraints(estimator._parameter_constraints, options, caller_name=type(estimator).__name__)
-    return options
+    return options if active_group().is_main else {**options, "verbose": 0}
 
 
 def warn_unknown_labels(layout: Layout) -> None:

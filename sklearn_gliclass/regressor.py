@@ -13,6 +13,7 @@ from .containers import EXPECTED_NUMBERS
 from .docstrings import fill_docstring
 from .fitted import engine_options
 from .in_context import read_instructions
+from .process_group import active_group, data_parallel
 from .samples import Samples
 from .targets import label_texts, read_regression_targets
 from .training.stages import Supervised
@@ -278,6 +279,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         tags.regressor_tags.poor_score = True
         return tags
 
+    @data_parallel
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the regressor to texts and their values.
@@ -303,6 +305,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         """
         return self._fit(X, y, sample_weight)
 
+    @data_parallel
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
@@ -374,7 +377,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         for train, test in KFold(2).split(predicted):
             fitted, _, _ = self._train(samples.take(train), seed, is_hidden=True)
             engine = fitted.engine(**engine_options(self), instructions=samples.instructions)
-            predicted[test] = engine.logits(samples.take(test).texts)
+            predicted[test] = active_group().map_rows(engine.logits, samples.take(test).texts)
         weighted = predicted * samples.sample_weight[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             slopes = (weighted * samples.targets).sum(axis=0) / (weighted * predicted).sum(axis=0)

@@ -17,7 +17,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # Layers from bottom to top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies"],
+    ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies", "process_group"],
     ["data"],
     ["containers", "cells", "text_checks", "text_templates", "class_values", "label_lists", "json_values"],
     ["abstention"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["training"],
     ["parameters", "configuration", "plotting"],
     ["persistence", "estimator_file", "model_card", "encoder_folder", "hub_upload", "onnx_export"],
-    ["building"],
+    ["building", "process_agreement"],
     ["mixins"],
     ["base"],
     ["classifier", "regressor"],

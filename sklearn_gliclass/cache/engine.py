@@ -13,6 +13,7 @@ from ..inference import InferenceEngine
 from ..model.fingerprint import fingerprint
 from ..model.precision import weight_dtype
 from ..model.traversal import set_evaluation_mode
+from ..process_group import SINGLE, ProcessGroup
 from .states import TEXT, HeldLabelsDataset, HiddenStates, StateDataset, state_inputs
 from .store import Collection, compute_key, open_collection
 
@@ -72,28 +73,29 @@ class StateEngine(InferenceEngine):
                     output = function(**to_device(inputs, device, dtype))
                 yield rows[batch], output
 
-    def _groups(self, tokens, chunk, rows) -> Iterator[tuple[np.ndarray, list[slice]]]:
+    def _groups(self, tokens, chunk, rows, at_once=BATCHES_AT_ONCE) -> Iterator[tuple[np.ndarray, list[slice]]]:
         """Yield the batches of the plain engine, some at a time: their rows, and each batch as a slice of these."""
         order, batches = self._plan(tokens, chunk, rows)
-        for first in range(0, len(batches), BATCHES_AT_ONCE):
-            group = batches[first : first + BATCHES_AT_ONCE]
+        for first in range(0, len(batches), at_once):
+            group = batches[first : first + at_once]
             start = group[0].start
             yield rows[order[start : group[-1].stop]], [slice(b.start - start, b.stop - start) for b in group]
 
     # -- training --------------------------------------------------------------------------------------------
 
-    def freeze(self, dataset: TextDataset) -> StateDataset:
-        """Encode a data set: hidden states in place of token ids."""
+    def freeze(self, dataset: TextDataset, group: ProcessGroup = SINGLE) -> StateDataset:
+        """Encode a data set: hidden states in place of token ids; each process encodes its share."""
         set_evaluation_mode(self.model)
         tokens = dataset.tokens
         contents = np.array([tokens[row].tobytes() for row in range(len(tokens))], object)
         _, first, index = np.unique(contents, return_index=True, return_inverse=True)
         prompts = []
         for chunk in self._chunks():
-            rows = [group for group, _ in self._groups(tokens, chunk, first)]
-            states = [self._states(tokens, group, chunk, self.model.config.layer_wise) for group in rows]
+            parts = [part for part, _ in self._groups(tokens, chunk, first, BATCHES_AT_ONCE if group.size == 1 else 1)]
+            encode = functools.partial(self._states, tokens, chunk=chunk, every_layer=self.model.config.layer_wise)
+            states = group.map(encode, parts)
             place = np.empty(len(tokens), np.int64)
-            place[np.concatenate(rows)] = np.arange(len(first))
+            place[np.concatenate(parts)] = np.arange(len(first))
             prompts.append(HiddenStates.concatenate(states).take(place[first]))
         if not self.labels_separate:
             return StateDataset(dataset, prompts, index)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..process_group import SINGLE, ProcessGroup
 from .batching import Batch, bucketed_batches, choose_labels, label_chunks
 from .prompt import Layout
 from .tokenizer import TokenizedTexts
@@ -51,7 +52,7 @@ class TextDataset:
         """Return token ids and target of one text, as skorch's helpers expect."""
         return self.tokens[row], self.targets[row]
 
-    def evaluation_batches(self, batch_size: int, rows: np.ndarray | None = None):
+    def evaluation_batches(self, batch_size: int, rows: np.ndarray | None = None, group: ProcessGroup = SINGLE):
         """Yield batches of `rows` by length, with all labels in their order, in chunks that fit a prompt.
 
         The inputs of a label encoder are not in them; they are the same for all batches, see
@@ -61,24 +62,30 @@ class TextDataset:
         chosen = np.arange(len(self)) if rows is None else rows
         for rows in (chosen[part] for part in bucketed_batches(self.tokens.lengths[chosen], batch_size, None)):
             targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
-            yield Batch(targets, rows, chunks=[self._text_inputs(rows, [chunk] * len(rows)) for chunk in chunks])
+            own = rows[group.own(len(rows))]
+            yield Batch(targets, rows, chunks=[self._text_inputs(own, [chunk] * len(own)) for chunk in chunks])
 
     def evaluation_labels(self) -> list[dict[str, np.ndarray]]:
         """Return the inputs of the label encoder for each chunk; empty without a label encoder."""
         return [self._label_inputs([chunk]) for chunk in label_chunks(self.n_labels, self.max_labels)]
 
-    def batches(self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1):
-        """Yield the batches of one training epoch, in random order, or in a fixed one if `rng` is None."""
+    def batches(
+        self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1, group: ProcessGroup = SINGLE
+    ):
+        """Yield the batches of one training epoch, in random order, or in a fixed one if `rng` is None.
+
+        The targets and weights are those of all rows, and the other inputs those of the rows of this process.
+        """
         plan = bucketed_batches(self.tokens.lengths, batch_size, rng)
         for first in range(0, len(plan), accumulate):
-            group = plan[first : first + accumulate]
-            orders = [self._orders(rows, rng) for rows in group]
-            weights = [self._weight(rows, order) for rows, order in zip(group, orders, strict=True)]
+            step = plan[first : first + accumulate]
+            orders = [self._orders(rows, rng) for rows in step]
+            weights = [self._weight(rows, order) for rows, order in zip(step, orders, strict=True)]
             total = sum(weights)
-            for number, (rows, order, weight) in enumerate(zip(group, orders, weights, strict=True), start=1):
-                inputs = self._inputs(rows, order)
+            for number, (rows, order, weight) in enumerate(zip(step, orders, weights, strict=True), start=1):
+                inputs = self._inputs(rows, order, group.own(len(rows)))
                 share = weight / total if total > 0 else 0.0
-                yield Batch(inputs, rows, share, number == len(group), orders=np.stack(order))
+                yield Batch(inputs, rows, share, number == len(step), orders=np.stack(order))
 
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
         """Return the labels of each sample, in the order of its prompt."""
@@ -113,8 +120,8 @@ class TextDataset:
             return float(weight.sum())
         return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
 
-    def _inputs(self, rows: np.ndarray, orders) -> dict[str, np.ndarray]:
-        inputs = {**self._text_inputs(rows, orders), **self._label_inputs(orders)}
+    def _inputs(self, rows: np.ndarray, orders, own: slice) -> dict[str, np.ndarray]:
+        inputs = {**self._text_inputs(rows[own], orders[own]), **self._label_inputs(orders[own])}
         orders = np.stack(orders)  # all samples of a data set have the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
         if weight.ndim == 2:
@@ -135,16 +142,17 @@ class TextDataset:
 class Epochs:
     """Iterable over the batches of an epoch for skorch; without `rng`, over those of validation."""
 
-    def __init__(self, dataset: TextDataset, batch_size: int, rng=None, accumulate: int = 1):
+    def __init__(self, dataset: TextDataset, batch_size: int, rng=None, accumulate: int = 1, group=SINGLE):
         self.dataset, self.batch_size, self.rng, self.accumulate = dataset, batch_size, rng, accumulate
+        self.group = group
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self):
         if self.rng is None:
-            batches = self.dataset.evaluation_batches(self.batch_size)
+            batches = self.dataset.evaluation_batches(self.batch_size, group=self.group)
         else:
-            batches = self.dataset.batches(self.batch_size, self.rng, self.accumulate)
+            batches = self.dataset.batches(self.batch_size, self.rng, self.accumulate, self.group)
         for batch in batches:
             yield batch, batch.inputs["labels"]

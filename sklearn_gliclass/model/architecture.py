@@ -1,7 +1,7 @@
 """Base class of the architectures: the heads between the encoders' hidden states and the logits."""
 
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -158,13 +158,14 @@ class Architecture(nn.Module):
     # -- from token ids ------------------------------------------------------------------------------------
 
     def forward(
-        self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None, **inputs
-    ) -> GLiClassOutput:
+        self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None,
+        gather=None, **inputs,
+    ) -> GLiClassOutput:  # fmt: skip
         """Compute logits and loss from token ids; the arguments are those of :meth:`GLiClassModel.forward`."""
         every_layer = self.config.layer_wise and labels is not None
         layers, context = self.encode(input_ids, attention_mask, every_layer, **inputs)
         readings = (self.read(states, context) for states in layers)
-        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once)
+        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once, gather)
 
     def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
         """Compute pooled text embeddings (batch, hidden) before the projection; mean-pooled if there is no pooling."""
@@ -184,6 +185,7 @@ class Architecture(nn.Module):
         sample_weight: Tensor | None = None,
         class_ids: Tensor | None = None,
         labels_at_once: int | None = None,
+        gather: Callable | None = None,
     ) -> GLiClassOutput:
         """Pool, project and score each layer; the output is that of the last one, the loss the sum over layers.
 
@@ -193,7 +195,7 @@ class Architecture(nn.Module):
             Hidden states of each layer. Without a `text_mask`, the text is pooled already.
         n_prompts : int
             Number of consecutive rows that belong to one text, with one label prompt each.
-        labels, sample_weight, class_ids, labels_at_once
+        labels, sample_weight, class_ids, labels_at_once, gather
             As in :meth:`GLiClassModel.forward`.
         """
         losses = []
@@ -207,6 +209,8 @@ class Architecture(nn.Module):
             class_mask = reading.class_mask
             if n_prompts > 1:
                 logits, text, classes, class_mask = join_prompts(n_prompts, logits, text, classes, class_mask)
+            if gather is not None:
+                logits, text, classes, class_mask = gather(logits, text, classes, class_mask)
             if labels is not None:
                 losses.append(self.loss(logits, text, classes, class_mask, labels, sample_weight, class_ids))
         return GLiClassOutput(
@@ -294,7 +298,7 @@ class Architecture(nn.Module):
         class_embeddings : Tensor of shape (labels, hidden), optional
             Projected labels of the plain bi-encoder, in place of `label_states`.
         **targets
-            `labels`, `sample_weight`, `class_ids` and `labels_at_once`, as in :meth:`forward`.
+            `labels`, `sample_weight`, `class_ids`, `labels_at_once` and `gather`, as in :meth:`forward`.
         """
         batch, n_prompts = text_states.shape[:2]
         is_projected = class_embeddings is not None

@@ -260,7 +260,7 @@ class RLTrainer(Trainer):
         args = self.args_
         inputs = to_device(batch.inputs, self.device, weight_dtype(self.dtype))
         labels, sample_weight = inputs.pop("labels"), inputs.pop("sample_weight")
-        logits = self.logits(inputs)
+        logits = self.logits(inputs, len(batch))
         targets, valid = read_targets(labels, logits, self.module_.config.ignore_index)
         policy = self.policy_(logits, valid)
         sampled = args.get_actions == "bernoulli"
@@ -307,6 +307,8 @@ class RLTrainer(Trainer):
         with autocast(self.device, self.dtype):
             output = self.value_model_(**rollout.inputs)
         values = getattr(output, "logits", output)
+        if isinstance(values, Tensor) and values.dim():
+            values = self.group.gather_rows(values, len(rollout.batch))
         if values is not output:  # the mean over the labels, whose order is random
             values = values.masked_fill(~rollout.valid, 0.0).sum(1) / rollout.valid.sum(1).clamp_min(1)
         if not isinstance(values, Tensor) or values.numel() != len(rollout.batch):
@@ -330,16 +332,18 @@ class RLTrainer(Trainer):
             for name, value in {**terms, "loss": loss, "clip_fraction": clip_fraction}.items():
                 value = value.item() if isinstance(value, Tensor) else value
                 sums[name] = sums.get(name, 0.0) + value
+        self.group.sum_gradients(parameter for _, parameter in self.trained_)
         self.notify("on_grad_computed", named_parameters=self.trained_, batch=step, training=True)
         self._take_step([parameter for _, parameter in self.trained_], self.optimizer_)
         if isinstance(self.value_model, nn.Module):
+            self.group.sum_gradients(self.value_model_.parameters())
             self._take_step(self.value_model_.parameters(), self.value_optimizer_)
         return sums
 
     def _terms(self, rollout: Rollout) -> tuple[dict[str, Tensor], int]:
         """Compute the terms of the loss, as sums over texts, and the number of clipped ratios."""
         args = self.args_
-        policy = self.policy_(self.logits(rollout.inputs), rollout.valid)
+        policy = self.policy_(self.logits(rollout.inputs, len(rollout.batch)), rollout.valid)
         log_prob = policy.log_prob(rollout.actions, args.labels_smoothing)
         policy_loss, clipped = clipped_loss(log_prob, rollout.log_prob, rollout.advantage, args.cliprange)
         weights = rollout.weights

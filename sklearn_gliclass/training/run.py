@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Checkpoint, EarlyStopping, PrintLog, TensorBoard, TrainEndCheckpoint
+from skorch.callbacks import ProgressBar as SkorchProgressBar
+from skorch.callbacks.logging import MlflowLogger, NeptuneLogger, SacredLogger, WandbLogger
 
 from ..data.dataset import TextDataset
 from ..fitted import engine_options, warn_unknown_labels
 from ..model.fingerprint import forget
 from ..model.freezing import freeze, is_fully_frozen
+from ..process_group import SINGLE, ProcessGroup, active_group
 from ..warn import is_called_by_user, warn, warn_truncation
 from .arguments import FIELDS, TrainingArguments
 from .calibration import count_held_out
@@ -29,6 +32,12 @@ if TYPE_CHECKING:
     from ..samples import Samples
     from .recipe import Recipe
     from .rl import RLTrainer
+
+# Callbacks of skorch that write files, send results away or print.
+WRITING_CALLBACKS = (
+    Checkpoint, TrainEndCheckpoint, PrintLog, SkorchProgressBar, TensorBoard, MlflowLogger, NeptuneLogger,
+    SacredLogger, WandbLogger,
+)  # fmt: skip
 
 
 @dataclass
@@ -137,6 +146,8 @@ def prepare(
     """
     n_held_out = 0 if is_hidden else count_held_out(estimator, recipe, len(samples))
     train, valid, held_out = _datasets(estimator, fitted, samples, seed, n_held_out)
+    group = active_group()
+    group.copy_from_main(fitted.model.parameters())
     if not is_hidden:
         warn_unknown_labels(train.layout)
         _warn_truncated_rows(train)
@@ -147,15 +158,14 @@ def prepare(
         options = engine_options(estimator)
         engine = fitted.engine(**options, separate_passes=True, instructions=samples.instructions)
     if frozen:
-        train, valid = (part if part is None else engine.freeze(part) for part in (train, valid))
+        train, valid = (part if part is None else engine.freeze(part, group) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
         n_labels = len(fitted.label_names)
         arguments = arguments.resolve(len(train), recipe.regime, recipe.epoch_factor, n_labels)
-        net = build_net(estimator, fitted.model, arguments, seed)
-    elif net.callbacks != list(estimator.callbacks or []):  # set since the last call
-        _check_callbacks(estimator.callbacks or [])
-        net.callbacks = list(estimator.callbacks or [])
+        net = build_net(estimator, fitted.model, arguments, seed, group)
+    elif net.callbacks != _callbacks(estimator, group):  # set since the last call
+        net.callbacks = _callbacks(estimator, group)
         net.initialize_callbacks()
     _set_validation(estimator, net, valid)
     return TrainingRun(
@@ -163,22 +173,24 @@ def prepare(
     )
 
 
-def build_net(estimator, model, args: TrainingArguments, seed: int) -> Trainer:
-    """Build an initialised net for a model."""
-    _check_callbacks(estimator.callbacks or [])
+def build_net(estimator, model, args: TrainingArguments, seed: int, group: ProcessGroup = SINGLE) -> Trainer:
+    """Build an initialised net for a model, which the processes of `group` train together."""
     return Trainer(
         model,
         args,
         dtype=estimator.dtype,
         seed=seed,
-        callbacks=list(estimator.callbacks or []),
-        progress=bool(estimator.verbose),
+        callbacks=_callbacks(estimator, group),
+        progress=bool(estimator.verbose) and group.is_main,
         device=str(model.device),
+        group=group,
     ).initialize()
 
 
-def _check_callbacks(callbacks) -> None:
-    for entry in callbacks:
+def _callbacks(estimator, group: ProcessGroup) -> list:
+    """Return the callbacks of this process; those that write files or print run on the main process only."""
+    kept = []
+    for entry in estimator.callbacks or []:
         is_pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
         callback = entry[1] if is_pair else entry
         if callback is not None and not hasattr(callback, "on_train_begin"):
@@ -186,6 +198,9 @@ def _check_callbacks(callbacks) -> None:
                 f"callbacks must be a list of callbacks of skorch, or of (name, callback) pairs, got {entry!r} among "
                 "them; derive your own from skorch.callbacks.Callback."
             )
+        if group.is_main or not isinstance(callback, WRITING_CALLBACKS):
+            kept.append(entry)
+    return kept
 
 
 def _set_validation(estimator, net: Trainer, valid: TextDataset | None) -> None:
@@ -207,7 +222,8 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
         If the loss, the gradient or weights become non-finite.
     KeyboardInterrupt
         At Ctrl-C before the end of the first epoch, in a hidden fit, or in a fit that a library called (a search, a
-        cross-validation). In a fit that user code called, the completed epochs are kept, with a warning.
+        cross-validation, several processes). In a fit that user code called, the completed epochs are kept, with a
+        warning.
     """
     net, entry = run.net, ("ewc", ewc)
     first = len(net.history)
@@ -217,6 +233,7 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
     try:
         for stage in stages:
             stage.run(run)
+            _copy_results(run)
             _handle_interrupt(run, first)
     finally:
         if ewc is not None:
@@ -227,6 +244,14 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
     for module in net.module_.model.frozen_modules():
         if any(parameter.requires_grad for parameter in module.parameters()):
             forget(module)  # its hidden states are no longer the cached ones
+
+
+def _copy_results(run: TrainingRun) -> None:
+    """Give all processes the results of the main one: machines of several types round differently."""
+    group, config = run.net.group, run.net.module_.config
+    if group.size > 1:
+        group.copy_from_main(run.net.module_.parameters())
+        config.logit_offset, run.temperature = group.from_main((config.logit_offset, run.temperature))
 
 
 @contextmanager
@@ -309,7 +334,7 @@ def _handle_interrupt(run: TrainingRun, first: int) -> None:
     if len(history) and "train_loss" not in history[-1]:
         del history[-1:]  # the incomplete epoch
     n_epochs = len(history) - first
-    if n_epochs == 0 or run.is_hidden or not is_called_by_user():
+    if n_epochs == 0 or run.is_hidden or run.net.group.size > 1 or not is_called_by_user():
         raise KeyboardInterrupt
     run.interrupted = True
     warn(

@@ -159,8 +159,9 @@ class Reinforcement:
         if run.interrupted:
             return
         net = self.build_net(
-            module=run.net.module_, valid=run.valid, dtype=run.net.dtype, seed=run.seed, device=run.net.device
-        ).initialize()
+            module=run.net.module_, valid=run.valid, dtype=run.net.dtype, seed=run.seed, device=run.net.device,
+            callbacks=list(run.net.callbacks), progress=run.net.progress, group=run.net.group,
+        ).initialize()  # fmt: skip
         net.history = run.net.history
         net.callbacks_ += [entry for entry in run.net.callbacks_ if entry[0] == "ewc"]
         run.rl_net = net

@@ -1,5 +1,7 @@
 """The training loop: a skorch net around the torch model."""
 
+from functools import partial
+
 import numpy as np
 import skorch
 import torch
@@ -13,6 +15,7 @@ from ..data.batching import tensors, to_device
 from ..data.dataset import Epochs, TextDataset
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
+from ..process_group import SINGLE
 from .arguments import TrainingArguments
 from .optimizers import add_unfrozen_parameters, build_optimizer, build_scheduler
 
@@ -55,6 +58,16 @@ class RecordLearningRate(Callback):
         net.history.record("others_lr", rates.get("others", 0.0))
 
 
+class ShareLosses(Callback):
+    """Callback that gives all processes the losses of the main one, so that early stopping stops all of them."""
+
+    def on_epoch_end(self, net, **kwargs):
+        row = net.history[-1]
+        losses = {name: row[name] for name in row if name.startswith(("train_loss", "valid_loss"))}
+        for name, value in net.group.from_main(losses).items():
+            net.history.record(name, value)
+
+
 class Trainer(skorch.NeuralNet):
     """Training loop of a :class:`~sklearn_gliclass.GLiClassModel`, as a skorch net.
 
@@ -81,6 +94,8 @@ class Trainer(skorch.NeuralNet):
         Whether to show a progress bar.
     device : str, default="cpu"
         Device of the training, by its name in torch.
+    group : ProcessGroup, optional
+        Processes that train the model together. If None, this process alone.
     **kwargs
         Further parameters of ``skorch.NeuralNet``.
 
@@ -107,8 +122,9 @@ class Trainer(skorch.NeuralNet):
     interrupted_ = False  # until the first epochs
 
     def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, callbacks=None, progress=False,
-                 device="cpu", **kwargs):  # fmt: skip
+                 device="cpu", group=None, **kwargs):  # fmt: skip
         self.args = args
+        self.group = group or SINGLE
         self.valid = valid
         self.dtype = dtype
         self.seed = seed
@@ -124,7 +140,8 @@ class Trainer(skorch.NeuralNet):
     @property
     def _default_callbacks(self):
         bar = [("progress_bar", ProgressBar())] if self.progress else []
-        return [*super()._default_callbacks, ("record_lr", RecordLearningRate()), *bar]
+        shared = [("share_losses", ShareLosses())] if self.group.size > 1 else []
+        return [*super()._default_callbacks, *shared, ("record_lr", RecordLearningRate()), *bar]
 
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimiser with the parameter groups of `args`."""
@@ -141,7 +158,7 @@ class Trainer(skorch.NeuralNet):
         # A scheduler of skorch among the callbacks replaces that of `args`.
         own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
-        self.n_labels_ = X.n_labels
+        self.n_labels_, self.shares_labels_ = X.n_labels, X.layout.shares_labels
         # Collected once: walking through all modules in each step takes noticeable time.
         self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
         self.rng_ = np.random.RandomState(self.seed)
@@ -174,16 +191,28 @@ class Trainer(skorch.NeuralNet):
         """Return an iterator over batches of texts of similar lengths, in random order in training."""
         args, batch_size = self.args_, self.args_.resolve_batch_size(len(dataset))
         if training:
-            return Epochs(dataset, batch_size, self.rng_, args.gradient_accumulation_steps)
-        return Epochs(dataset, batch_size)
+            return Epochs(dataset, batch_size, self.rng_, args.gradient_accumulation_steps, self.group)
+        return Epochs(dataset, batch_size, group=self.group)
 
     def infer(self, x, **fit_params):
         """Run the model on a training batch."""
-        return self._run(x.inputs, **fit_params)
+        return self._run(x.inputs, gather=self._gather(len(x)), **fit_params)
 
     def _run(self, inputs, **fit_params):
         with autocast(self.device, self.dtype):
             return self.module_(**self._on_device(inputs), **fit_params)
+
+    def _gather(self, n_rows: int):
+        """Return the function that gathers the outputs of the processes for a batch; None for one process."""
+        return None if self.group.size == 1 else partial(self._join, n_rows)
+
+    def _join(self, n_rows: int, logits, text, classes, class_mask):
+        config, join = self.module_.config, partial(self.group.gather_rows, n_rows=n_rows)
+        if config.text_contrastive_loss_coef and text.dim() == 2:
+            text = join(text)
+        if config.contrastive_loss_coef:
+            classes = self.group.keep_on_main(classes) if self.shares_labels_ else join(classes)
+        return join(logits), text, classes, class_mask[:1]  # all texts have the same number of labels
 
     def _on_device(self, inputs):
         return to_device(inputs, self.device, weight_dtype(self.dtype))
@@ -215,20 +244,23 @@ class Trainer(skorch.NeuralNet):
                 f"max_grad_norm (now {args.max_grad_norm!r})."
             )
 
-    def logits(self, inputs) -> torch.Tensor:
+    def logits(self, inputs, n_rows: int | None = None) -> torch.Tensor:
         """Compute logits with gradients.
 
         Parameters
         ----------
         inputs : dict of str to Tensor
             Inputs of the model.
+        n_rows : int, optional
+            Number of texts of all processes that share the batch. If None, this process has all of them.
 
         Returns
         -------
         Tensor of shape (n, labels)
             The logits.
         """
-        return self._run(inputs).logits.to(weight_dtype(self.dtype))
+        gather = None if n_rows is None else self._gather(n_rows)
+        return self._run(inputs, gather=gather).logits.to(weight_dtype(self.dtype))
 
     def disable_dropout(self) -> None:
         """Put the model in evaluation mode, except for LSTMs, whose gradients cuDNN computes in training mode only."""
@@ -257,6 +289,7 @@ class Trainer(skorch.NeuralNet):
         return config.problem_type == "multi_label_classification" and config.focal_loss_reduction == "sum"
 
     def _optimizer_step(self, batch):
+        self.group.sum_gradients(parameter for _, parameter in self.trained_)
         self.notify("on_grad_computed", named_parameters=self.trained_, batch=batch, training=True)
         self._take_step([parameter for _, parameter in self.trained_], self.optimizer_)
         if self.scheduler_ is not None:
@@ -307,8 +340,9 @@ class Trainer(skorch.NeuralNet):
             Embeddings of all labels before their projection.
         """
         shared = self._shared_inputs(dataset)
-        batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows))
-        texts = torch.cat([self._run(batch.chunks[0], **shared[0]).text_embeddings for batch in batches])
+        batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows, self.group))
+        parts = [(self._run(batch.chunks[0], **shared[0]).text_embeddings, len(batch)) for batch in batches]
+        texts = torch.cat([self.group.gather_rows(*part) for part in parts])
         return _in_order(texts, batches), self.embed_labels(dataset)
 
     @torch.no_grad()
@@ -335,7 +369,8 @@ class Trainer(skorch.NeuralNet):
         """Compute the logits of all labels, chunk by chunk."""
         self._set_training(False)
         logits = [self._run(chunk, **common).logits for chunk, common in zip(batch.chunks, shared, strict=True)]
-        return torch.cat(logits, dim=1).to(weight_dtype(self.dtype))
+        logits = torch.cat(logits, dim=1).to(weight_dtype(self.dtype))
+        return self.group.gather_rows(logits, len(batch))
 
     def validation_step(self, batch, shared, **fit_params):
         """Compute loss and logits of a batch over all labels, without gradients."""
@@ -367,7 +402,8 @@ class Trainer(skorch.NeuralNet):
             The logits, in the order of the rows.
         """
         batch_size = self.args_.resolve_batch_size(len(dataset) if rows is None else len(rows))
-        batches, shared = list(dataset.evaluation_batches(batch_size, rows)), self._shared_inputs(dataset)
+        batches = list(dataset.evaluation_batches(batch_size, rows, self.group))
+        shared = self._shared_inputs(dataset)
         return _in_order(torch.cat([self._all_logits(batch, shared) for batch in batches]), batches)
 
     def predict_proba(self, X):

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from .building import build, check_unchanged_model, construction_parameters
 from .containers import as_container
@@ -19,6 +19,7 @@ from .parameters import CONSTRAINTS
 from .process_agreement import check_agreement
 from .process_group import active_group, seed_dropout
 from .samples import Samples
+from .sklearn_internals import check_sample_weight, validate_parameter_constraints
 from .training.ewc import ElasticWeightConsolidation
 from .training.recipe import choose_recipe
 from .training.run import TrainingRun, prepare, restore_on_failure, train
@@ -92,7 +93,8 @@ class BaseGLiClass(
         """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
         continues = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
         if epochs is not None:
-            self._validate_params()  # scikit-learn's decorator does so in the first partial_fit only
+            hyperparameters = self.get_params(deep=False)  # the decorator validates them in the first partial_fit only
+            validate_parameter_constraints(self._parameter_constraints, hyperparameters, type(self).__name__)
         if continues:
             check_unchanged_model(
                 self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_")
@@ -118,7 +120,7 @@ class BaseGLiClass(
             texts, reader = learn_texts(X, self, self.text_template)
         if y is not None:
             check_consistent_length(texts, as_container(y, "y", self._expected_y))
-        weight = _check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
+        weight = check_sample_weight(sample_weight, np.empty((len(texts), 0)), ensure_non_negative=True)
         rows = np.flatnonzero(weight)
         if len(rows) == 0:
             raise ValueError(

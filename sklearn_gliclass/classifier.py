@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import ClassifierMixin, _fit_context, clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from .abstention import Evidence, answer_unknown, check_unknown_label, resolve_unknown_threshold
@@ -26,6 +25,7 @@ from .model.scorers import DOT_PRODUCT_SCORERS
 from .parameters import CLASSIFICATION_CONSTRAINTS
 from .process_group import active_group, data_parallel
 from .samples import Samples
+from .sklearn_internals import HasMethods, Interval, Options, StrOptions, fit_context
 from .targets import (
     MULTI,
     PROBLEM_TYPES,
@@ -487,7 +487,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         return tags
 
     @data_parallel
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the classifier to texts and their classes, or prepare it for zero-shot classification.
 
@@ -525,7 +525,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight)
 
     @data_parallel
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
 

@@ -10,7 +10,8 @@ from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN
 from .fitted import FittedModel
 from .model.folders import replace_folder
 from .model.loading import silence_transformers
-from .model.weights import named_weights, unwrap
+from .model.torch_internals import unwrap
+from .model.weights import named_weights
 from .persistence import LABEL_TOKENIZER_FOLDER, is_checkpoint_file
 
 # Pooling -> its name in sentence-transformers.

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from . import json_values
 from .abstention import check_unknown_label
 from .class_values import read_thresholds
 from .containers import is_finite
 from .parameters import MODEL_ORIGIN
+from .sklearn_internals import validate_parameter_constraints
 from .training import RLTrainerConfig
 from .warn import warn
 

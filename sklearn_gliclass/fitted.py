@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from .cache.engine import StateEngine
 from .cache.labels import LabelCache
@@ -25,6 +24,7 @@ from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
 from .process_group import active_group
+from .sklearn_internals import validate_parameter_constraints
 from .warn import warn
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from .model.folders import replace_folder
 from .model.isolation import process_lock
 from .model.onnx_graphs import Graph, build_graphs
 from .model.packed import disable_packing
-from .model.weights import unwrap
+from .model.torch_internals import unwrap
 from .onnx import (
     LABEL_EMBEDDINGS_FILE,
     LABEL_TOKENIZER_FILE,

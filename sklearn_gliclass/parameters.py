@@ -3,14 +3,13 @@
 from numbers import Integral, Real
 from os import PathLike
 
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-
 from .containers import plain
 from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROBLEM_TYPES, PROJECTOR_INITS
 from .model.losses import REDUCTIONS
 from .model.poolings import NO_POOLING, POOLINGS
 from .model.precision import DTYPES
 from .model.scorers import SCORERS
+from .sklearn_internals import HasMethods, Interval, StrOptions
 from .training import arguments
 from .training.recipe import PRESETS
 

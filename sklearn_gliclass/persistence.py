@@ -22,7 +22,8 @@ from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.folders import read_unchanged, replace_folder
 from .model.precision import require_device
-from .model.weights import named_weights, read_json, read_weights, unwrap
+from .model.torch_internals import unwrap
+from .model.weights import named_weights, read_json, read_weights
 from .model_card import CARD_FILE, build_card, is_own_card
 from .warn import warn
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 from numbers import Real
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import RegressorMixin
 from sklearn.model_selection import KFold
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from .base import BaseGLiClass
 from .containers import EXPECTED_NUMBERS
@@ -15,6 +14,7 @@ from .fitted import engine_options
 from .in_context import read_instructions
 from .process_group import active_group, data_parallel
 from .samples import Samples
+from .sklearn_internals import Interval, StrOptions, fit_context
 from .targets import label_texts, read_regression_targets
 from .training.stages import Supervised
 
@@ -280,7 +280,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return tags
 
     @data_parallel
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the regressor to texts and their values.
 
@@ -306,7 +306,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight)
 
     @data_parallel
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
 

@@ -67,7 +67,8 @@ def _call_template(template, names, rows) -> list[str]:
         try:
             text = template(dict(zip(names, cells, strict=True)))
         except Exception as error:
-            error.add_note(f"text_template raised this for row {row} of X.")
+            # What error.add_note does, which is new in Python 3.11.
+            error.__notes__ = [*getattr(error, "__notes__", ()), f"text_template raised this for row {row} of X."]
             raise
         if not isinstance(text, str):
             raise TypeError(f"text_template must return a str, got {type(text).__name__} for row {row}.")

@@ -51,7 +51,7 @@ def test_values_round_trip(value):
     assert_same(stored({"nested": [value]}), {"nested": [value]})
 
 
-class Colour(enum.StrEnum):
+class Colour(str, enum.Enum):
     RED = "red"
 
 

@@ -17,7 +17,17 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 
 # Layers from bottom to top: a module imports from its own layer and from lower ones.
 LAYERS = [
-    ["_version", "model", "warn", "exceptions", "docstrings", "optional_dependencies", "process_group"],
+    [
+        "_version",
+        "model",
+        "warn",
+        "exceptions",
+        "docstrings",
+        "optional_dependencies",
+        "process_group",
+        "parameter_validation",
+    ],
+    ["sklearn_internals"],
     ["data"],
     ["containers", "cells", "text_checks", "text_templates", "class_values", "label_lists", "json_values"],
     ["abstention"],

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..model.fingerprint import sample_sum
+from ..model.torch_internals import change_counter
 from ..model.traversal import collect_parameters
 
 
@@ -45,4 +46,4 @@ def _versions(modules: list[nn.Module]) -> tuple:
     parameters = collect_parameters(modules)
     sampled = {0, len(parameters) // 2, len(parameters) - 1}
     sums = tuple(sample_sum(parameters[i]) for i in sampled if parameters)
-    return sums, tuple((p.data_ptr(), p._version, p.dtype) for p in parameters)
+    return sums, tuple((p.data_ptr(), change_counter(p), p.dtype) for p in parameters)

@@ -7,6 +7,8 @@ import weakref
 import torch
 from torch import nn
 
+from .torch_internals import change_counter
+
 _SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
 
 # Module -> (state for change detection, its fingerprint or the module that it is a copy of).
@@ -46,7 +48,7 @@ def _detect_state(module: nn.Module) -> tuple:
     It includes a sample of values, as fused optimisers do not increase the version counter of a tensor.
     """
     return tuple(
-        (name, tensor.data_ptr(), tensor._version, tensor.dtype, tensor.device, sample_sum(tensor))
+        (name, tensor.data_ptr(), change_counter(tensor), tensor.dtype, tensor.device, sample_sum(tensor))
         for name, tensor in module.named_parameters()
     )
 

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from .fingerprint import copy_with_fingerprint
 from .isolation import process_lock, seed_torch
+from .transformers_internals import build_from_config
 from .weight_delta import add_weight_delta
 from .weights import check_loaded, read_json, read_weights
 
@@ -64,7 +65,7 @@ def build_encoder(config, whole: bool = False):
     with process_lock():
         if model_class is AutoModel:
             return model_class.from_config(config, dtype=dtype, trust_remote_code=False)
-        return model_class._from_config(config, dtype=dtype)
+        return build_from_config(model_class, config, dtype)
 
 
 @contextlib.contextmanager

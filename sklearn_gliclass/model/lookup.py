@@ -26,6 +26,7 @@ OWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm.safetensors"
 OWN_LOGIT_OFFSET = 6.0  # logit offset trained with it: the logit, 20 * cosine, of a probability of 0.5
 EXTRAS = {DEFAULT_ENCODER: "minilm"}
 
+_CHUNK = 2**20  # bytes that are hashed at a time
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -87,8 +88,11 @@ def _weight_package(name: str) -> Path | None:
 
 @functools.lru_cache(maxsize=8)
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _from_hub(name: str, cache_dir) -> Path:

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
-from transformers import initialization as init
 
 from .bi_encoder import BiEncoder, FusedBiEncoder
 from .config import GLiClassModelConfig
@@ -16,6 +15,7 @@ from .isolation import seed_torch
 from .loading import load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
+from .transformers_internals import init
 from .uni_encoder import UniEncoder
 from .weights import check_loaded, fill_shared, named_weights, read_json, skeleton
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
+from . import torch_internals
+
 MIN_MULTIPLICATIONS = 4_000_000  # of a matrix product; in smaller ones, the copies take longer than they save
 
 
@@ -56,7 +58,7 @@ class OneDNNInference(OneDNNLinear):
             self.weights[weight] = weight
         elif self.weights[weight] is weight:
             rows = inputs.numel() // inputs.shape[-1]
-            self.weights[weight] = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+            self.weights[weight] = torch_internals.reorder_linear_weight(weight.detach(), rows)
         return self.weights[weight]
 
 
@@ -74,7 +76,7 @@ def infer_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, act
     """Compute ``F.linear`` with an activation by oneDNN, without gradients; `weight` may be in oneDNN's layout."""
     flat = inputs.reshape(-1, inputs.shape[-1])
     algorithm = "none" if activation == "gelu" else ""  # the exact GELU, not the tanh approximation
-    outputs = torch.ops.mkldnn._linear_pointwise(flat, weight, bias, activation, [], algorithm)
+    outputs = torch_internals.linear_pointwise(flat, weight, bias, activation, algorithm)
     return outputs.view(*inputs.shape[:-1], -1)
 
 
@@ -100,9 +102,9 @@ class _Linear(torch.autograd.Function):
         gradient = gradient.to_mkldnn()
         of_inputs = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_inputs = torch.ops.aten.mkldnn_linear_backward_input(inputs.shape, gradient, weight).to_dense()
+            of_inputs = torch_internals.linear_input_gradient(inputs.shape, gradient, weight).to_dense()
         if any(ctx.needs_input_grad[1:]):
-            of_weight, of_bias = torch.ops.aten.mkldnn_linear_backward_weights(
+            of_weight, of_bias = torch_internals.linear_weight_gradient(
                 gradient, inputs.to_mkldnn(), weight, ctx.has_bias
             )
         return of_inputs, of_weight, of_bias if ctx.has_bias else None
@@ -120,7 +122,8 @@ def _fits(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
 
 def is_onednn_faster(inference: bool = False) -> bool:
     """Return whether oneDNN is faster on this machine."""
-    if not torch.backends.mkldnn.is_available():
+    has_operators = torch_internals.HAS_INFERENCE_OPERATORS if inference else torch_internals.HAS_GRADIENT_OPERATORS
+    if not torch.backends.mkldnn.is_available() or not has_operators:
         return False
     context = OneDNNInference if inference else OneDNNLinear
     return measure_speedup(context) > context.MIN_SPEEDUP

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .torch_internals import keep_above
+
 
 def _score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(
@@ -73,7 +75,7 @@ class _PairLayers(torch.autograd.Function):
         of_text, of_label, of_product = first.to(dtype).chunk(3, dim=1)
         gradient = gradient.to(dtype)
         d_last = gradient.flatten() @ hidden.flatten(0, 1) / ctx.kept
-        d_hidden = torch.ops.aten.threshold_backward(gradient.unsqueeze(-1) * last, hidden, 0.0)
+        d_hidden = keep_above(gradient.unsqueeze(-1) * last, hidden, 0.0)
         d_of_text = d_hidden.sum(dim=1, keepdim=True)  # (B, 1, 4D)
         d_of_label = d_hidden.sum_to_size(len(label), *d_hidden.shape[1:])  # (B or 1, C, 4D)
         d_product = d_hidden @ of_product
@@ -103,7 +105,7 @@ def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
     random_bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
     lots, first_kept = random_bits.view(torch.int16)[: values.numel()].view_as(values), n_dropped - 2**15
     if values.dtype.itemsize >= 4:  # wide enough for the random number: one pass selects the values
-        values = torch.ops.aten.threshold_backward(values, lots.to(values.dtype), first_kept - 1)
+        values = keep_above(values, lots.to(values.dtype), first_kept - 1)
     else:
         values = values.masked_fill_(lots < first_kept, 0.0)
     return values, 1.0 - n_dropped / 2**16

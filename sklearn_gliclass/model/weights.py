@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from .isolation import process_lock
+from .torch_internals import remove_compiled_prefix, unwrap
+from .transformers_internals import unexpected_patterns
 
 SAFETENSORS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _NAMES_SHOWN = 5
 _MAX_SKELETONS = 8
-# Name under which torch.compile holds the module that it wraps.
-_COMPILED = "_orig_mod."
 # Pooler of transformers' base models, which is not used here, and often missing in files.
 _POOLER = re.compile(r"(^|\.)pooler\.")
 
@@ -150,11 +150,6 @@ def skeleton(model_class: type[nn.Module], config: PretrainedConfig) -> Skeleton
         return _skeletons[key]
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module that ``torch.compile`` has wrapped, or the model itself."""
-    return getattr(model, "_orig_mod", model)
-
-
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of a model, with the names of modules that ``torch.compile`` has wrapped restored.
 
@@ -165,7 +160,7 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
         be saved, but not loaded.
     """
     model = unwrap(model)
-    weights = {name.replace(_COMPILED, ""): tensor for name, tensor in model.state_dict().items()}
+    weights = {remove_compiled_prefix(name): tensor for name, tensor in model.state_dict().items()}
     shapes = skeleton(type(model), model.config).shapes
     missing, unexpected = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
     mismatched = [(n, t.shape, shapes[n]) for n, t in weights.items() if n in shapes and t.shape != shapes[n]]
@@ -228,7 +223,7 @@ def check_loaded(model: nn.Module, info: dict, source: str, whole: bool = True) 
     ValueError
         If weights are missing, unexpected or of another shape; the message names them.
     """
-    patterns = _ignored_patterns(model)
+    patterns = [pattern for module in model.modules() for pattern in unexpected_patterns(module)]
     buffers = {name for name, _ in model.named_buffers()}
     unexpected = [
         name
@@ -243,11 +238,6 @@ def check_loaded(model: nn.Module, info: dict, source: str, whole: bool = True) 
             f"{describe_differences(missing, unexpected, mismatched)}. Files are incomplete, or config.json was edited "
             "or belongs to other weights: download or save the checkpoint again."
         )
-
-
-def _ignored_patterns(model: nn.Module) -> list[str]:
-    modules = (module for module in model.modules() if hasattr(module, "_keys_to_ignore_on_load_unexpected"))
-    return [pattern for module in modules for pattern in module._keys_to_ignore_on_load_unexpected or ()]
 
 
 def _is_ignored(name: str, patterns: list[str]) -> bool:

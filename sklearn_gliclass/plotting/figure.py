@@ -1,7 +1,8 @@
 """Helpers of the displays: import of matplotlib, grids of panels, colours."""
 
 import numpy as np
-from sklearn.utils._optional_dependencies import check_matplotlib_support
+
+from ..optional_dependencies import import_optional
 
 # The colour-blind safe palette of Okabe and Ito.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
@@ -10,10 +11,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 
 def pyplot(display):
     """Import matplotlib.pyplot; raise an ImportError with instructions if it is not installed."""
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
-
-    return plt
+    return import_optional("matplotlib.pyplot", "plot", f"{type(display).__name__}.plot")
 
 
 def create_axes(display, ax, figsize):

@@ -211,9 +211,8 @@ class BatchQueue:
         while self.queued_cost < self.max_batch and not self._is_closing and (rest := deadline - loop.time()) > 0:
             self._arrived.clear()
             try:
-                async with asyncio.timeout(rest):
-                    await self._arrived.wait()
-            except TimeoutError:
+                await asyncio.wait_for(self._arrived.wait(), rest)
+            except asyncio.TimeoutError:  # the built-in one from Python 3.11 on
                 return
 
     def _run(self, loop, batch: list[Job]) -> None:

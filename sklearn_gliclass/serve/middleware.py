@@ -109,9 +109,8 @@ class RequestMiddleware:
     async def _read(self, scope, receive):
         """Read the body, and return a `receive` that gives it to the app."""
         try:
-            async with asyncio.timeout(self.limits.body_timeout):
-                body = await self._body(scope, receive)
-        except TimeoutError:
+            body = await asyncio.wait_for(self._body(scope, receive), self.limits.body_timeout)
+        except asyncio.TimeoutError:  # the built-in one from Python 3.11 on
             detail = f"The body did not arrive within {self.limits.body_timeout:g} s; send it faster."
             raise RequestError(408, detail, connection="close") from None
         if scope["method"] == "POST":

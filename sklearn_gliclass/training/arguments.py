@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from os import PathLike
 
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_parameter_constraints
 
+from ..sklearn_internals import Interval, Options, StrOptions, validate_parameter_constraints
 from .optimizers import OPTIMIZERS, SCHEDULES
 from .transformers_arguments import read_transformers_arguments
 

@@ -115,6 +115,6 @@ def test_wrapping():
 
 
 def test_error_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"TrainingHistoryDisplay.plot requires matplotlib. You can install"):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"TrainingHistoryDisplay.plot needs matplotlib; install it with"):
         TrainingHistoryDisplay({"loss": [1]}).plot()

@@ -1,0 +1,58 @@
+"""Private operators and attributes of torch, in one module, with replacements for versions without them."""
+
+import torch
+from torch import Tensor, nn
+
+_COMPILED = "_orig_mod"
+
+
+def _has(namespace: object, *names: str) -> bool:
+    return all(hasattr(namespace, name) for name in names)
+
+
+# Operators of oneDNN: without gradients, and for gradients.
+HAS_INFERENCE_OPERATORS = _has(torch.ops.mkldnn, "_reorder_linear_weight", "_linear_pointwise")
+HAS_GRADIENT_OPERATORS = _has(torch.ops.aten, "mkldnn_linear_backward_input", "mkldnn_linear_backward_weights")
+HAS_THRESHOLD_OPERATOR = _has(torch.ops.aten, "threshold_backward")
+
+
+def reorder_linear_weight(weight: Tensor, n_rows: int) -> Tensor:
+    """Copy a weight into oneDNN's memory layout for products with `n_rows` rows."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, n_rows)
+
+
+def linear_pointwise(inputs: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
+    """Compute ``F.linear`` with an activation by oneDNN, without gradients."""
+    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, activation, [], algorithm)
+
+
+def linear_input_gradient(shape: torch.Size, gradient: Tensor, weight: Tensor) -> Tensor:
+    """Compute the gradient of the inputs of a linear layer by oneDNN."""
+    return torch.ops.aten.mkldnn_linear_backward_input(shape, gradient, weight)
+
+
+def linear_weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, has_bias: bool) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of weight and bias of a linear layer by oneDNN."""
+    return torch.ops.aten.mkldnn_linear_backward_weights(gradient, inputs, weight, has_bias)
+
+
+def keep_above(values: Tensor, by: Tensor, threshold: float) -> Tensor:
+    """Return `values` where `by` is above the threshold, else 0; in one pass, where torch has the operator."""
+    if HAS_THRESHOLD_OPERATOR:
+        return torch.ops.aten.threshold_backward(values, by, threshold)
+    return torch.where(by > threshold, values, 0.0)
+
+
+def change_counter(tensor: Tensor) -> object:
+    """Return a value that differs after each in-place operation; without a counter, it differs at each call."""
+    return tensor._version if hasattr(tensor, "_version") else object()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module that ``torch.compile`` has wrapped, or the model itself."""
+    return getattr(model, _COMPILED, model)
+
+
+def remove_compiled_prefix(name: str) -> str:
+    """Return the name of a weight without the parts that ``torch.compile`` adds."""
+    return name.replace(f"{_COMPILED}.", "")

@@ -1,5 +1,7 @@
 """Base class of both estimators: fit, predict, transform, save and load."""
 
+from contextlib import nullcontext
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
@@ -20,6 +22,7 @@ from .process_agreement import check_agreement
 from .process_group import active_group, seed_dropout
 from .samples import Samples
 from .sklearn_internals import check_sample_weight, validate_parameter_constraints
+from .training.adapters import build_adapters, merge_adapters
 from .training.ewc import ElasticWeightConsolidation
 from .training.recipe import choose_recipe
 from .training.run import TrainingRun, prepare, restore_on_failure, train
@@ -154,16 +157,16 @@ class BaseGLiClass(
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
             net = getattr(self, "net_", None) if continues and epochs is not None else None
-            run = prepare(
-                self, fitted, samples, seed, recipe, net=net, trains=any(stage.trains for stage in stages),
-                is_hidden=is_hidden,
-            )  # fmt: skip
+            trains = any(stage.trains for stage in stages)
             stages += [*last_stages, *([] if ewc is None else [Consolidation(ewc)])]
-            if continues:
-                with restore_on_failure(fitted.model, net):
+            adapters = build_adapters(self, fitted, recipe.freeze_encoder)
+            with merge_adapters(adapters if trains else None, fitted.model) as attached:
+                run = prepare(
+                    self, fitted, samples, seed, recipe, net=net, trains=trains, is_hidden=is_hidden, adapters=attached
+                )
+                with restore_on_failure(fitted.model, net) if continues else nullcontext():
                     train(run, stages, ewc)
-            else:
-                train(run, stages, ewc)
+            fitted.adapters = adapters
         return fitted, run, ewc
 
     def _elastic_weights(self, continues: bool) -> ElasticWeightConsolidation | None:

@@ -23,10 +23,25 @@ from .fitted import FittedModel
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS
 from .model.loading import build_encoder, load_encoder, resolve_max_length
-from .model.lookup import DEFAULT_ENCODER, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
+from .model.lookup import (
+    DEFAULT_ENCODER,
+    OWN_LOGIT_OFFSET,
+    OWN_WEIGHTS,
+    find_adapter,
+    find_checkpoint,
+    read_adapter_base,
+)
 from .model.precision import require_device, weight_dtype
-from .parameters import MODEL_ORIGIN, MODEL_PARAMETERS, OPTION_READERS, WEIGHT_PARAMETERS, model_parameters
+from .parameters import (
+    ADAPTER_PARAMETERS,
+    MODEL_ORIGIN,
+    MODEL_PARAMETERS,
+    OPTION_READERS,
+    WEIGHT_PARAMETERS,
+    model_parameters,
+)
 from .persistence import load_model, load_tokenizers
+from .training.adapters import merge_adapter_folder
 from .training.arguments import FIELDS
 from .training.probe import TRAINING_SCALE
 from .training.recipe import supports_probe
@@ -77,7 +92,7 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
 def construction_parameters(estimator) -> dict:
     """Return the hyperparameters that model and optimiser were built with, which further training cannot change."""
     read_anew = {"max_num_classes", "max_epochs"}  # read by each call
-    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, *FIELDS, "device", "dtype"} - read_anew
+    names = {*MODEL_ORIGIN, *MODEL_PARAMETERS, *ADAPTER_PARAMETERS, *FIELDS, "device", "dtype"} - read_anew
     return {name: copy.deepcopy(getattr(estimator, name)) for name in sorted(names) if hasattr(estimator, name)}
 
 
@@ -156,9 +171,17 @@ def _text_encoder(estimator, texts, problem_type):
     if options is not None:
         tokenizer = _with_example_token(estimator, train_tokenizer(texts, options.get("vocab_size")))
         return _new_for(options, tokenizer, whole), tokenizer
-    folder = find_checkpoint(name or DEFAULT_ENCODER, estimator.cache_dir)
     own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
-    return load_encoder(folder, whole, own), _with_example_token(estimator, load_tokenizer(folder))
+    encoder, tokenizer = _pretrained_encoder(name or DEFAULT_ENCODER, estimator.cache_dir, whole, own)
+    return encoder, _with_example_token(estimator, tokenizer)
+
+
+def _pretrained_encoder(name: str, cache_dir, whole: bool = False, weight_delta=None):
+    """Load an encoder and its tokenizer; into the encoder of an adapter folder, the adapter is merged."""
+    adapter = find_adapter(name)
+    folder = find_checkpoint(name if adapter is None else read_adapter_base(adapter), cache_dir)
+    encoder, tokenizer = load_encoder(folder, whole, weight_delta), load_tokenizer(folder)
+    return encoder if adapter is None else merge_adapter_folder(encoder, adapter), tokenizer
 
 
 def _with_example_token(estimator, tokenizer):
@@ -190,8 +213,7 @@ def _label_encoder(estimator, encoder, tokenizer):
         raise ValueError("label_model_name and label_model_config exclude each other; set one to None.")
     tied = _ties_encoders(estimator)
     if name is not None:
-        folder = find_checkpoint(name, estimator.cache_dir)
-        return load_encoder(folder), load_tokenizer(folder)
+        return _pretrained_encoder(name, estimator.cache_dir)
     if options is not None:
         return _new_for(options, tokenizer), tokenizer
     return (encoder if tied else copy.deepcopy(encoder)), tokenizer

@@ -190,6 +190,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Choose "cv" where probabilities are thresholds of decisions or are compared between data sets.
     %(shuffle_labels)s
     %(freeze_encoder)s
+    %(lora_rank)s
+    %(lora_alpha)s
+    %(lora_target)s
     %(memory)s
     %(early_stopping)s
     %(validation_fraction)s
@@ -373,6 +376,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         calibrate="auto",
         shuffle_labels=True,
         freeze_encoder="auto",
+        lora_rank=None,
+        lora_alpha=None,
+        lora_target=None,
         memory=None,
         early_stopping=False,
         validation_fraction=0.1,
@@ -455,6 +461,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.calibrate = calibrate
         self.shuffle_labels = shuffle_labels
         self.freeze_encoder = freeze_encoder
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.lora_target = lora_target
         self.memory = memory
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

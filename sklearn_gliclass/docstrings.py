@@ -219,6 +219,18 @@ freeze_encoder : bool, "embeddings", int or "auto", default="auto"
     "bi-encoder-fused" also the projector between the two encoders. With the scorer "simple", and wherever labels
     share a sequence or a decoder with the text, each step scores all labels, in their own order. Use True for grid
     searches over heads, on laptops, and where the encoder knows the domain already.
+lora_rank : int or None, default=None
+    Rank of low-rank adapters (LoRA) that are trained in place of the encoder's weights, through peft, which the
+    extra ``lora`` installs. The heads are trained as usual. After the training the adapters are merged into the
+    weights, so that prediction costs nothing more; `save_adapter` writes them alone. If None, there are none.
+
+    Use it for encoders whose gradients and optimiser state do not fit into memory. 8 or 16 are common, with a
+    higher `lr` of 2e-4 to 1e-3. It excludes ``freeze_encoder=True``; frozen lower layers get no adapters.
+lora_alpha : float or None, default=None
+    Numerator of the adapters' factor, ``lora_alpha / lora_rank``. If None, ``2 * lora_rank``.
+lora_target : str, list of str or None, default=None
+    Linear layers of the encoder that get adapters: ends of their names such as ``["query", "value"]``, or a regular
+    expression of whole names. If None, all of them.
 memory : str, Path, object with the interface of joblib.Memory or None, default=None
     Folder of cached hidden states for `predict`, `transform` and, with ``freeze_encoder=True``, `fit`. Each text is
     encoded once for all folds, candidates, processes and days. If None, nothing is cached.

@@ -10,6 +10,7 @@ from .data.tokenizer import LABEL_TOKEN, SEP_TOKEN
 from .fitted import FittedModel
 from .model.folders import replace_folder
 from .model.loading import silence_transformers
+from .model.lookup import ADAPTER_CONFIG, DEFAULT_ENCODER
 from .model.torch_internals import unwrap
 from .model.weights import named_weights
 from .persistence import LABEL_TOKENIZER_FOLDER, is_checkpoint_file
@@ -17,6 +18,8 @@ from .persistence import LABEL_TOKENIZER_FOLDER, is_checkpoint_file
 # Pooling -> its name in sentence-transformers.
 _POOLINGS = {"avg": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}
 _POOLING_FOLDER = "1_Pooling"
+_LABEL_ADAPTER = "label_encoder"
+_ADAPTER_FILES = {ADAPTER_CONFIG, "adapter_model.safetensors", _LABEL_ADAPTER}
 _FILES = {_POOLING_FOLDER, "modules.json", "config_sentence_transformers.json"}
 
 
@@ -47,6 +50,34 @@ def save_encoder(fitted: FittedModel, folder, prompt: str | None = None) -> None
 
 def _is_written(name: str) -> bool:
     return name in _FILES or is_checkpoint_file(name)
+
+
+def save_adapter(estimator, folder) -> None:
+    """Write the adapters of an estimator to a folder; see :meth:`PersistenceMixin.save_adapter`."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"save_adapter takes the name of a folder, a str or Path, got {folder!r}.")
+    adapters = estimator.fitted_.adapters
+    if adapters is None:
+        raise ValueError(
+            "The estimator has no adapter: it was fitted with lora_rank=None, or loaded from a folder of "
+            "save_pretrained, in which adapters are merged. Fit it with lora_rank=8, or use save_pretrained."
+        )
+    if estimator.pretrained is not None or estimator.encoder_model is None:
+        raise ValueError(
+            f"An adapter belongs to an encoder that can be loaded again, and the estimator has encoder_model="
+            f"{estimator.encoder_model!r} and pretrained={estimator.pretrained!r}; fit it with encoder_model=..., or "
+            "use save_pretrained. The default encoder has weights of this package: name it with "
+            f"encoder_model={DEFAULT_ENCODER!r}."
+        )
+    target = Path(folder).expanduser().resolve()
+    if (target / "config.json").exists():
+        raise ValueError(f"{str(target)!r} holds a model, which the adapter would shadow; choose another folder.")
+    bases = [estimator.encoder_model, estimator.label_model_name or estimator.encoder_model]
+    with replace_folder(target, lambda name: name in _ADAPTER_FILES) as temporary:
+        for number, base in enumerate(bases[: len(adapters.names)]):
+            place = temporary / _LABEL_ADAPTER if number else temporary
+            place.mkdir(exist_ok=True)
+            adapters.save(place, number, base)
 
 
 def _check_config(config) -> None:

@@ -29,6 +29,7 @@ from .warn import warn
 
 if TYPE_CHECKING:
     from .model import GLiClassModel, GLiClassModelConfig
+    from .training.adapters import Adapters
 
 
 @dataclass
@@ -47,6 +48,8 @@ class FittedModel:
         Label texts; None for a checkpoint whose labels are not known yet.
     max_length : int
         Maximum number of tokens of a sequence.
+    adapters : Adapters or None
+        Low-rank adapters of the encoders, merged into the weights of the model.
     label_cache : LabelCache
         Cached label embeddings for further predictions.
     """
@@ -56,6 +59,7 @@ class FittedModel:
     label_tokenizer: object | None
     label_names: list[str] | None
     max_length: int
+    adapters: Adapters | None = None
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _example_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
@@ -195,6 +199,8 @@ class FittedModel:
         other = self._copy(model)
         if not {id(p) for p in self.model.parameters()}.isdisjoint(id(p) for p in model.parameters()):
             self.share_model(other)
+        else:
+            other.adapters = None
         return other
 
     def share_model(self, other: FittedModel) -> None:
@@ -225,14 +231,17 @@ class FittedModel:
             if not others:
                 return self
             if not keeps_model:
-                return self._copy(copy.deepcopy(self.model))
+                model, adapters = copy.deepcopy((self.model, self.adapters))  # LoRA layers hold layers of the model
+                other = self._copy(model)
+                other.adapters = adapters
+                return other
             self._sharers = []
             group = [weakref.ref(other) for other in others]
             copies = {}  # of each model: one object may wrap another with the same parameters
             for other in others:
                 if other.model not in copies:
-                    copies[other.model] = copy.deepcopy(other.model)
-                other.model, other._sharers = copies[other.model], group
+                    copies[other.model] = copy.deepcopy((other.model, other.adapters))
+                (other.model, other.adapters), other._sharers = copies[other.model], group
             return self
 
 

@@ -8,7 +8,7 @@ from skorch.history import History
 from . import persistence
 from .building import build
 from .configuration import read_hyperparameters
-from .encoder_folder import save_encoder
+from .encoder_folder import save_adapter, save_encoder
 from .hub_upload import upload_estimator
 from .inputs import UNSEEN, TextReader
 from .model.isolation import seed_torch
@@ -160,6 +160,27 @@ class PersistenceMixin:
         """
         check_is_fitted(self)
         save_encoder(self.fitted_, folder, self.prompt)
+
+    def save_adapter(self, folder) -> None:
+        """Save the low-rank adapter of the text encoder to a folder, in the format of peft.
+
+        The folder holds a few MB. ``encoder_model=folder`` loads the encoder with the adapter, and so does
+        ``peft.PeftModel.from_pretrained``. The heads are not part of it; :meth:`save_pretrained` saves the estimator.
+        The adapter of a label encoder of its own is in the subfolder ``label_encoder``, for `label_model_name`.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Folder to write; it is created if it does not exist.
+
+        Raises
+        ------
+        ValueError
+            If there is no adapter, because of ``lora_rank=None`` or because the estimator was loaded from a folder of
+            :meth:`save_pretrained`; or if `encoder_model` does not name the encoder that it belongs to.
+        """
+        check_is_fitted(self)
+        save_adapter(self, folder)
 
     @classmethod
     def from_pretrained(cls, source, **hyperparameters):

@@ -73,6 +73,9 @@ CONSTRAINTS = {
     "prompt": [str, None],
     "shuffle_labels": ["boolean"],
     "freeze_encoder": ["boolean", StrOptions({"auto", "embeddings"}), _positive],
+    "lora_rank": [_positive, None],
+    "lora_alpha": [Interval(Real, 0, None, closed="neither"), None],
+    "lora_target": [str, list, tuple, None],
     "preset": [StrOptions(set(PRESETS))],
     "memory": [str, PathLike, HasMethods("cache"), None],
     "early_stopping": ["boolean"],
@@ -101,6 +104,8 @@ WEIGHT_PARAMETERS = (
     "scorer_type", "scorer_num_heads", "scorer_mlp_hidden_size", "logit_scale_init_value", "architecture_type",
     "squeeze_layers", "tie_encoders", "projector_init",
 )  # fmt: skip
+
+ADAPTER_PARAMETERS = ("lora_rank", "lora_alpha", "lora_target")
 
 # Origin of a model, which is replaced by the checkpoint once it is saved.
 MODEL_ORIGIN = ("pretrained", "encoder_model", "encoder_config", "label_model_name", "label_model_config")

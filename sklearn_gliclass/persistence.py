@@ -25,6 +25,7 @@ from .model.precision import require_device
 from .model.torch_internals import unwrap
 from .model.weights import named_weights, read_json, read_weights
 from .model_card import CARD_FILE, build_card, is_own_card
+from .training.adapters import Adapters
 from .warn import warn
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def pack_fitted(fitted: FittedModel) -> dict:
         "label_tokenizer": label_tokenizer,
         "label_names": None if fitted.label_names is None else [str(name) for name in fitted.label_names],
         "max_length": int(fitted.max_length),
+        **({} if fitted.adapters is None else {"adapters": _pack_adapters(fitted.adapters)}),
     }
 
 
@@ -269,7 +271,18 @@ def unpack_fitted(state: dict, device: str) -> FittedModel:
     if label_tokenizer is not None:
         label_tokenizer = tokenizer if label_tokenizer == "shared" else _unpack_tokenizer(label_tokenizer)
     model = _unpack_model(state["model"]).to(_available_device(device))
-    return FittedModel(model, tokenizer, label_tokenizer, state["label_names"], state["max_length"])
+    adapters = _unpack_adapters(state["adapters"]) if "adapters" in state else None
+    return FittedModel(model, tokenizer, label_tokenizer, state["label_names"], state["max_length"], adapters)
+
+
+def _pack_adapters(adapters: Adapters) -> dict:
+    weights = {name: tensor.float().numpy() for name, tensor in adapters.weights().items()}
+    return {"rank": adapters.rank, "alpha": adapters.alpha, "names": adapters.names, "weights": weights}
+
+
+def _unpack_adapters(state: dict) -> Adapters:
+    weights = {name: torch.tensor(np.asarray(array)) for name, array in state["weights"].items()}
+    return Adapters(state["rank"], state["alpha"], [list(names) for names in state["names"]], weights)
 
 
 def _available_device(device: str) -> str:

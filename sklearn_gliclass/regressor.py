@@ -77,6 +77,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(prompt)s
     %(shuffle_labels)s
     %(freeze_encoder)s
+    %(lora_rank)s
+    %(lora_alpha)s
+    %(lora_target)s
     %(memory)s
     %(early_stopping)s
     %(validation_fraction)s
@@ -194,6 +197,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         prompt=None,
         shuffle_labels=True,
         freeze_encoder="auto",
+        lora_rank=None,
+        lora_alpha=None,
+        lora_target=None,
         memory=None,
         early_stopping=False,
         validation_fraction=0.1,
@@ -258,6 +264,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.prompt = prompt
         self.shuffle_labels = shuffle_labels
         self.freeze_encoder = freeze_encoder
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.lora_target = lora_target
         self.memory = memory
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

@@ -10,6 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from .folders import recover
+from .weights import read_json
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -24,6 +25,7 @@ WEIGHT_PACKAGES = {
 # Weight delta of the default encoder that this package has trained, see weights/README.md.
 OWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm.safetensors"
 OWN_LOGIT_OFFSET = 6.0  # logit offset trained with it: the logit, 20 * cosine, of a probability of 0.5
+ADAPTER_CONFIG = "adapter_config.json"  # of peft
 EXTRAS = {DEFAULT_ENCODER: "minilm"}
 
 _CHUNK = 2**20  # bytes that are hashed at a time
@@ -65,6 +67,32 @@ def find_checkpoint(name: str, cache_dir=None) -> Path:
     if packaged is not None:
         return packaged
     return _from_hub(str(name), None if cache_dir is None else os.path.expanduser(cache_dir))
+
+
+def find_adapter(name) -> Path | None:
+    """Return the folder of an adapter of peft, or None if `name` is no local folder with an adapter only."""
+    folder = Path(os.path.expanduser(name))
+    has_adapter = (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    return folder if has_adapter else None
+
+
+def read_adapter_base(folder: Path) -> str:
+    """Return the name of the encoder that the adapter in a folder was trained for.
+
+    Raises
+    ------
+    ValueError
+        If it is not a LoRA adapter, or does not name its encoder.
+    """
+    fields = read_json(folder / ADAPTER_CONFIG)
+    base, kind = fields.get("base_model_name_or_path"), fields.get("peft_type")
+    if kind != "LORA" or not isinstance(base, str) or not base:
+        raise ValueError(
+            f"The adapter in {str(folder)!r} has peft_type={kind!r} and base_model_name_or_path={base!r}; a LoRA "
+            "adapter with the name of its encoder is needed. Merge others with peft (merge_and_unload), and save the "
+            "encoder."
+        )
+    return base
 
 
 def _weight_package(name: str) -> Path | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..cache.engine import StateEngine
     from ..fitted import FittedModel
     from ..samples import Samples
+    from .adapters import Adapters
     from .recipe import Recipe
     from .rl import RLTrainer
 
@@ -117,8 +118,9 @@ def _trainable_heads(model) -> list[torch.nn.Parameter]:
 
 
 def prepare(
-    estimator, fitted: FittedModel, samples: Samples, seed, recipe: Recipe, *, net=None, trains=True, is_hidden=False
-):
+    estimator, fitted: FittedModel, samples: Samples, seed, recipe: Recipe, *, net=None, trains=True, is_hidden=False,
+    adapters: Adapters | None = None,
+):  # fmt: skip
     """Build the data sets and, unless one is given, the net.
 
     Parameters
@@ -139,6 +141,8 @@ def prepare(
         Whether any stage trains. If not, hidden states of frozen encoders are not computed.
     is_hidden : bool, default=False
         See :class:`TrainingRun`.
+    adapters : Adapters, optional
+        Low-rank adapters to attach.
 
     Returns
     -------
@@ -152,6 +156,8 @@ def prepare(
         warn_unknown_labels(train.layout)
         _warn_truncated_rows(train)
     freeze(fitted.model, recipe.freeze_encoder)
+    if adapters is not None:
+        adapters.attach(fitted.model)
     frozen = is_fully_frozen(recipe.freeze_encoder) and trains
     engine = None
     if frozen or recipe.from_probe:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..data.dataset import TextDataset
 
+POOLED_BATCH = 256  # pooled texts that heads score at a time
 TEXT, LABELS, MEANS = "text_states", "label_states", "layer_means"
 
 
@@ -108,6 +109,7 @@ class StateDataset(TextDataset):
     def __init__(self, texts: TextDataset, prompts: list[HiddenStates], index, label_states=None, samples_labels=False):
         vars(self).update(vars(texts))
         self.samples_labels = samples_labels
+        self.min_evaluation_batch = POOLED_BATCH if all(states.offsets is None for states in prompts) else 1
         self.prompts = prompts
         self.index = index
         self.label_states = label_states

@@ -32,6 +32,7 @@ class TextDataset:
     """
 
     label_states = None  # cached output of a frozen label encoder
+    min_evaluation_batch = 1  # a larger one is as accurate, and faster where only heads run
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
                  shuffle_labels, texts=None):  # fmt: skip

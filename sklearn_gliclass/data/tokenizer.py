@@ -48,11 +48,31 @@ def load_tokenizer(folder, config=None):
 def _copy(tokenizer):
     """Copy a tokenizer deeply, but its vocabulary dictionaries shallowly, which is much faster."""
     flat = [value for value in vars(tokenizer).values() if type(value) is dict and _is_vocabulary(value)]
-    return copy.deepcopy(tokenizer, {id(value): value.copy() for value in flat})
+    copies = {id(value): value.copy() for value in flat}
+    copies[id(tokenizer.backend_tokenizer)] = _copy_backend(tokenizer.backend_tokenizer)
+    return copy.deepcopy(tokenizer, copies)
+
+
+def _copy_backend(backend: Tokenizer) -> Tokenizer:
+    """Copy a tokenizer of the package tokenizers; both use one vocabulary, which cannot be changed."""
+    copied = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "encode_special_tokens"):
+        value = getattr(backend, part)
+        if value is not None:
+            setattr(copied, part, copy.deepcopy(value))
+    added = backend.get_added_tokens_decoder()
+    for _, token in sorted(added.items()):
+        copied.add_tokens([token])
+    if backend.truncation is not None:
+        copied.enable_truncation(**backend.truncation)
+    if backend.padding is not None:
+        copied.enable_padding(**backend.padding)
+    # The general way is through JSON, which takes long for a large vocabulary.
+    return copied if copied.get_added_tokens_decoder() == added else copy.deepcopy(backend)
 
 
 def _is_vocabulary(values: dict) -> bool:
-    return all(type(token) is str and type(index) is int for token, index in values.items())
+    return set(map(type, values)) == {str} and set(map(type, values.values())) == {int}
 
 
 @functools.lru_cache(maxsize=4)

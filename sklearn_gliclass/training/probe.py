@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor
 
 from ..samples import class_shares
+from .label_path import LabelPath
 
 STRENGTHS = (200.0, 50.0, 12.0, 3.0, 0.8)  # of the prior, in texts; strong ones are near the label names
 SCALES = (3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
@@ -37,7 +37,7 @@ NAMES_STRENGTH = 1000.0  # strength that the prior of the label names themselves
 NAMES_MARGIN = 0.3
 N_FOLDS = 3
 MAX_ROWS_OF_FOLDS = 2048  # distinct texts that strength and scale are estimated on
-MAX_STEPS, MAX_STEPS_OF_FOLDS = 25, 8  # of L-BFGS
+STEPS_PER_STRENGTH = 2  # of the optimiser; more make no difference to held-out texts
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,12 @@ class ProbeData:
         """Select texts."""
         return replace(self, texts=self.texts[rows], targets=self.targets[rows], weights=self.weights[rows])
 
-    def loss(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the weighted sum of the losses, and its gradient (n, labels)."""
+    def loss(self, logits: Tensor) -> Tensor:
+        """Compute the weighted sum of the losses."""
         if self.multi_label:
             losses = F.binary_cross_entropy_with_logits(logits, self.targets, reduction="none")
-            return (self.weights * losses).sum(), self.weights * (logits.sigmoid() - self.targets)
-        logs = logits.log_softmax(dim=1)
-        return -(self.weights * self.targets * logs).sum(), self.weights * (logs.exp() - self.targets)
+            return (self.weights * losses).sum()
+        return -(self.weights * self.targets * logits.log_softmax(dim=1)).sum()
 
 
 def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
@@ -129,31 +128,68 @@ def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
     [0, 0, 1, 1]
     """
     names = F.normalize(names, dim=1)
-    held_out, cosines = _cross_validate(data, names)
+    path, held_out, cosines = _fit_and_cross_validate(data, names)
     weights = _weights_of_grid(held_out, cosines)  # (1 + strengths, scales)
     of_strengths = weights.sum(dim=1).to(names)
-    candidates = torch.stack([names, *_fit_path(data, names, MAX_STEPS)])
+    candidates = torch.cat([names.unsqueeze(0), path])
     labels = F.normalize(torch.einsum("s,sld->ld", of_strengths, candidates), dim=1)
     scale = _geometric_mean(SCALES, weights.sum(dim=0))
     strength = _geometric_mean((NAMES_STRENGTH, *STRENGTHS), weights.sum(dim=1))
     if not data.multi_label:
         return LabelProbe(labels, scale, strength)
     cosines = torch.einsum("s,snl->nl", of_strengths, cosines)
-    likely = min(MARGINS, key=lambda margin: float(held_out.loss(scale * (cosines - margin))[0]))
+    likely = min(MARGINS, key=lambda margin: float(held_out.loss(scale * (cosines - margin))))
     return LabelProbe(labels, scale, strength, float(likely), _best_margin(held_out, cosines))
 
 
-def _cross_validate(data: ProbeData, names: Tensor) -> tuple[ProbeData, Tensor]:
-    """Return texts, and their cosines (1 + strengths, n, labels) with the names and with labels fitted without them."""
+def _fit_and_cross_validate(data: ProbeData, names: Tensor) -> tuple[Tensor, ProbeData, Tensor]:
+    """Fit label embeddings to all texts, and to all but those of each fold.
+
+    Returns
+    -------
+    path : Tensor of shape (strengths, labels, hidden)
+        Label embeddings for each strength.
+    held_out : ProbeData
+        Texts of the folds.
+    cosines : Tensor of shape (1 + strengths, n, labels)
+        Their cosines with the names, and with labels that are fitted without them.
+    """
     rows = _rows_of_folds(data)
-    data = data.take(rows)
-    cosines = data.texts.new_empty(1 + len(STRENGTHS), len(rows), len(names))
-    folds = np.arange(len(rows)) % N_FOLDS
-    for fold in range(min(N_FOLDS, len(rows))):
-        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        path = _fit_path(data.take(train), names, MAX_STEPS_OF_FOLDS) if len(train) else [names] * len(STRENGTHS)
-        cosines[:, test] = torch.stack([data.texts[test] @ labels.T for labels in (names, *path)])
-    return data, cosines
+    held_out, is_all = data.take(rows), len(rows) == len(data.texts)
+    folds = torch.arange(len(rows), device=data.texts.device) % N_FOLDS
+    seen = torch.stack([folds != fold for fold in range(N_FOLDS)]).to(data.texts)
+    if is_all:  # in one pass
+        seen = torch.cat([seen.new_ones(1, len(rows)), seen])
+    fitted = fit_path(held_out, seen, names)  # (strengths, fits, labels, hidden)
+    path = fitted[:, 0] if is_all else fit_path(data, data.texts.new_ones(1, len(data.texts)), names)[:, 0]
+    cosines = held_out.texts.new_empty(1 + len(STRENGTHS), len(rows), len(names))
+    cosines[0] = held_out.texts @ names.T
+    for fold, labels in enumerate(fitted[:, is_all:].unbind(1)):
+        cosines[1:, folds == fold] = held_out.texts[folds == fold] @ labels.transpose(1, 2)
+    return path, held_out, cosines
+
+
+def fit_path(data: ProbeData, seen: Tensor, names: Tensor, n_steps: int | None = None) -> Tensor:
+    """Fit label embeddings for each strength, from the strongest prior on; each fit starts from the one before.
+
+    Parameters
+    ----------
+    data : ProbeData
+        Embeddings and targets.
+    seen : Tensor of shape (fits, n)
+        Factors of the rows' weights in each fit.
+    names : Tensor of shape (labels, hidden)
+        Directions of the label names, of norm 1.
+    n_steps : int, optional
+        Number of steps for each strength. If None, `STEPS_PER_STRENGTH`.
+
+    Returns
+    -------
+    Tensor of shape (strengths, fits, labels, hidden)
+        Label embeddings of norm 1.
+    """
+    path = LabelPath(data, seen, names, FITTED_SCALE, NAMES_MARGIN)
+    return torch.stack([path.fit(strength, n_steps or STEPS_PER_STRENGTH)[0] for strength in STRENGTHS])
 
 
 def _rows_of_folds(data: ProbeData) -> np.ndarray:
@@ -180,7 +216,7 @@ def _log_normal(value: float, median: float, deviation: float) -> Tensor:
 def _log_likelihoods(data: ProbeData, cosines: Tensor) -> Tensor:
     """Compute the log-likelihood (scales,) of the targets for each scale, with the best margin."""
     margins = MARGINS[::4] if data.multi_label else [0.0]
-    losses = [min(float(data.loss(scale * (cosines - margin))[0]) for margin in margins) for scale in SCALES]
+    losses = [min(float(data.loss(scale * (cosines - margin))) for margin in margins) for scale in SCALES]
     return -torch.tensor(losses, dtype=torch.float64)
 
 
@@ -194,38 +230,6 @@ def _best_margin(data: ProbeData, cosines: Tensor) -> float:
         found = float(positives[predicted].sum())
         scores.append(2 * found / max(float(positives.sum() + weights[predicted].sum()), 1e-12))
     return float(MARGINS[int(np.argmax(scores))])
-
-
-def _fit_path(data: ProbeData, names: Tensor, max_steps: int) -> list[Tensor]:
-    """Fit label embeddings for each strength, from the strongest prior on; each fit starts from the one before."""
-    path, labels, margin = [], names, NAMES_MARGIN
-    for strength in STRENGTHS:
-        labels, margin = _fit(data, names, strength, labels, margin, max_steps)
-        path.append(labels)
-    return path
-
-
-def _fit(data: ProbeData, names: Tensor, strength: float, start: Tensor, margin: float, max_steps: int):
-    """Maximise the posterior of the label embeddings (labels, hidden), and for multi-label y of the margin."""
-    total = max(float(data.weights.sum()), 1e-12)
-    shape, n_margins = names.shape, int(data.multi_label)
-
-    def loss_and_gradient(vector):
-        free = torch.from_numpy(vector[: names.numel()]).to(names).view(shape)
-        norms = free.norm(dim=1, keepdim=True)
-        labels = free / norms
-        offset = float(vector[-1]) if n_margins else 0.0
-        loss, of_logits = data.loss(FITTED_SCALE * (data.texts @ labels.T - offset))
-        loss = loss - 2 * strength * (labels * names).sum()
-        gradient = FITTED_SCALE * of_logits.T @ data.texts - 2 * strength * names
-        gradient = (gradient - (gradient * labels).sum(dim=1, keepdim=True) * labels) / norms
-        of_margin = [-FITTED_SCALE * float(of_logits.sum())] * n_margins
-        return float(loss) / total, np.append(gradient.double().cpu().flatten().numpy(), of_margin) / total
-
-    first = np.append(start.double().cpu().flatten().numpy(), [margin] * n_margins)
-    result = minimize(loss_and_gradient, first, jac=True, method="L-BFGS-B", options={"maxiter": max_steps})
-    labels = torch.from_numpy(result.x[: names.numel()]).to(names).view(shape)
-    return F.normalize(labels, dim=1), float(result.x[-1]) if n_margins else margin
 
 
 def _geometric_mean(values, weights: Tensor) -> float:

@@ -339,11 +339,14 @@ class Trainer(skorch.NeuralNet):
         labels : Tensor of shape (labels, hidden)
             Embeddings of all labels before their projection.
         """
-        shared = self._shared_inputs(dataset)
-        batches = list(dataset.evaluation_batches(self.args_.resolve_batch_size(len(rows)), rows, self.group))
+        shared, batch_size = self._shared_inputs(dataset), self._evaluation_batch_size(dataset, len(rows))
+        batches = list(dataset.evaluation_batches(batch_size, rows, self.group))
         parts = [(self._run(batch.chunks[0], **shared[0]).text_embeddings, len(batch)) for batch in batches]
         texts = torch.cat([self.group.gather_rows(*part) for part in parts])
         return _in_order(texts, batches), self.embed_labels(dataset)
+
+    def _evaluation_batch_size(self, dataset: TextDataset, n_rows: int) -> int:
+        return max(dataset.min_evaluation_batch, self.args_.resolve_batch_size(n_rows))
 
     @torch.no_grad()
     def embed_labels(self, dataset: TextDataset) -> torch.Tensor:
@@ -401,7 +404,7 @@ class Trainer(skorch.NeuralNet):
         Tensor of shape (rows, labels)
             The logits, in the order of the rows.
         """
-        batch_size = self.args_.resolve_batch_size(len(dataset) if rows is None else len(rows))
+        batch_size = self._evaluation_batch_size(dataset, len(dataset) if rows is None else len(rows))
         batches = list(dataset.evaluation_batches(batch_size, rows, self.group))
         shared = self._shared_inputs(dataset)
         return _in_order(torch.cat([self._all_logits(batch, shared) for batch in batches]), batches)

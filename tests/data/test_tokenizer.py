@@ -1,15 +1,17 @@
+import copy
 import random
 
 import numpy as np
 import pytest
 from tiny_tokenizers import CORPUS, LABELS, TEXTS, TOKENIZERS, wordpiece
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sklearn_gliclass.data.tokenizer import (
     LABEL_TOKEN,
     SEP_TOKEN,
     PieceTokenizer,
+    _copy_backend,
     add_control_tokens,
     load_tokenizer,
     train_tokenizer,
@@ -102,6 +104,20 @@ def test_sequence_has_one_token_at_least(tokenizer):
     pieces = PieceTokenizer(tokenizer)
     pieces.prefix = pieces.suffix = np.empty(0, np.int32)
     assert pieces.frame(np.empty(0, np.int32)).tolist() == [pieces.pad_id]
+
+
+@each_tokenizer
+def test_copy_is_equal_and_independent(tokenizer):
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.enable_truncation(7, stride=2)
+    backend.enable_padding(pad_id=1, pad_token="<pad>", length=9)
+    copied = _copy_backend(backend)
+    before = backend.to_str()
+    assert copied.to_str() == before
+    copied.add_tokens(["brand-new"])
+    copied.no_padding()
+    copied.normalizer = normalizers.Lowercase()
+    assert backend.to_str() == before
 
 
 @each_tokenizer

@@ -13,6 +13,7 @@ from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.cache import engine
 from sklearn_gliclass.testing import TINY
 from sklearn_gliclass.training import probe
+from sklearn_gliclass.training.label_path import LabelPath
 from sklearn_gliclass.training.probe import ProbeData, fit_label_probe
 
 WIDTH = 4
@@ -47,10 +48,16 @@ def negative_log_posterior(vector, data, names, strength, margin=0.0):
     return (weights[:, 0] * losses).sum() - 2 * strength * (labels * names).sum()
 
 
+def fit_labels(data, names, strength, margin=0.0, seen=None):
+    seen = torch.ones(1, len(data.texts), dtype=torch.float64) if seen is None else seen
+    labels, margins = LabelPath(data, seen, names, probe.FITTED_SCALE, margin).fit(strength, n_steps=40)
+    return labels[0], float(margins[0])
+
+
 @pytest.mark.parametrize("strength", [100.0, 3.0, 0.3])
 def test_labels_maximise_the_posterior(strength):
     data, names = clouds()
-    labels, _ = probe._fit(data, names, strength, names, 0.0, max_steps=500)
+    labels, _ = fit_labels(data, names, strength)
     expected = minimize(negative_log_posterior, names.numpy().ravel(), args=(data, names, strength), tol=1e-10)
     expected = F.normalize(torch.from_numpy(expected.x).view_as(names), dim=1)
     np.testing.assert_allclose(labels, expected, atol=2e-3)
@@ -58,7 +65,7 @@ def test_labels_maximise_the_posterior(strength):
 
 def test_multi_label_labels_and_margin_maximise_the_posterior():
     data, names = clouds(multi_label=True)
-    labels, margin = probe._fit(data, names, 3.0, names, 0.3, max_steps=500)
+    labels, margin = fit_labels(data, names, 3.0, margin=0.3)
 
     def loss(vector):
         return negative_log_posterior(vector[:-1], data, names, 3.0, vector[-1])
@@ -66,6 +73,26 @@ def test_multi_label_labels_and_margin_maximise_the_posterior():
     expected = minimize(loss, np.append(names.numpy().ravel(), 0.3), tol=1e-10)
     np.testing.assert_allclose(margin, expected.x[-1], atol=2e-3)
     np.testing.assert_allclose(labels, F.normalize(torch.from_numpy(expected.x[:-1]).view_as(names), dim=1), atol=5e-3)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_rows_of_a_fold_are_not_seen(multi_label):
+    data, names = clouds(multi_label=multi_label)
+    seen = torch.from_numpy((np.arange(40) % 3 != 0).astype(float))
+    labels, margin = fit_labels(data, names, 3.0, 0.3, torch.stack([seen, torch.ones_like(seen)]))
+    alone = fit_labels(data.take(np.flatnonzero(seen)), names, 3.0, 0.3)
+    np.testing.assert_allclose(labels, alone[0], atol=1e-3)
+    np.testing.assert_allclose(margin, alone[1], atol=1e-3)
+
+
+def test_no_step_increases_the_loss():
+    data, names = clouds()
+    path = LabelPath(data, torch.ones(1, 40, dtype=torch.float64), names, probe.FITTED_SCALE, 0.0)
+    losses = []
+    for _ in range(6):
+        labels, _ = path.fit(5.0, n_steps=1)
+        losses.append(negative_log_posterior(labels.numpy().ravel(), data, names, 5.0))
+    assert all(np.diff(losses) <= 1e-6 * np.abs(losses[0]))
 
 
 def test_few_texts_stay_near_the_names_and_many_move_away():

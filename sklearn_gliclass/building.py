@@ -355,7 +355,7 @@ def _from_checkpoint(estimator, problem_type: str):
     config.problem_type = problem_type
     if supports_probe(estimator, config):
         for name, (after_probe, _) in AFTER_PROBE.items():
-            if getattr(estimator, name) is None:
+            if getattr(estimator, name, 0) is None:
                 setattr(config, name, after_probe)
     config.check_combinations()
     _check_options_are_read(estimator, config)

@@ -143,8 +143,8 @@ lr : float, default=1e-4
 
     It is the first hyperparameter to search, between 2e-5 and 2e-4; large encoders need lower rates.
 others_lr : float, "auto" or None, default="auto"
-    Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 with ``freeze_encoder=True``, or 0 after a
-    label probe (see `preset`). If None, `lr`.
+    Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 with ``freeze_encoder=True``, or 0 for
+    classifiers after a label probe (see `preset`). If None, `lr`.
 
     Raise it for scorers that start from random weights.
 weight_decay, others_weight_decay : float, default=0.01, 0.0
@@ -157,7 +157,8 @@ max_epochs : int or None, default=None
     Number of passes over the training data; with 0 nothing is trained. If None, ``max(3, round(48 * sqrt(n_batches)
     / steps_per_epoch))`` with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and
     72 in place of 48 with ``freeze_encoder=True``. After a label probe (see `preset`), ``max(2, round(8 * sqrt(8 *
-    n_labels / n_samples)))``, or 0 with ``freeze_encoder=True``.
+    n_labels / n_samples)))``, after a ridge regression ``max(2, round(24 * sqrt(8 / n_samples)))``, and with
+    ``freeze_encoder=True`` 0 after both.
 
     After a label probe, 8 examples per class are trained for 8 epochs, and 128 for 2. Otherwise, a training set of
     one batch is trained for 48 optimiser steps, of ten batches for about 152, and of a hundred batches for 480.
@@ -212,8 +213,8 @@ freeze_encoder : bool, "embeddings", int or "auto", default="auto"
     Which encoder parameters are frozen. If True, all of them: the encoders run once over the texts of `fit`, and
     the heads (projectors, scorer, LSTM, layer attention, logit scale) are trained on cached hidden states, in
     seconds. If "embeddings", those of the embedding layers; if n, these and the first n layers of each encoder. If
-    "auto", it is False without a label probe (see `preset`), and after one True with ``preset="fast"``,
-    "embeddings" with "balanced" and False with "accurate".
+    "auto", it is False without a label probe or ridge regression (see `preset`), and after one True with
+    ``preset="fast"``, "embeddings" with "balanced" and False with "accurate".
 
     With True, the label encoder's projector is frozen too in the bi-encoders, because its output is cached, and in
     "bi-encoder-fused" also the projector between the two encoders. With the scorer "simple", and wherever labels
@@ -274,6 +275,9 @@ preset : {"fast", "balanced", "accurate"}, default="balanced"
     with a label probe: label embeddings are fitted to the frozen encoder's embeddings of the texts, with those of
     the label names as their prior, in about a second. With "fast" that is all. Otherwise fine-tuning follows, which
     moves the texts towards labels halfway between the label names and the probe.
+
+    Such a regressor starts with a ridge regression on the embeddings of the texts, whose penalty leave-one-out
+    cross-validation chooses. With "fast" that is all. Otherwise fine-tuning of encoder and projectors follows.
 verbose : int, default=0
     Verbosity: with 1, fits and long predictions show progress bars.
 random_state : int, RandomState instance or None, default=None

@@ -1,6 +1,7 @@
 """The regressor."""
 
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 
 import numpy as np
@@ -12,15 +13,16 @@ from .containers import EXPECTED_NUMBERS
 from .docstrings import fill_docstring
 from .fitted import engine_options
 from .in_context import read_instructions
+from .model.freezing import count_layers
 from .process_group import active_group, data_parallel
 from .samples import Samples
 from .sklearn_internals import Interval, StrOptions, fit_context
 from .targets import label_texts, read_regression_targets
-from .training.stages import Supervised
+from .training.ridge import MIN_SHRINKAGE
+from .training.stages import FromRidge, Shrinkage, Supervised
 
 # With fewer rows, cross-validation does not estimate the shrinkage; with more, it is no more accurate.
 MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
-MIN_SHRINKAGE = 0.1  # positive, so that the ranking of the predictions is kept
 
 
 @fill_docstring(batch_size="int or None, default=16")
@@ -92,13 +94,14 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(ewc_lambda)s
     shrinkage : float or "auto", default="auto"
         Factor by which predictions are shrunk towards the mean of y, in (0, 1]; 1 does not shrink them. A model that
-        overfits noisy values predicts too large a spread. If "auto", the slope of y on cross-validated predictions,
-        for each output, clipped to [0.1, 1].
+        overfits noisy values predicts too large a spread. If "auto", the slope of y on predictions for texts that were
+        left out of the training, for each output, clipped to [0.1, 1].
 
-        With "auto", two models are trained first, each on one half of at most 256 rows, and predict the other half.
-        That takes about as long as a fit on these rows. With fewer than 20 rows, with ``max_epochs=0`` and in the first
-        `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the value. Choose 1 to
-        halve the time of a fit on few rows.
+        After a ridge regression (see `preset`), these are its leave-one-out predictions, which take no time. In other
+        models with ``"auto"``, two more models are trained, each on one half of at most 256 rows, and predict the other
+        half, which takes about as long as a fit on these rows. There, with fewer than 20 rows, with ``max_epochs=0``
+        and in the first `partial_fit`, "auto" resolves to 1; warm starts and later calls of `partial_fit` keep the
+        value.
     %(preset)s
     %(verbose)s
     %(random_state)s
@@ -364,14 +367,22 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         return attributes["target_names_"]
 
     def _stages(self, config, recipe, *, continues, epochs):
+        if recipe.from_probe:
+            return [FromRidge(n_lower_layers=count_layers(recipe.freeze_encoder), scale=self.logit_scale_init_value)]
         return [Supervised(0 if epochs is None and self.max_epochs == 0 else epochs)]
 
     def _measure(self, samples, seed, *, continues, epochs):
-        return {"shrinkage_": self._resolve_shrinkage(samples, seed, continues, epochs)}, []
+        if self.shrinkage != "auto":
+            return {}, []
+        return {}, [Shrinkage(partial(self._resolve_shrinkage, samples, seed, continues, epochs))]
+
+    def _training_attributes(self, fitted, run, ewc):
+        n_outputs = len(fitted.label_names)
+        given = run.shrinkage if self.shrinkage == "auto" else np.full(n_outputs, float(self.shrinkage))
+        shrinkage = np.ones(n_outputs) if given is None else given
+        return {**super()._training_attributes(fitted, run, ewc), "shrinkage_": shrinkage}
 
     def _resolve_shrinkage(self, samples, seed, continues, epochs) -> np.ndarray:
-        if self.shrinkage != "auto":
-            return np.full(len(samples.label_names), float(self.shrinkage))
         if continues:
             return self.shrinkage_
         distinct = _merge_repeated(samples)

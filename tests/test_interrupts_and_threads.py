@@ -64,10 +64,14 @@ def test_interrupt_inside_of_a_library_propagates(call):
 
 
 def test_interrupt_in_a_hidden_fit_propagates():
-    """A regressor first fits on halves of the rows to estimate the shrinkage."""
-    reg = GLiClassRegressor(**{**OPTIONS, "callbacks": failing("on_batch_end", KeyboardInterrupt(), 2)})
+    """A regressor without ridge regression fits on halves of the rows, too, to estimate the shrinkage."""
+    texts, prices = [f"{text} {number}" for number, text in enumerate(X * 4)], np.tile(PRICE, 4)
+    whole = GLiClassRegressor(**{**OPTIONS, "shrinkage": 1.0}).fit(texts, prices)
+    n_batches = sum(map(len, whole.history_[:, "batches"]))
+    reg = GLiClassRegressor(**{**OPTIONS, "callbacks": failing("on_batch_end", KeyboardInterrupt(), n_batches + 1)})
     with pytest.raises(KeyboardInterrupt):
-        reg.fit([f"{text} {number}" for number, text in enumerate(X * 4)], np.tile(PRICE, 4))
+        reg.fit(texts, prices)
+    assert not hasattr(reg, "fitted_")
 
 
 FITS = {

@@ -1,14 +1,20 @@
 """GLiClassRegressor: units, outputs, names."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import normalize
 from test_classifier import ARCHITECTURES, TEXTS
 
 from sklearn_gliclass import GLiClassModelConfig, GLiClassRegressor
 from sklearn_gliclass.parameters import CLASSIFICATION_PARAMETERS
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
+from sklearn_gliclass.training.ridge import PENALTIES
 
 VALUES = np.array([3.0, 4.0, 5.0, 4.0, -3.0, -4.0, -5.0, -4.0])
 
@@ -210,3 +216,56 @@ def test_shrinkage_takes_a_weight_as_repeated_rows():
     repeated = tiny(**options).fit([MANY_TEXTS[row] for row in order], y[order])
     np.testing.assert_allclose(repeated.shrinkage_, weighted.shrinkage_, rtol=1e-8)
     assert 0.1 < weighted.shrinkage_[0] < 1
+
+
+# -- ridge regression ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regressor")
+    tiny(dtype="float64", max_epochs=0).fit(MANY_TEXTS, NOISE[:, 0]).save_pretrained(folder)
+    return str(folder)
+
+
+def from_checkpoint(checkpoint, **hyperparameters):
+    return GLiClassRegressor(pretrained=checkpoint, dtype="float64", random_state=0, **hyperparameters)
+
+
+def test_frozen_fit_is_a_ridge_regression_on_the_embeddings(checkpoint):
+    y = np.c_[np.tile(VALUES, 5), np.tile(VALUES[::-1], 5)] + NOISE
+    reg = from_checkpoint(checkpoint, freeze_encoder=True, shrinkage=1.0).fit(MANY_TEXTS, y[:, :1])
+    with torch.no_grad():
+        project = reg.model_.model.text_projector
+        features = normalize(project(torch.from_numpy(reg.transform(MANY_TEXTS)).double()).numpy())
+    standardised = (y - y.mean(axis=0)) / y.std(axis=0)
+    ridge = RidgeCV(PENALTIES, fit_intercept=False).fit(features, standardised[:, 0])
+    expected = ridge.predict(features) * y[:, 0].std() + y[:, 0].mean()
+    np.testing.assert_allclose(reg.predict(MANY_TEXTS)[:, 0], expected, atol=1e-4)
+    assert reg.n_iter_ == 0
+    both = from_checkpoint(checkpoint, preset="fast").fit(MANY_TEXTS, y)
+    ridge = RidgeCV(PENALTIES, fit_intercept=False).fit(features, standardised)
+    norms = np.linalg.norm(ridge.coef_, axis=1)
+    assert (both.shrinkage_ <= norms / norms.max() + 1e-4).all()
+
+
+def test_fit_from_a_checkpoint_starts_with_a_ridge_regression(checkpoint):
+    y = np.tile(VALUES, 5)
+    reg = from_checkpoint(checkpoint).fit(MANY_TEXTS, y)
+    assert reg.n_iter_ == round(24 * math.sqrt(8 / len(y)))
+    assert reg.freeze_encoder_ == "embeddings"
+    assert reg.score(MANY_TEXTS, y) > from_checkpoint(checkpoint, preset="fast").fit(MANY_TEXTS, y).score(MANY_TEXTS, y)
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_fit_takes_a_weight_as_repeated_rows(checkpoint, preset):
+    weight = np.tile([1, 2, 3], len(MANY_TEXTS) // 3 + 1)[: len(MANY_TEXTS)]
+    order = np.random.RandomState(1).permutation(np.repeat(np.arange(len(MANY_TEXTS)), weight))
+    y = np.tile(VALUES, 5) + NOISE[:, 0]
+    reg = from_checkpoint(checkpoint, preset=preset, batch_size=1000, max_epochs=None if preset == "fast" else 3)
+    weighted = clone(reg).fit(MANY_TEXTS, y, sample_weight=weight)
+    repeated = clone(reg).fit([MANY_TEXTS[row] for row in order], y[order])
+    np.testing.assert_allclose(repeated.shrinkage_, weighted.shrinkage_, rtol=1e-6)
+    np.testing.assert_allclose(repeated.predict(TEXTS), weighted.predict(TEXTS), rtol=1e-4)
+    unweighted = clone(reg).fit(MANY_TEXTS, y).predict(TEXTS)
+    assert not np.allclose(unweighted, weighted.predict(TEXTS), rtol=1e-2)

@@ -84,6 +84,8 @@ HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 # After a label probe the labels are right already, and the texts move towards them in a few steps. Very few have no
 # warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance.
 FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, min_steps_to_warm_up=10)
+# Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
+FROM_RIDGE = Regime(few_shot_epochs=24, min_epochs=2, min_steps_to_warm_up=10)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -276,7 +278,8 @@ class TrainingArguments(BaseEstimator):
         factor : float, default=1.0
             Factor of the number that None resolves to.
         n_labels : int, optional
-            Number of labels, which the number of epochs of fine-tuning from a label probe depends on.
+            Number of labels that share the samples, which the number of epochs after a label probe depends on; 1 for a
+            regression.
 
         Returns
         -------

@@ -7,6 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from ..samples import Samples, class_indices, class_shares
+from .arguments import FROM_PROBE
 
 LOG_TEMPERATURE_DEVIATION = 0.7  # standard deviation of the log-normal prior, whose median is 1
 MAX_LOG_TEMPERATURE = 3.0
@@ -17,7 +18,7 @@ MIN_ROWS_TO_HOLD_OUT, HELD_OUT_FRACTION, MAX_HELD_OUT = 1000, 0.1, 500
 
 def count_held_out(estimator, recipe, n_rows: int) -> int:
     """Return the number of rows that are held out for the temperature."""
-    calibrates = recipe.from_probe and recipe.regime.few_shot_epochs and estimator.calibrate == "auto"
+    calibrates = recipe.regime is FROM_PROBE and estimator.calibrate == "auto"
     if not calibrates or n_rows < MIN_ROWS_TO_HOLD_OUT:
         return 0
     return min(round(HELD_OUT_FRACTION * n_rows), MAX_HELD_OUT)

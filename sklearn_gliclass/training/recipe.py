@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..model.freezing import is_fully_frozen
 from ..model.poolings import NO_POOLING
-from .arguments import FROM_PROBE, FULL, HEADS, PROBE_ONLY, Regime
+from .arguments import FROM_PROBE, FROM_RIDGE, FULL, HEADS, PROBE_ONLY, Regime
 
 PRESETS = {"fast": 0.4, "balanced": 1.0, "accurate": 2.0}  # name -> factor of the number of epochs
 FROZEN_AFTER_PROBE = {"fast": True, "balanced": "embeddings", "accurate": False}
@@ -58,19 +58,21 @@ def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
     frozen = is_fully_frozen(how)
     if from_probe:
         trains_heads = estimator.max_epochs is not None or estimator.others_lr != "auto"
-        regime = FROM_PROBE if not frozen else HEADS if trains_heads else PROBE_ONLY
+        fine_tuning = FROM_RIDGE if config.problem_type == "regression" else FROM_PROBE
+        regime = fine_tuning if not frozen else HEADS if trains_heads else PROBE_ONLY
     else:
         regime = HEADS if frozen else FULL
     return Recipe(from_probe, how, regime, PRESETS[estimator.preset])
 
 
 def supports_probe(estimator, config) -> bool:
-    """Return whether a label probe can be fitted: the logits are scaled cosines, from encoders that are pretrained."""
-    is_classification = config.problem_type in ("single_label_classification", "multi_label_classification")
+    """Return whether the training can start from a label probe, or from a ridge regression of values.
+
+    The logits must be scaled cosines, from encoders that are pretrained.
+    """
     other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
     pretrained = estimator.encoder_config is None and estimator.label_model_config is None
-    cosines = is_classification and scores_cosines(config)
-    return cosines and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
+    return scores_cosines(config) and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
 
 
 def scores_cosines(config) -> bool:

@@ -65,6 +65,8 @@ class TrainingRun:
         Net of the reinforcement learning, after it has run.
     temperature : float
         Temperature by which calibration has divided the logits of the training.
+    shrinkage : ndarray of shape (outputs,) or None
+        Factors of the predictions of a regressor that the training has estimated.
     evidence : Evidence or None
         Evidence of the training texts that their class fits, after it was measured.
     interrupted : bool
@@ -82,6 +84,7 @@ class TrainingRun:
     engine: StateEngine | None = None
     freeze_encoder: bool | str | int = False
     temperature: float = 1.0
+    shrinkage: np.ndarray | None = None
     evidence: Evidence | None = None
 
     @contextmanager
@@ -167,7 +170,7 @@ def prepare(
         train, valid = (part if part is None else engine.freeze(part, group) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
-        n_labels = len(fitted.label_names)
+        n_labels = 1 if samples.problem_type == "regression" else len(fitted.label_names)
         arguments = arguments.resolve(len(train), recipe.regime, recipe.epoch_factor, n_labels)
         net = build_net(estimator, fitted.model, arguments, seed, group)
     elif net.callbacks != _callbacks(estimator, group):  # set since the last call

@@ -18,6 +18,7 @@ from .ewc import ElasticWeightConsolidation
 from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe
 from .prototypes import interpolate_labels
 from .recipe import scores_cosines
+from .ridge import MIN_SHRINKAGE, fit_ridge
 from .rl import RLTrainer
 
 if TYPE_CHECKING:
@@ -111,6 +112,39 @@ class FromProbe(Supervised):
             return fine_tuned_scale(run.train.n_labels)
         (logits,) = run.net.forward_iter(held_out)
         return scale / fit_temperature(logits.double().numpy(), held_out.targets, held_out.sample_weight)
+
+
+@dataclass
+class FromRidge(Supervised):
+    """Ridge regression on the embeddings of the texts, then supervised epochs that start from it.
+
+    As in :class:`FromProbe`, the labels are not encoded anew in each step.
+
+    Parameters
+    ----------
+    n_lower_layers : int, default=0
+        Number of frozen layers whose output is computed once.
+    scale : float, optional
+        Logit scale. If None, that of the ridge regression.
+    """
+
+    n_lower_layers: int = 0
+    scale: float | None = None
+
+    def run(self, run: TrainingRun) -> None:
+        head = run.net.module_.model
+        with run.hold_labels(self.n_lower_layers):
+            states = run.label_states()
+            texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
+            probe = fit_ridge(distinct_rows(run.train, texts, multi_label=False))
+            scale = self.scale or probe.scale
+            head.classes_projector.fit_outputs(states, probe.labels)
+            _set_scale(head, scale)
+            if run.net.args_.max_epochs:
+                super().run(run)
+            labels = _project(head, states)
+        head.classes_projector.fit_outputs(run.label_states(), labels)
+        run.shrinkage = np.clip(probe.shrinkage * probe.scale / scale, MIN_SHRINKAGE, 1.0)
 
 
 @torch.no_grad()
@@ -210,6 +244,24 @@ class EvidenceMeasurement:
         if weight.any():
             measured = measure_evidence(logits, scale, classes, weight, scores_cosines(net.module_.config))
             run.evidence = measured.merge(self.earlier)
+
+
+@dataclass
+class Shrinkage:
+    """Estimation of the factors by which the predictions of a regressor are shrunk, unless a ridge regression has.
+
+    Parameters
+    ----------
+    estimate : callable
+        Function without arguments that returns the factors (outputs,).
+    """
+
+    estimate: Callable[[], np.ndarray]
+    trains = False
+
+    def run(self, run: TrainingRun) -> None:
+        if run.shrinkage is None and not run.interrupted:
+            run.shrinkage = self.estimate()
 
 
 @dataclass

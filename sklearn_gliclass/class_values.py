@@ -123,6 +123,43 @@ def by_class(values, classes, name: str, what: str) -> dict:
     return dict(zip(keys, _by_position(values, keys, name, what), strict=True)) if found is None else dict(found)
 
 
+def by_target(values, targets: list, name: str, what: str) -> dict:
+    """Return values for targets as a dict by target.
+
+    Parameters
+    ----------
+    values : mapping, or list of length n_targets
+        The values, by the name of the target or in the order of `targets`. A mapping need not have all targets.
+    targets : list
+        Names of the targets.
+    name, what : str
+        Names of the parameter and of a value, for error messages.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a key is no target, or the number of values is not that of the targets.
+
+    Examples
+    --------
+    >>> by_target(["a", "b"], ["mood", "topic"], "class_weight", "weight")
+    {'mood': 'a', 'topic': 'b'}
+    """
+    if isinstance(values, Mapping):
+        unknown = [key for key in values if key not in targets]
+        if unknown:
+            raise ValueError(f"{name} has the unknown target(s) {unknown!r}; the targets are {targets!r}.")
+        return dict(values)
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(
+            f"With several targets, {name} must be a dict by target or a list with one {what} for each target, got "
+            f"{type(values).__name__}; the targets are {targets!r}."
+        )
+    if len(values) != len(targets):
+        raise ValueError(f"{name} has {len(values)} entries for the {len(targets)} targets {targets!r}; give one each.")
+    return dict(zip(targets, values, strict=True))
+
+
 def _by_class(values, keys: list, name: str) -> Mapping | None:
     """Return the values as a mapping, or None if they are given by position."""
     if isinstance(values, Mapping):

@@ -15,13 +15,15 @@ from .class_values import by_class, class_keys, class_text, order_columns, read_
 from .containers import EXPECTED_CLASSES, as_container, plain_strings
 from .docstrings import fill_docstring
 from .exceptions import LabelNamesWarning
-from .fitted import engine_options, warn_unknown_labels
+from .fitted import FittedModel, engine_options, warn_unknown_labels
 from .in_context import NEAREST, read_instructions, training_examples
 from .inputs import UNSEEN
 from .label_lists import label_indicator, read_label_lists
 from .model.freezing import count_layers
 from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS
+from .multi_output import output_label_texts, zero_shot_outputs
+from .multi_output_mixin import MultiOutputMixin
 from .parameters import CLASSIFICATION_CONSTRAINTS
 from .process_group import active_group, data_parallel
 from .samples import Samples
@@ -41,7 +43,7 @@ from .targets import (
     zero_shot_classes,
 )
 from .training import RLTrainer, RLTrainerConfig
-from .training.calibration import fit_temperature, split_halves
+from .training.calibration import fit_temperatures, split_halves
 from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
 from .training.recipe import scores_cosines, supports_probe
 from .training.stages import Calibration, EvidenceMeasurement, FromProbe, Prototypes, Reinforcement, Supervised
@@ -52,11 +54,12 @@ TRAINING_ATTRIBUTES = ("net_", "rl_net_", "history_", "n_iter_", "training_args_
 
 
 @fill_docstring()
-class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
+class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
     """Text classifier that reads the names of the labels together with the text.
 
     One model serves zero-shot, few-shot and fully supervised classification, with several kinds of y: single-label,
-    multi-label (indicator matrix, lists of labels) and soft labels (rows of probabilities).
+    multi-label (indicator matrix, lists of labels), soft labels (rows of probabilities) and several targets with
+    classes of their own (multi-output).
 
     Parameters
     ----------
@@ -72,8 +75,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(vocab_size)s
     problem_type : {"single_label_classification", "multi_label_classification"} or None, default=None
         Type of the classification problem. If None, it is inferred from y: one class per sample and rows of
-        probabilities are single-label, a matrix of 0 and 1 and lists of labels are multi-label. A y of another type
-        raises a ValueError.
+        probabilities are single-label, a matrix of 0 and 1 and lists of labels are multi-label, and columns of classes
+        are one single-label problem each. A y of another type raises a ValueError.
 
         Set "multi_label_classification" for multi-label zero-shot classification, where there is no y to infer it
         from, and "single_label_classification" for one-hot rows.
@@ -110,8 +113,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(contrastive_loss_coef)s
     text_contrastive_loss_coef : float or None, default=None
         Weight of a supervised contrastive loss, which pulls the texts of one class together within a batch. It needs
-        a y with one class per sample. With 0 there is no such loss. If None, 0 after a label probe (see `preset`),
-        and 1 otherwise.
+        a y with one class per sample; that of several targets is the mean of their losses. With 0 there is no such
+        loss. If None, 0 after a label probe (see `preset`), and 1 otherwise.
     %(architecture_type)s
     %(prompt_first)s
     %(squeeze_layers)s
@@ -134,24 +137,36 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(cache_dir)s
     %(max_length)s
     %(label_names)s
+
+        With several targets, ``{target: {class: text}}``, or a list with one such entry per target. Targets without an
+        entry have the texts that `label_separator` gives.
+    label_separator : str or None, default=None
+        Text between the name of a target and a class in the label text that the model reads, if y has several targets:
+        with ": ", "mood: angry". Another y raises a ValueError if it is set. If None, the model reads the class alone,
+        and ``"target: class"`` for the classes of a target that are all numbers or share a text with another target.
+
+        The default measures best with the package's weights: names of targets in front of classes cost 2 points of
+        zero-shot accuracy on average. "." gives the flattened label names of GLiClass's hierarchical labels.
     %(text_template)s
     %(prompt)s
     examples : list of dict, (texts, y), "nearest", callable or None, default=None
         In-context examples that the model reads after each text: ``[{"text": ..., "labels": [...]}, ...]`` with
         classes as labels, or texts with a y of classes or lists of classes. If "nearest", the `n_examples` texts of
         `fit` that are nearest to each text, by the cosine of the embeddings of :meth:`transform` without examples. A
-        callable takes a list of texts and returns a list of such dicts for each. If None, there are none.
+        callable takes a list of texts and returns a list of such dicts for each. If None, there are none. With several
+        targets, the labels of an example are texts of `label_names_`.
 
         Where the tokens do not suffice, the texts of examples are shortened first, to 8 tokens at least, then the
         text; labels never are. Use it with checkpoints that were trained with examples, and in training for labels
         that are clear from examples only. It needs another architecture than "bi-encoder".
     n_examples : int, default=3
         Number of examples for each text with ``examples="nearest"``; any other value than the default raises without.
-    class_weight : {"balanced"}, dict or None, default=None
+    class_weight : {"balanced"}, dict, list or None, default=None
         Weights of the classes in the loss: ``{class: weight}``, or "balanced" for
         ``n_samples / (n_classes * np.bincount(y))``, where the counts are weighted by `sample_weight`. If None, all
         weights are 1. With multi-label y, a weight applies to the positives of its class; "balanced" gives the
-        positives and the negatives of each class the same total weight.
+        positives and the negatives of each class the same total weight. With several targets, ``{target: {class:
+        weight}}`` or a list with one dict per target; a weight applies to the loss of its target only.
 
         Set it if rare classes matter.
     label_centroid_share : float or None, default=None
@@ -230,11 +245,15 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
+    classes_ : ndarray of shape (n_classes,), or list of ndarray
         Class labels in sorted order. With multi-label and soft y, the names or numbers of its columns; after a
-        zero-shot fit, the labels in their order.
+        zero-shot fit, the labels in their order. With several targets, a list with the classes of each.
+    target_names_ : list
+        Names of several targets, in the order of `classes_` and of the columns of predictions: those of the columns of
+        y, or 0, 1, ... without names. Only with several targets.
     label_names_ : list of str
-        Text that the model reads for each class: its entry of `label_names`, or ``str(class)`` without one.
+        Text that the model reads for each class: its entry of `label_names`, or ``str(class)`` without one. With
+        several targets, the texts of all targets, one target after the other; see `label_separator`.
     %(model_)s
     %(config_)s
     %(tokenizer_)s
@@ -249,8 +268,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     %(training_args_)s
     label_centroid_share_ : float
         Resolved value of `label_centroid_share`.
-    temperature_ : float
-        Temperature by which the logits of the training are divided. It is part of ``model_.model.logit_scale``.
+    temperature_ : float, or ndarray of shape (n_targets,)
+        Temperature by which the logits of the training are divided. It is part of ``model_.model.logit_scale``, except
+        with several targets, whose logits are divided by it in each prediction.
     %(max_length_)s
     examples_ : list of dict
         Texts of `fit` with their labels, "text" and "labels", which ``examples="nearest"`` chooses from. It exists with
@@ -289,6 +309,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
     >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
     >>> clf.predict(["parliament votes on the budget today"])
     array(['politics'], dtype='<U8')
+
+    Several targets, also with a DataFrame that has a column of classes for each:
+
+    >>> clf = GLiClassClassifier().fit(None, {"mood": ["angry", "glad"], "topic": ["price", "delivery"]})
+    >>> clf.predict(["I am furious that the parcel is late"])
+    array([['angry', 'delivery']], dtype='<U8')
     """
 
     _expected_y = EXPECTED_CLASSES
@@ -298,6 +324,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         "examples": [StrOptions({NEAREST}), list, tuple, callable, None],
         "n_examples": [Interval(Integral, 1, None, closed="left")],
         "class_weight": [StrOptions({"balanced"}), dict, "array-like", None],
+        "label_separator": [str, None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
         "unknown_label": [object],
@@ -364,6 +391,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         cache_dir=None,
         max_length=None,
         label_names=None,
+        label_separator=None,
         text_template=None,
         prompt=None,
         examples=None,
@@ -449,6 +477,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self.cache_dir = cache_dir
         self.max_length = max_length
         self.label_names = label_names
+        self.label_separator = label_separator
         self.text_template = text_template
         self.prompt = prompt
         self.examples = examples
@@ -505,14 +534,19 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         X : array-like of shape (n_samples,) or (n_samples, n_features), or None
             Texts, or a table whose rows become texts (see `text_template`). If None, nothing is trained: `y` lists the
             classes, and the model classifies zero-shot, by the names of the classes.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes), or dict
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_targets), or dict
             One class per sample (single-label), a matrix of 0 and 1 or a list of labels per sample (multi-label), or
             rows of probabilities (soft labels). The lists may be tuples or sets, and empty where no label holds; rows
             of numbers that are equally long are a matrix.
 
+            The columns of a table or 2-D array are several targets if it holds strings or other classes that are not
+            numbers, categories, or integers besides 0 and 1. Missing classes take no part in the loss of their target,
+            and a row without any class raises.
+
             With ``X=None``, the classes, of shape (n_classes,), or ``{class: description}``, whose descriptions the
             model reads in place of the names. They are mutually exclusive unless
-            ``problem_type="multi_label_classification"``.
+            ``problem_type="multi_label_classification"``. ``{target: [class, ...]}`` and ``{target: {class:
+            description}}`` are several targets.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples. A sample of weight 0 counts as absent.
 
@@ -524,8 +558,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         Raises
         ------
         ValueError
-            If texts are missing, y has fewer than two classes or is continuous, two classes have the same label text,
-            or hyperparameters exclude each other.
+            If texts are missing, y or one of its targets has fewer than two classes or is continuous, two classes have
+            the same label text, or hyperparameters exclude each other.
         """
         if X is None:
             if sample_weight is not None:
@@ -542,10 +576,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         ----------
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table, as in :meth:`fit`.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_targets)
             Classes, or lists of labels, as in :meth:`fit`.
-        classes : array-like of shape (n_classes,), optional
-            All classes that will ever occur in `y`, for the first call. If None, the classes of the first `y`.
+        classes : array-like of shape (n_classes,), or list or dict of them, optional
+            All classes that will ever occur in `y`, for the first call; with several targets, a list with those of
+            each, or ``{target: classes}``. If None, the classes of the first `y`.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples. A sample of weight 0 counts as absent.
 
@@ -564,26 +599,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         self._check_rl()
         more = continues and epochs is not None
         texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
-        problem_type = self.config_.problem_type if continues else self.problem_type
         fitted_classes = getattr(self, "classes_", None) if more else None
-        known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
-        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=continues)
-        if fitted_classes is not None:
-            targets = targets.reorder(fitted_classes)
-        elif known is not None:
-            targets = targets.sort_classes()
+        outputs = self._find_outputs(y, continues)
+        if outputs is None:
+            targets = self._read_one_target(y, classes, fitted_classes, continues)
+        else:
+            targets = self._read_outputs(outputs, classes, is_known=fitted_classes is not None)
         if len(rows) < len(texts):
-            targets = targets.take(rows, keep_classes=known is not None).check_classes()
+            keep_classes = classes is not None or fitted_classes is not None
+            targets = targets.take(rows, keep_classes).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
-        weight = class_sample_weight(targets, self.class_weight, weight)
-        self._check_decisions(targets.problem_type, targets.classes)
-        names = self._label_texts(targets.classes, continues)
-        if not continues:
-            self._warn_numeric_classes(targets.classes, self.label_names)
+        describe = self._describe_one_target if outputs is None else self._describe_outputs
+        weight, names, attributes = describe(targets, weight, continues)
         pool = self._training_examples(texts, targets, names, more)
-        instructions = read_instructions(self, targets.classes, names, pool.get("examples_"))
-        samples = Samples(texts, targets.array, weight, names, targets.problem_type, instructions)
-        return samples, {"classes_": targets.classes, "_text_reader": reader, **pool, **reader.fitted_attributes}
+        classes = targets.classes if outputs is None else names
+        instructions = read_instructions(self, classes, names, pool.get("examples_"))
+        samples = Samples(texts, targets.array, weight, names, targets.problem_type, instructions, targets.groups)
+        return samples, {**attributes, "_text_reader": reader, **pool, **reader.fitted_attributes}
 
     def _training_examples(self, texts, targets, names, more: bool) -> dict:
         """Return the fitted attribute `examples_`, which exists with ``examples="nearest"``."""
@@ -592,6 +624,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         earlier = getattr(self, "examples_", ()) if more else ()
         return {"examples_": training_examples(texts, targets.array, names, earlier)}
 
+    def _read_one_target(self, y, classes, fitted_classes, continues):
+        known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
+        problem_type = self.config_.problem_type if continues else self.problem_type
+        targets = read_class_targets(y, problem_type, self.ignore_index, known, is_fitted=continues)
+        if fitted_classes is not None:
+            return targets.reorder(fitted_classes)
+        return targets if known is None else targets.sort_classes()
+
+    def _describe_one_target(self, targets, weight, continues) -> tuple[np.ndarray, list[str], dict]:
+        """Return the weights, the label texts and the fitted attributes of y."""
+        weight = class_sample_weight(targets, self.class_weight, weight)
+        self._check_decisions(targets.problem_type, targets.classes)
+        names = self._label_texts(targets.classes, continues)
+        if not continues:
+            self._warn_numeric_classes(targets.classes, self.label_names)
+        return weight, names, {"classes_": targets.classes}
+
     def _label_texts(self, classes, continues: bool) -> list[str]:
         """Return the label texts: those of `label_names`, or of the fitted model whose training continues."""
         if self.label_names is not None or not (continues and hasattr(self, "classes_")):
@@ -599,10 +648,13 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         fitted = dict(zip(class_keys(self.classes_), self.label_names_, strict=True))
         return label_texts({key: fitted.get(key, class_text(key)) for key in class_keys(classes)}, classes)
 
-    @staticmethod
-    def _label_keys(attributes: dict):
-        """Return the keys of `label_names`."""
-        return attributes["classes_"]
+    def _texts_of_saved(self, attributes: dict) -> list[str]:
+        """Return the texts of `label_names` for the classes of a saved classifier."""
+        classes = attributes["classes_"]
+        if isinstance(classes, list):
+            by_target = dict(zip(attributes["target_names_"], classes, strict=True))
+            return output_label_texts(by_target, self.label_names, self.label_separator)
+        return label_texts(self.label_names, classes)
 
     def _check_decisions(self, problem_type, classes) -> None:
         """Raise for invalid thresholds, and for an invalid `unknown_label`, before the training."""
@@ -676,21 +728,23 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def _measure(self, samples, seed, *, continues, epochs):
         """Estimate the temperature for ``calibrate="cv"``, with a model that is trained on half of the samples."""
-        if samples.problem_type == PROBLEM_TYPES[MULTI]:
+        if samples.problem_type == PROBLEM_TYPES[MULTI] or samples.groups is not None:
             last_stages = []
         else:
             last_stages = [EvidenceMeasurement(self._known_evidence() if continues and epochs is not None else None)]
         if self.calibrate != "cv" or epochs is not None or self.max_epochs == 0:
             return {}, last_stages
-        self._check_calibration(samples.problem_type, continues)
+        self._check_calibration(samples, continues)
         train, test = (samples.take(rows) for rows in split_halves(samples))
-        fitted, _, _ = self._train(train, seed, is_hidden=True)
+        fitted, run, _ = self._train(train, seed, is_hidden=True)
         engine = fitted.engine(**engine_options(self), instructions=samples.instructions)
         logits = active_group().map_rows(engine.logits, test.texts)
-        return {}, [Calibration(fit_temperature(logits, test.targets, test.sample_weight)), *last_stages]
+        if samples.groups is not None and run.temperatures is not None:
+            logits = logits / run.temperatures[samples.groups.target_of_label]
+        return {}, [Calibration(np.nan_to_num(fit_temperatures(logits, test), nan=1.0)), *last_stages]
 
-    def _check_calibration(self, problem_type, continues) -> None:
-        if problem_type != PROBLEM_TYPES[SINGLE]:
+    def _check_calibration(self, samples, continues) -> None:
+        if samples.problem_type != PROBLEM_TYPES[SINGLE]:
             raise ValueError(
                 "calibrate='cv' estimates a temperature of single-label probabilities, and y is multi-label; leave "
                 "calibrate='auto', and choose the thresholds with sklearn_gliclass.plotting.ThresholdCurveDisplay."
@@ -700,7 +754,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 "calibrate='cv' trains new models on half of the rows, which say nothing of the model that "
                 "warm_start=True continues with; set calibrate='auto' or warm_start=False."
             )
-        if self.architecture_type in ("uni-encoder", "encoder-decoder") and not self.normalize_features:
+        is_in_scale = samples.groups is None  # the temperatures of several targets are not in the model
+        if is_in_scale and self.architecture_type in ("uni-encoder", "encoder-decoder") and not self.normalize_features:
             raise ValueError(
                 "calibrate='cv' stores the temperature in the logit scale, which normalize_features=False does not "
                 f"apply with architecture_type={self.architecture_type!r}; set normalize_features=True or "
@@ -709,7 +764,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
     def _training_attributes(self, fitted, run, ewc):
         share = self._resolve_centroid_share(fitted.config)
-        own = {"label_centroid_share_": share, "temperature_": run.temperature}
+        own = {"label_centroid_share_": share, **self._describe_temperatures(run)}
         if run.evidence is not None:
             own["_evidence"] = run.evidence.stored
         return {**super()._training_attributes(fitted, run, ewc), **own}
@@ -729,6 +784,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
                 "problem_type='regression' has no classes; use GLiClassRegressor, or leave problem_type=None."
             )
         call = f"{type(self).__name__}.fit(None, labels)"
+        outputs = zero_shot_outputs(labels, call)
+        if outputs is not None:
+            return self._fit_zero_shot_outputs(*outputs)
+        self._check_no_label_separator()
         classes = zero_shot_classes(labels, call)
         self._check_knows_labels()
         is_described = isinstance(labels, Mapping)
@@ -779,7 +838,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         labels : array-like of shape (n_classes,), or dict
             The classes of the new classifier, in their order, or ``{class: description}``. In an array, a class of
             the fit keeps its text of `label_names_`, and the text of another class is its entry of `label_names`, or
-            ``str(class)`` without one.
+            ``str(class)`` without one. For a classifier with several targets, ``{target: [class, ...]}`` or
+            ``{target: {class: description}}``, with old or new targets; new ones have the geometric mean of the fitted
+            temperatures.
 
         Returns
         -------
@@ -792,7 +853,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         ------
         ValueError
             If there are fewer than two labels, labels are repeated or have the same text, one of them is
-            `unknown_label`, or `threshold` has one value per class, but none for a new one.
+            `unknown_label`, `threshold` has one value per class, but none for a new one, or several targets would
+            become one or the other way round.
 
         Examples
         --------
@@ -803,6 +865,9 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         (1, 3)
         """
         check_is_fitted(self)
+        outputs = zero_shot_outputs(labels, "with_labels(labels)")
+        if self._has_several_targets or outputs is not None:
+            return self._with_outputs(outputs)
         classes = zero_shot_classes(labels, "with_labels(labels)")
         keys = class_keys(classes)
         texts = label_texts(self._texts_with_labels(labels, keys), classes, "with_labels(labels)")
@@ -814,30 +879,36 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
             class_weight=self._class_weight_with_labels(keys),
         )
         other._check_decisions(self.config_.problem_type, classes)
-        pool = self._examples_with_labels(names)
-        fitted = self.fitted_.with_label_names(texts)
-        instructions = read_instructions(other, classes, texts, pool.get("examples_"))
-        fitted.check_labels(self.max_num_classes, instructions)
+        fitted_texts = zip(class_keys(self.classes_), self.label_names_, strict=True)
+        renamed = {text: names[key] for key, text in fitted_texts if key in names}
+        fitted, pool = self._read_with_labels(other, classes, texts, renamed)
         other._warn_numeric_classes(classes, other.label_names)
+        return self._share_model(other, fitted, {"classes_": classes, **pool})
+
+    def _read_with_labels(self, other, classes, texts: list[str], renamed: dict) -> tuple[FittedModel, dict]:
+        """Return the fitted model with the labels of `with_labels`, after checks, and `examples_` if they exist.
+
+        The examples are those all of whose labels are kept; `renamed` has their new label texts.
+        """
+        pool = {}
+        if hasattr(self, "examples_"):
+            rows = (row for row in self.examples_ if set(row["labels"]) <= set(renamed))
+            new = [{"text": row["text"], "labels": [renamed[text] for text in row["labels"]]} for row in rows]
+            pool = {"examples_": new}
+        fitted = self.fitted_.with_label_names(texts)
+        fitted.check_labels(self.max_num_classes, read_instructions(other, classes, texts, pool.get("examples_")))
+        return fitted, pool
+
+    def _share_model(self, other, fitted: FittedModel, attributes: dict):
+        """Commit a fitted model with other labels, and the fitted attributes of these, to another classifier."""
         kept = {
             name: value
             for name, value in vars(self).items()
             if is_fitted_attribute(name) and name not in TRAINING_ATTRIBUTES
         }
         self.fitted_.share_model(fitted)
-        other._commit(fitted, {**kept, **pool, "fitted_": fitted, "classes_": classes})
+        other._commit(fitted, {**kept, "fitted_": fitted, **attributes})
         return other
-
-    def _examples_with_labels(self, names: dict) -> dict:
-        """Return `examples_` for the label texts of `with_labels`: the examples all of whose labels are kept."""
-        if not hasattr(self, "examples_"):
-            return {}
-        old = zip(class_keys(self.classes_), self.label_names_, strict=True)
-        renamed = {text: names[key] for key, text in old if key in names}
-        rows = (row for row in self.examples_ if set(row["labels"]) <= set(renamed))
-        return {
-            "examples_": [{"text": row["text"], "labels": [renamed[text] for text in row["labels"]]} for row in rows]
-        }
 
     def _texts_with_labels(self, labels, keys: list) -> Mapping:
         """Return the texts of the labels of `with_labels`."""
@@ -887,11 +958,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), or (n_samples,) for two single-label classes
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two single-label classes, or list of ndarray
             Logits of the classes. For two single-label classes, the logit of ``classes_[1]`` minus that of
-            ``classes_[0]``: values above 0 mean ``classes_[1]``.
+            ``classes_[0]``: values above 0 mean ``classes_[1]``. With several targets, a list with the logits of each.
         """
-        return decision_values(self._logits(X), self._kind)
+        return self._convert(self._logits(X), decision_values)
 
     def predict_proba(self, X):
         """Compute the probabilities of the classes.
@@ -903,11 +974,11 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes), or list of ndarray
             Probabilities, with columns in the order of `classes_`: the softmax over the logits, whose rows sum to 1, or
-            for multi-label y the sigmoid of each logit.
+            for multi-label y the sigmoid of each logit. With several targets, a list with the probabilities of each.
         """
-        return logits_to_probabilities(self._logits(X), self._kind)
+        return self._convert(self._logits(X), logits_to_probabilities)
 
     def predict_log_proba(self, X):
         """Compute the logarithm of the probabilities of the classes.
@@ -919,10 +990,10 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes)
-            Log-probabilities, with columns in the order of `classes_`.
+        ndarray of shape (n_samples, n_classes), or list of ndarray
+            Log-probabilities, with columns in the order of `classes_`; with several targets, a list with those of each.
         """
-        return logits_to_log_probabilities(self._logits(X), self._kind)
+        return self._convert(self._logits(X), logits_to_log_probabilities)
 
     def known_proba(self, X):
         """Compute the probability that one of the classes fits, for texts that may belong to none of them.
@@ -957,6 +1028,12 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         >>> clf.predict(texts).tolist()
         ['politics', 'none of these']
         """
+        check_is_fitted(self)
+        if self._has_several_targets:
+            raise ValueError(
+                f"known_proba needs one target, and the classifier has {self.target_names_!r}: a text may belong to a "
+                "class of one target and to none of another. Fit a classifier for the target in question."
+            )
         return self._known_proba(self._logits(X))
 
     def _known_proba(self, logits) -> np.ndarray:
@@ -974,12 +1051,17 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label y
+        ndarray of shape (n_samples,), (n_samples, n_classes) for multi-label y, or (n_samples, n_targets)
             The most probable class of each text, or `unknown_label` where no class fits. For multi-label y, an
-            indicator matrix of the classes whose probability is at least `threshold`.
+            indicator matrix of the classes whose probability is at least `threshold`. With several targets, the most
+            probable class of each, in the order of `target_names_`; the dtype is object if their classes are of
+            several types.
         """
         check_is_fitted(self)
-        self._check_decisions(self.config_.problem_type, self.classes_)
+        if self._has_several_targets:
+            self._check_allows_several_targets()
+        else:
+            self._check_decisions(self.config_.problem_type, self.classes_)
         return self._decide(self._logits(X))
 
     def _decide(self, logits) -> np.ndarray:
@@ -987,6 +1069,8 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         if self._kind == MULTI:
             thresholds = read_thresholds(self.threshold, self.classes_)
             return (logits_to_probabilities(logits, MULTI) >= thresholds).astype(np.int64)
+        if self._has_several_targets:
+            return self._predict_outputs(logits)
         predicted = self.classes_[logits.argmax(axis=1)]
         if self.unknown_label is None:
             return predicted
@@ -994,7 +1078,7 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         return answer_unknown(predicted, self._known_proba(logits) >= threshold, self.unknown_label)
 
     def predict_labels(self, X):
-        """Predict the classes, as lists of labels where there may be several.
+        """Predict the classes, as lists of labels where there may be several, or by target.
 
         Parameters
         ----------
@@ -1003,11 +1087,14 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
 
         Returns
         -------
-        list of list, or ndarray of shape (n_samples,)
+        list of list, list of dict, or ndarray of shape (n_samples,)
             For multi-label y, the labels of each text, in the order of `classes_`; the list is empty where no
-            probability is at least `threshold`. Otherwise the result of :meth:`predict`.
+            probability is at least `threshold`. With several targets, ``{target: class}`` for each text. Otherwise the
+            result of :meth:`predict`.
         """
         predicted = self.predict(X)
+        if self._has_several_targets:
+            return [dict(zip(self.target_names_, row, strict=True)) for row in class_keys(predicted)]
         if self._kind != MULTI:
             return predicted
         return [self.classes_[row].tolist() for row in predicted.astype(bool)]
@@ -1019,18 +1106,21 @@ class GLiClassClassifier(ClassifierMixin, BaseGLiClass):
         ----------
         X : array-like of shape (n_samples,) or (n_samples, n_features)
             Texts or a table, as in :meth:`fit`.
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_targets)
             True classes, or for multi-label y an indicator matrix or lists of labels. The columns of a DataFrame are
-            matched by name where they are the classes.
+            matched by name where they are the classes or targets. Missing classes of a target are not compared.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the samples.
 
         Returns
         -------
         float
-            Fraction of texts whose class, or for multi-label y whose set of labels, is predicted exactly.
+            Fraction of texts whose class, or for multi-label y whose set of labels, is predicted exactly. With several
+            targets, all classes of a text must be right, as for scikit-learn's ``MultiOutputClassifier``.
         """
         check_is_fitted(self)
+        if self._has_several_targets:
+            return self._score_outputs(X, y, sample_weight)
         y = as_container(y, "y", EXPECTED_CLASSES)
         rows = read_label_lists(y)
         if rows is None:

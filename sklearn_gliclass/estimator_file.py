@@ -253,9 +253,9 @@ def _check_hyperparameters(hyperparameters: dict, fitted: dict, estimator_class:
         )
         if hyperparameters.get("rl") is not None:
             hyperparameters["rl"].validate()
-        if "threshold" in hyperparameters:
+        if "threshold" in hyperparameters and isinstance(fitted["classes_"], np.ndarray):
             read_thresholds(hyperparameters["threshold"], fitted["classes_"])
-        if hyperparameters.get("unknown_label") is not None:
+        if hyperparameters.get("unknown_label") is not None and isinstance(fitted["classes_"], np.ndarray):
             check_unknown_label(hyperparameters["unknown_label"], fitted["classes_"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r}: {error}") from error
@@ -279,6 +279,15 @@ def _is_classes(value) -> bool:
         return len(set(value.tolist())) == len(value)
     except TypeError:  # a class that is a list or a dict
         return False
+
+
+def _is_classes_of_targets(value) -> bool:
+    """Return whether a value is the classes of one target, or the list of those of several."""
+    return all(map(_is_classes, value)) and len(value) > 1 if isinstance(value, list) else _is_classes(value)
+
+
+def _is_target_names(value) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(name, (str, int, float)) for name in value)
 
 
 def _is_vector(value) -> bool:
@@ -326,6 +335,10 @@ def _is_positive_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
 
 
+def _is_temperature(value) -> bool:
+    return _is_positive(value) or _is_positive_number(value)
+
+
 def _is_freezing(value) -> bool:
     return value == "embeddings" or isinstance(value, bool) or (isinstance(value, Integral) and value > 0)
 
@@ -352,9 +365,10 @@ _SHARED = {
 _FITTED = {
     "classifier": {
         **_SHARED,
-        "classes_": (_is_classes, "a 1-D array of at least 2 different classes"),
+        "classes_": (_is_classes_of_targets, "a 1-D array of at least 2 different classes, or one for each target"),
+        "target_names_": (_is_target_names, "a list of at least 2 strings or numbers"),
         "label_centroid_share_": (_is_share, "a number from 0 to 1"),
-        "temperature_": (_is_positive_number, "a positive number"),
+        "temperature_": (_is_temperature, "a positive number, or an array with one for each target"),
         "_evidence": (_is_evidence, "an object with the finite numbers match, mismatch and weight"),
         "examples_": (_is_examples, 'a list of objects with "text" and "labels"'),
     },
@@ -398,12 +412,32 @@ def _check_fitted(fitted: dict, kind: str, source: str) -> None:
 
 
 def _check_lengths(fitted: dict, source: str) -> None:
+    if isinstance(fitted.get("classes_"), list):
+        _check_targets(fitted, source)
+    else:
+        _check_labels(fitted, source)
+    names = fitted.get("feature_names_in_")
+    if names is not None and len(names) != fitted.get("n_features_in_"):
+        raise ValueError(f"{source}: n_features_in_ is not the number of feature_names_in_, {len(names)}.")
+
+
+def _check_labels(fitted: dict, source: str) -> None:
+    """Raise unless there are a class, or a name, mean and scale of an output, for each label."""
     n_labels = len(fitted["label_names_"])
     for name in _ONE_FOR_EACH_LABEL:
         if name in fitted and len(fitted[name]) != n_labels:
             raise ValueError(f"{source}: {name} has {len(fitted[name])} entries for {n_labels} label_names_.")
+    if np.ndim(fitted.get("temperature_", 1.0)):
+        raise ValueError(f"{source}: temperature_ must be a number, as there is one target.")
     if fitted.get("_one_dimensional") and n_labels != 1:
         raise ValueError(f"{source}: _one_dimensional is true for {n_labels} outputs.")
-    names = fitted.get("feature_names_in_")
-    if names is not None and len(names) != fitted.get("n_features_in_"):
-        raise ValueError(f"{source}: n_features_in_ is not the number of feature_names_in_, {len(names)}.")
+
+
+def _check_targets(fitted: dict, source: str) -> None:
+    """Raise unless there are a name and a temperature for each of several targets, and a label for each class."""
+    n_targets, n_labels = len(fitted["classes_"]), sum(map(len, fitted["classes_"]))
+    for name in ("target_names_", "temperature_"):
+        if np.ndim(fitted.get(name)) != 1 or len(fitted[name]) != n_targets:
+            raise ValueError(f"{source}: {name} must have one entry for each of the {n_targets} targets of classes_.")
+    if n_labels != len(fitted["label_names_"]):
+        raise ValueError(f"{source}: classes_ has {n_labels} classes for {len(fitted['label_names_'])} label_names_.")

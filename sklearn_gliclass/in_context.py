@@ -107,6 +107,8 @@ def read_instructions(estimator, classes=None, label_texts=(), pool=None) -> Ins
 def fitted_instructions(estimator) -> Instructions:
     """Read the hyperparameters `prompt`, `examples` and `n_examples` of a fitted estimator, for a prediction."""
     classes, pool = getattr(estimator, "classes_", None), getattr(estimator, "examples_", None)
+    if isinstance(classes, list):  # those of several targets: examples have label texts
+        classes = estimator.label_names_
     return read_instructions(estimator, classes, estimator.label_names_, pool)
 
 
@@ -151,7 +153,8 @@ def training_examples(texts: Sequence[str], targets: np.ndarray, label_texts: Se
     texts : sequence of str
         Training texts.
     targets : ndarray
-        Class indices (n,), or indicators or probabilities (n, n_classes); a label holds with more than 0.5.
+        Class indices (n,), or (n, n_targets) among the labels of several targets, or indicators or probabilities
+        (n, n_classes); a label holds with more than 0.5.
     label_texts : sequence of str
         Texts of the classes.
     earlier : sequence of dict

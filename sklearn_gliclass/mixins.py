@@ -13,7 +13,6 @@ from .hub_upload import upload_estimator
 from .inputs import UNSEEN, TextReader
 from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
-from .targets import label_texts
 from .training.run import build_net
 
 
@@ -229,7 +228,7 @@ class PersistenceMixin:
         attributes = {**record["fitted"], "_text_reader": _text_reader(record["fitted"])}
         names = attributes.pop("label_names_", None)
         if "label_names" in hyperparameters and names is not None:
-            names = label_texts(estimator.label_names, estimator._label_keys(attributes))
+            names = estimator._texts_of_saved(attributes)
         with seed_torch(0):
             fitted = build(estimator, names, persistence.problem_type(folder))
         if names is not None:

@@ -361,10 +361,9 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         instructions = read_instructions(self)
         return Samples(texts, targets.array, weight, names, targets.problem_type, instructions), attributes
 
-    @staticmethod
-    def _label_keys(attributes: dict):
-        """Return the keys of `label_names`."""
-        return attributes["target_names_"]
+    def _texts_of_saved(self, attributes: dict) -> list[str]:
+        """Return the texts of `label_names` for the outputs of a saved regressor."""
+        return label_texts(self.label_names, attributes["target_names_"])
 
     def _stages(self, config, recipe, *, continues, epochs):
         if recipe.from_probe:

@@ -26,6 +26,7 @@ from .class_values import (
     read_thresholds,
 )
 from .containers import EXPECTED_CLASSES, EXPECTED_NUMBERS, as_container, column_names, to_values
+from .data.label_groups import MISSING
 from .label_lists import encode_label_lists, read_label_lists
 from .text_checks import ROWS_SHOWN, check_encodable, is_missing, missing_rows
 
@@ -62,6 +63,8 @@ class ClassTargets:
     array: np.ndarray
     is_listed: bool = False
 
+    groups = None  # there is one target
+
     @property
     def problem_type(self) -> str:
         """Problem type of the model's configuration."""
@@ -77,7 +80,8 @@ class ClassTargets:
             present = array.any(axis=0)
             array, classes = array[:, present], classes[present]
         if self.kind == SINGLE and not keep_classes:
-            present, array = np.unique(array, return_inverse=True)
+            present = np.unique(array[array != MISSING])
+            array = _renumber(array, np.searchsorted(present, np.arange(len(classes))))
             classes = classes[present]
         return replace(self, classes=classes, array=array)
 
@@ -85,21 +89,34 @@ class ClassTargets:
         """Return the targets with another order of the classes."""
         own, wanted = class_keys(self.classes), class_keys(classes)
         if self.kind == SINGLE:
-            return ClassTargets(SINGLE, classes, positions(wanted, own)[self.array])
+            return ClassTargets(SINGLE, classes, _renumber(self.array, positions(wanted, own)))
         return replace(self, classes=classes, array=self.array[:, positions(own, wanted)])
 
     def sort_classes(self) -> "ClassTargets":
         """Return the targets with sorted classes if y is single-label; columns keep their order."""
         return self.reorder(np.sort(self.classes)) if self.kind == SINGLE else self
 
-    def check_classes(self) -> "ClassTargets":
+    def with_classes(self, classes: np.ndarray, name: str = "y") -> "ClassTargets":
+        """Return single-label targets with more classes; a class that is not among them raises."""
+        found, known = class_keys(self.classes), class_keys(classes)
+        unknown = sorted(set(found).difference(known), key=str)
+        if unknown:
+            raise ValueError(f"{name} has classes that are not among the classes {known!r}: {unknown!r}.")
+        return ClassTargets(SINGLE, classes, _renumber(self.array, positions(known, found)))
+
+    def check_classes(self, where: str = "") -> "ClassTargets":
         """Raise if there are fewer than two classes."""
         if len(self.classes) < 2:
             found = f"only one class: {self.classes.tolist()[0]!r}" if len(self.classes) else "none."
             raise ValueError(
-                f"This classifier needs samples of at least 2 classes in the data, but the data contains {found}"
+                f"This classifier needs samples of at least 2 classes in the data{where}, but the data contains {found}"
             )
         return self
+
+
+def _renumber(indices: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Replace class indices, except those of unknown classes."""
+    return np.where(indices == MISSING, MISSING, numbers[indices]) if len(numbers) else indices
 
 
 def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is_fitted: bool = False) -> ClassTargets:
@@ -172,17 +189,16 @@ def _fit_problem(targets: ClassTargets, problem_type, is_fitted: bool) -> ClassT
 def _with_known_classes(targets: ClassTargets, classes: np.ndarray, is_named: bool) -> ClassTargets:
     """Align the targets with the classes of an earlier fit; `is_named` says whether the columns of y have names."""
     found, known = class_keys(targets.classes), class_keys(classes)
-    if targets.kind == SINGLE or targets.is_listed:
+    if targets.kind == SINGLE:
+        return targets.with_classes(classes)
+    if targets.is_listed:
         known_values = set(known)
         unknown = [value for value in found if value not in known_values]
         if unknown:
             raise ValueError(f"y has classes that are not among the classes {known!r}: {unknown!r}.")
-    if targets.is_listed:
         array = np.zeros((len(targets), len(known)), targets.array.dtype)
         array[:, positions(known, found)] = targets.array
         return replace(targets, classes=classes, array=array)
-    if targets.kind == SINGLE:
-        return ClassTargets(SINGLE, classes, positions(known, found)[targets.array])
     if is_named:
         order = column_positions(found, known, "the known classes")
         return ClassTargets(targets.kind, classes, targets.array[:, order])
@@ -229,13 +245,30 @@ def _is_sequence(value) -> bool:
 def _single_label(y) -> ClassTargets:
     y = _check_values(y)
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind in "fc":
-        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     if len(y) == 0:
         raise ValueError("Found array with 0 sample(s) (shape=(0,)) while a minimum of 1 is required: y is empty.")
+    return _encode_classes(y)
+
+
+def _encode_classes(y: np.ndarray) -> ClassTargets:
+    if y.dtype.kind in "fc":
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
     check_classification_targets(y)
     found, indices = np.unique(y, return_inverse=True)
     return ClassTargets(SINGLE, found, indices.astype(np.int64))
+
+
+def encode_class_list(values: list, name: str) -> ClassTargets:
+    """Return the classes of a list, sorted, and the class index of each value.
+
+    Examples
+    --------
+    >>> targets = encode_class_list(["sea", "food", "sea"], "y")
+    >>> targets.classes.tolist(), targets.array.tolist()
+    (['food', 'sea'], [1, 0, 1])
+    """
+    check_kinds(values, name)
+    return _encode_classes(np.asarray(values))
 
 
 def _check_values(y) -> np.ndarray:
@@ -454,6 +487,21 @@ def label_texts(label_names, classes: Sequence, name: str = "label_names") -> li
     texts = [class_text(key) for key in keys]
     if label_names is not None:
         texts = align_to_classes(label_names, classes, name, "text")
+    return check_label_texts(texts, keys, name)
+
+
+def check_label_texts(texts: list, keys: list, name: str = "label_names") -> list[str]:
+    """Return the label texts, or raise if one of them is no text, empty or repeated.
+
+    Parameters
+    ----------
+    texts : list
+        The label texts.
+    keys : list
+        Their classes, for error messages.
+    name : str, default="label_names"
+        Where the texts are from, for error messages.
+    """
     for key, text in zip(keys, texts, strict=True):
         if not isinstance(text, str):
             raise TypeError(f"{name} must hold texts (str), got {type(text).__name__}: {text!r}.")

@@ -19,6 +19,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 PRICE = np.linspace(90, 110, 8)
 FRAME = pd.DataFrame({"title": X, "size": range(8)})
 TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
+OUTPUTS = pd.DataFrame({"topic": FOOD, "size": ["large", None, "small", "large"] * 2})
 STRINGS = np.array(["food", None] * 4, dtype=np.dtypes.StringDType(na_object=None))
 BERT = TINY["encoder_config"]
 OPTIONS = dict(TINY, random_state=0, max_epochs=3)
@@ -71,6 +72,10 @@ def on_table(**options):
 def multi_label(**options):
     y = pd.DataFrame(MULTI, columns=["sea", "food"])
     return GLiClassClassifier(**{**OPTIONS, **options}).fit(X, y)
+
+
+def multi_output(**options):
+    return GLiClassClassifier(**{**OPTIONS, **options}).fit(X, OUTPUTS)
 
 
 def regressor(**options):
@@ -161,6 +166,18 @@ CASES = {
     "dict as labels": (classifier, fit(X, [{"sea": 1}] * 8), "y holds a dict at row 0"),
     "lists of no label": (classifier, fit(X, [[]] * 8), "all of its 8 lists are empty"),
     "matrix of strings": (classifier, fit(X, [["0", "1"]] * 8), "rows of numbers as strings"),
+    "several targets: one class": (multi_output, fit(X, OUTPUTS.assign(size="large")), "in the target 'size'"),
+    "several targets: row of no class": (
+        multi_output, fit(X, OUTPUTS.assign(topic=[None, None, *FOOD[2:]])), r"1 row\(s\) have no class"),
+    "several targets: multi-label": (
+        multi_output, fit(X, OUTPUTS, problem_type="multi_label_classification"), "has several targets"),
+    "several targets: rl": (multi_output, fit(X, OUTPUTS, rl=RL), "rl rewards the labels of one target"),
+    "several targets: class weight": (multi_output, fit(X, OUTPUTS, class_weight={"food": 2.0}), "unknown target"),
+    "several targets: label names": (multi_output, fit(X, OUTPUTS, label_names=["a", "b", "c"]), "3 entries for the 2"),
+    "several targets: prompts": (
+        multi_output, fit(X, pd.concat([OUTPUTS, OUTPUTS.add_suffix("2")], axis=1), max_num_classes=3,
+                          architecture_type="uni-encoder"), "less than the number of targets, 4"),
+    "label separator of one target": (multi_output, fit(X, FOOD, label_separator="."), "no effect on one target"),
     "negative weight": (classifier, fit(X, FOOD, [-1.0] * 8), "[Nn]egative"),
     "missing weight": (classifier, fit(X, FOOD, NAN_WEIGHT), "NaN"),
     "no weight": (classifier, fit(X, FOOD, [0.0] * 8), "no sample to fit|non-zero"),
@@ -236,6 +253,10 @@ CASES = {
     "partial_fit: columns of no class": (
         multi_label, partial_fit(X, pd.DataFrame(MULTI, columns=["sea", "animal"])), "animal"),
     "partial_fit: list with a new label": (multi_label, partial_fit(X, [["sea"], ["animal"]] * 4), "animal"),
+    "partial_fit: new class of a target": (
+        multi_output, partial_fit(X, OUTPUTS.replace("small", "tiny")), "'size' of y has classes that are not"),
+    "partial_fit: other targets": (multi_output, partial_fit(X, OUTPUTS.rename(columns={"size": "age"})), "age"),
+    "partial_fit: one of the targets": (multi_output, partial_fit(X, FOOD), "this y has one target"),
     "partial_fit: another option": (continued, partial_fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp'"),
     "partial_fit: another type": (continued, partial_fit(X, FOOD, dtype="float64"), "dtype='float64'"),
     "partial_fit: no callback": (continued, partial_fit(X, FOOD, callbacks=["timer"]), "callbacks of skorch"),
@@ -271,6 +292,10 @@ CASES = {
         multi_label, set_and("with_labels", ["sea", "art"], threshold=[0.3, 0.6]), r"new label\(s\) \['art'\]"),
     "with_labels: training fails": (
         continued, lambda clf: partial_fit(X, ["art"] * 8)(clf.with_labels(["sea", "food"])), "art"),
+    "with_labels: one of the targets": (multi_output, lambda clf: clf.with_labels(["sea", "food"]), "takes {target"),
+    "with_labels: targets of one": (
+        classifier, lambda clf: clf.with_labels({"a": ["b", "c"], "d": ["e", "f"]}), "takes a list of classes"),
+    "score: one of the targets": (multi_output, lambda clf: clf.score(X, FOOD), "no column for each"),
     # -- warm starts
     "warm start: single to multi-label": (classifier, fit(X, MULTI, warm_start=True), "multi-label"),
     "warm start: multi- to single-label": (multi_label, fit(X, FOOD, warm_start=True), "multi-label y"),
@@ -285,7 +310,10 @@ CASES = {
         classifier, fit(X, FOOD, warm_start=True, rl=RL, reward_components=reward(lambda a: 1 / 0)), "division"),
     "warm start: two outputs to three": (
         regressor, fit(X, TARGETS.assign(third=1.0), warm_start=True), "third|3"),
+    "warm start: one to several targets": (classifier, fit(X, OUTPUTS, warm_start=True), "this y has several"),
     # -- zero-shot
+    "zero-shot: targets and labels": (zero_shot, fit(None, {"a": ["b", "c"], "d": "e"}), "without one for"),
+    "zero-shot: one target": (zero_shot, fit(None, {"a": ["b", "c"]}), "got one target"),
     "zero-shot: nothing": (classifier, fit(None, None), "at least 2"),
     "zero-shot: one label": (classifier, fit(None, ["animal"]), "at least 2"),
     "zero-shot: labels twice": (classifier, fit(None, ["animal", "animal"]), "once|twice|animal"),

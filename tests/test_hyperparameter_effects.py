@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
@@ -543,6 +544,13 @@ def test_calibrate_cv_raises_in_a_warm_start():
     clf = fit(warm_start=True)
     with pytest.raises(ValueError, match="warm_start=True"):
         clf.set_params(calibrate="cv").fit(TEXTS, LABELS)
+
+
+@pytest.mark.parametrize(("separator", "text"), [(None, "food"), (": ", "topic: food"), (".", "topic.food")])
+def test_label_separator_joins_targets_and_classes(separator, text):
+    y = np.array([["food", "a"], ["sea", "b"]] * 4)
+    clf = GLiClassClassifier(**BASE, label_separator=separator).fit(TEXTS, pd.DataFrame(y, columns=["topic", "grade"]))
+    assert clf.label_names_[0] == text
 
 
 # -- all of them ---------------------------------------------------------------------------------------------

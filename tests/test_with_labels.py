@@ -345,7 +345,7 @@ def test_warm_start_knows_the_descriptions(checkpoint):
     ("labels", "error", "message"),
     [
         ({"sports": "a match", "politics": 3}, TypeError, r"fit\(None, labels\) must hold texts \(str\), got int: 3"),
-        ({"mood": ["angry", "glad"], "topic": ["price"]}, TypeError, "must hold texts .str., got list"),
+        ({"sports": "a match", "politics": ["law"]}, ValueError, r"without one for \['sports'\]"),
         ({"sports": "a match", "politics": " "}, ValueError, "label text of the class 'politics' is empty"),
         ({"sports": "a match", "politics": None}, TypeError, "got NoneType"),
         ({"sports": "a match", "politics": "a match"}, ValueError, "same label text"),

@@ -82,6 +82,7 @@ WHEN_TO_CHANGE = {
     "cache_dir": "the Hugging Face cache is on a full disk",
     "max_length": "long texts: higher reads more, lower is faster",
     "label_names": "the classes are codes or numbers: the model reads these names",
+    "label_separator": "several targets whose classes mean little without the name of their target",
     "text_template": "tables: to choose columns and their wording",
     "prompt": "checkpoints and sentence encoders that expect a task description",
     "examples": "checkpoints that were trained with examples; labels that only examples explain",

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..process_group import SINGLE, ProcessGroup
 from .batching import Batch, bucketed_batches, choose_labels, label_chunks
+from .label_groups import LabelGroups
 from .prompt import Layout
 from .tokenizer import TokenizedTexts
 
@@ -18,9 +19,10 @@ class TextDataset:
     tokens : TokenizedTexts
         Token ids of the n texts.
     targets : ndarray
-        Class indices (n,), or indicators, probabilities or values (n, labels).
-    sample_weight : ndarray of shape (n,) or (n, labels)
-        Weights of the samples, or of each of their labels.
+        Class indices (n,), or indicators, probabilities or values (n, labels). With `groups`, the label of each target
+        (n, targets), or -1 where it is not known.
+    sample_weight : ndarray of shape (n,), (n, labels) or (n, targets)
+        Weights of the samples, or of each of their labels or targets.
     n_labels : int
         Number of labels.
     max_num_classes : int or None
@@ -29,13 +31,15 @@ class TextDataset:
         Whether the labels of each prompt are in random order.
     texts : sequence of str, optional
         The texts, for reference and value models.
+    groups : LabelGroups, optional
+        Labels of each target, if there are several targets.
     """
 
     label_states = None  # cached output of a frozen label encoder
     min_evaluation_batch = 1  # a larger one is as accurate, and faster where only heads run
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
-                 shuffle_labels, texts=None):  # fmt: skip
+                 shuffle_labels, texts=None, groups: LabelGroups | None = None):  # fmt: skip
         self.layout = layout
         self.tokens = tokens
         self.targets = targets
@@ -44,6 +48,7 @@ class TextDataset:
         self.max_labels = n_labels if max_num_classes is None else min(max_num_classes, n_labels)
         self.shuffle_labels = shuffle_labels
         self.texts = texts
+        self.groups = groups
         self.all_labels = np.arange(n_labels)
 
     def __len__(self) -> int:
@@ -62,7 +67,10 @@ class TextDataset:
         chunks = label_chunks(self.n_labels, self.max_labels)
         chosen = np.arange(len(self)) if rows is None else rows
         for rows in (chosen[part] for part in bucketed_batches(self.tokens.lengths[chosen], batch_size, None)):
-            targets = {"labels": self.targets[rows], "sample_weight": self.sample_weight[rows]}
+            labels = self.targets[rows]
+            if self.groups is not None:
+                labels = self.groups.probabilities(labels, np.broadcast_to(self.all_labels, (len(rows), self.n_labels)))
+            targets = {"labels": labels, "sample_weight": self.sample_weight[rows]}
             own = rows[group.own(len(rows))]
             yield Batch(targets, rows, chunks=[self._text_inputs(own, [chunk] * len(own)) for chunk in chunks])
 
@@ -109,12 +117,16 @@ class TextDataset:
         return np.sort(choose_labels(own, self.n_labels, max(self.max_labels, len(own)), rng))
 
     def _own(self, row: int) -> np.ndarray:
-        target = self.targets[row]
-        return np.atleast_1d(target) if self.targets.ndim == 1 else np.flatnonzero(target > 0)
+        target = np.atleast_1d(self.targets[row])
+        if self.groups is not None:
+            return target[target >= 0]
+        return target if self.targets.ndim == 1 else np.flatnonzero(target > 0)
 
     def _weight(self, rows: np.ndarray, orders) -> float:
         """Return the total weight that the loss of the batch is divided by."""
         weight = self.sample_weight[rows]
+        if self.groups is not None:
+            return float(weight.sum())
         if weight.ndim == 2:
             return float(np.take_along_axis(weight, np.stack(orders), axis=1).sum())
         if self.targets.ndim == 1:
@@ -125,6 +137,9 @@ class TextDataset:
         inputs = {**self._text_inputs(rows[own], orders[own]), **self._label_inputs(orders[own])}
         orders = np.stack(orders)  # all samples of a data set have the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
+        if self.groups is not None:
+            labels = self.groups.probabilities(targets, orders)
+            return {**inputs, "labels": labels, "sample_weight": weight, "class_ids": targets}
         if weight.ndim == 2:
             weight = np.take_along_axis(weight, orders, axis=1)
         if self.targets.ndim == 1:

@@ -1,7 +1,7 @@
 """Losses with sample weights and a mask of real labels; each is a weighted mean.
 
 Shapes: ``logits`` (batch, labels); ``mask`` (batch or 1, labels), true for real labels; ``sample_weight``
-(batch,) or, where a loss is a sum over labels, (batch, labels).
+(batch,) or, where a loss is a sum over labels or targets, (batch, labels) or (batch, targets).
 """
 
 import torch
@@ -49,6 +49,31 @@ def cross_entropy_loss(logits, targets, mask=None, sample_weight=None, ignore_in
     if sample_weight is not None:
         kept = kept * sample_weight.to(logits.dtype)
     return _weighted_mean(losses, kept)
+
+
+def mask_other_targets(logits, targets):
+    """Repeat the logits (batch, labels) for each target, with the labels of other targets masked.
+
+    ``targets`` (batch, targets, labels) is negative at the labels of other targets. The result
+    (batch * targets, labels) is a single-label problem per row.
+    """
+    repeated = logits.unsqueeze(1).expand(targets.shape)
+    return _mask_logits(repeated, targets >= 0).flatten(0, 1)
+
+
+def multi_output_loss(logits, targets, mask=None, sample_weight=None):
+    """Compute the mean cross-entropy over all known targets of all texts, with a softmax within each target.
+
+    ``targets`` (batch, targets, labels) are probabilities, and negative at the labels of other targets. A target
+    without a label among those of the text is left out. ``sample_weight`` is (batch,) or (batch, targets).
+    """
+    is_known = (targets > 0).any(dim=2).to(logits.dtype)  # (batch, targets)
+    if sample_weight is not None:
+        is_known = is_known * sample_weight.to(logits.dtype).reshape(len(targets), -1)
+    real = targets >= 0 if mask is None else (targets >= 0) & mask.bool().unsqueeze(1)
+    return cross_entropy_loss(
+        mask_other_targets(logits, targets), targets.flatten(0, 1), real.flatten(0, 1), is_known.flatten()
+    )
 
 
 def focal_loss(
@@ -100,8 +125,14 @@ def text_contrastive_loss(text_embeddings, class_ids, sample_weight=None, temper
 
     It pulls texts (batch, hidden) of the same class, by their ``class_ids`` (batch,), together within the batch.
     Samples count with their weights. Identical texts are no pairs, as they are trivially similar. Texts without a
-    partner of their class, or with a negative class id, have no loss.
+    partner of their class, or with a negative class id, have no loss. With several targets, ``class_ids`` and
+    ``sample_weight`` are (batch, targets), and the loss is the mean of their losses.
     """
+    if class_ids.dim() == 2:
+        weights = [None] * class_ids.shape[1] if sample_weight is None else sample_weight.unbind(dim=1)
+        pairs = zip(class_ids.unbind(dim=1), weights, strict=True)
+        losses = [text_contrastive_loss(text_embeddings, ids, weight, temperature) for ids, weight in pairs]
+        return torch.stack(losses).mean()
     normalized = F.normalize(text_embeddings, dim=-1)
     similarity = normalized @ normalized.T  # (B, B)
     weights = torch.ones_like(similarity[0]) if sample_weight is None else sample_weight.to(similarity.dtype)
@@ -133,9 +164,11 @@ def problem_loss(config, logits, targets, mask=None, sample_weight=None):
     """Compute the loss of ``config.problem_type``.
 
     If that is None, integer targets (batch,) are classes, logits (batch, 1) are a regression, and other targets are
-    soft labels.
+    soft labels. Targets (batch, targets, labels) are those of :func:`multi_output_loss`.
     """
     problem_type = config.problem_type
+    if targets.dim() == 3:
+        return multi_output_loss(logits, targets, mask, sample_weight)
     if problem_type is None and targets.dim() == 2 and logits.shape[1] == 1:
         problem_type = "regression"
     if problem_type == "regression":

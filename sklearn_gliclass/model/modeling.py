@@ -239,11 +239,13 @@ class GLiClassModel(PreTrainedModel):
             Tokens of the texts, with the label prompt in the uni-encoder and the fused bi-encoder.
         labels : Tensor, optional
             Targets: positions of the true labels (batch,) among the labels of each text, or indicators, probabilities
-            or values (batch, labels). If None, no loss is computed.
-        sample_weight : Tensor of shape (batch,) or (batch, labels), optional
-            Weights of the texts, or of each of their labels, in the loss.
-        class_ids : LongTensor of shape (batch,), optional
-            Class of each text for the contrastive loss over texts, with `labels` of shape (batch,).
+            or values (batch, labels). With several targets, probabilities (batch, targets, labels), which are negative
+            at the labels of other targets. If None, no loss is computed.
+        sample_weight : Tensor of shape (batch,), (batch, labels) or (batch, targets), optional
+            Weights of the texts, or of each of their labels or targets, in the loss.
+        class_ids : LongTensor of shape (batch,) or (batch, targets), optional
+            Class of each text for the contrastive loss over texts, with `labels` of shape (batch,) or
+            (batch, targets, labels). Negative values are unknown classes.
         **inputs
             Further inputs, which depend on the architecture. ``class_input_ids`` and ``class_attention_mask`` are the
             tokens of the labels in the bi-encoders, (labels, length) if all texts share their labels, else

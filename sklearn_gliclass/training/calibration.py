@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from ..samples import Samples, class_indices, class_shares
+from ..samples import Samples, class_indices, class_shares, split_targets
 from .arguments import FROM_PROBE
 
 LOG_TEMPERATURE_DEVIATION = 0.7  # standard deviation of the log-normal prior, whose median is 1
@@ -30,7 +30,8 @@ def split_halves(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     samples : Samples
-        Samples with one class each, or rows of probabilities.
+        Samples with one class each, or rows of probabilities. With several targets, the halves are those of each class
+        of the first one.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def split_halves(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     >>> split_halves(samples)
     (array([1, 3, 4]), array([0, 2]))
     """
-    classes = class_indices(samples.targets)
+    classes = samples.targets[:, 0] if samples.groups is not None else class_indices(samples.targets)
     half_of_text = {}
     for label in np.unique(classes):
         texts = sorted({samples.texts[row] for row in np.flatnonzero(classes == label)} - half_of_text.keys())
@@ -85,3 +86,28 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, sample_weight: np.n
 
     bounds = (-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)
     return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)
+
+
+def fit_temperatures(logits: np.ndarray, data) -> np.ndarray:
+    """Fit the temperature of each target to all its known samples; see :func:`fit_temperature`.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, labels)
+        Logits of the labels of all targets.
+    data : Samples or TextDataset
+        The n samples.
+
+    Returns
+    -------
+    ndarray of shape (n_targets,)
+        The temperatures; one without several targets. It is NaN for a target without a known sample.
+    """
+    return np.array(
+        [
+            fit_temperature(logits[part.rows, part.labels], part.targets, part.sample_weight)
+            if len(part.rows)
+            else np.nan
+            for part in split_targets(data, logits.shape[1])
+        ]
+    )

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from skorch.callbacks import Callback
 
+from ..model.losses import mask_other_targets
+
 MAX_ROWS = 256  # random rows on which the information is estimated, with a backward pass each
 
 
@@ -91,6 +93,8 @@ def fisher_information(net, dataset, seed: int) -> dict[str, np.ndarray]:
     for batch in islice(dataset.batches(1, np.random.RandomState(seed)), n_rows):
         inputs = {name: tensor for name, tensor in batch.inputs.items() if name not in ("labels", "sample_weight")}
         logits = net.logits(inputs)
+        if dataset.groups is not None:
+            logits = mask_other_targets(logits, batch.inputs["labels"].to(logits.device))
         gradients = torch.autograd.grad(likelihood(logits, generator), list(weights.values()), allow_unused=True)
         for square, gradient in zip(squares.values(), gradients, strict=True):
             if gradient is not None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..samples import class_shares
+from ..samples import TargetPart, class_shares
 from .label_path import LabelPath
 
 STRENGTHS = (200.0, 50.0, 12.0, 3.0, 0.8)  # of the prior, in texts; strong ones are near the label names
@@ -63,13 +63,6 @@ class LabelProbe:
     strength: float
     likely_margin: float = 0.0
     margin: float = 0.0
-
-    def halfway(self, names: Tensor) -> Tensor:
-        """Return the directions halfway between the label names (labels, hidden) and the fitted label embeddings.
-
-        Fine-tuning moves the texts far more than the labels, and towards the names it overfits less.
-        """
-        return F.normalize(self.labels + F.normalize(names, dim=1), dim=1)
 
 
 @dataclass(frozen=True)
@@ -140,6 +133,14 @@ def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
     cosines = torch.einsum("s,snl->nl", of_strengths, cosines)
     likely = min(MARGINS, key=lambda margin: float(held_out.loss(scale * (cosines - margin))))
     return LabelProbe(labels, scale, strength, float(likely), _best_margin(held_out, cosines))
+
+
+def halfway(labels: Tensor, names: Tensor) -> Tensor:
+    """Return the directions halfway between fitted label embeddings and those of the label names (labels, hidden).
+
+    Fine-tuning moves the texts far more than the labels, and towards the names it overfits less.
+    """
+    return F.normalize(labels + F.normalize(names, dim=1), dim=1)
 
 
 def _fit_and_cross_validate(data: ProbeData, names: Tensor) -> tuple[Tensor, ProbeData, Tensor]:
@@ -241,17 +242,19 @@ def fine_tuned_scale(n_labels: int) -> float:
     return FINE_TUNED_SCALE + FINE_TUNED_SCALE_PER_LOG_LABEL * math.log(n_labels)
 
 
-def distinct_rows(dataset, texts: Tensor, multi_label: bool, ignore_index: int = -100) -> ProbeData:
+def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ignore_index: int = -100) -> ProbeData:
     """Merge the rows of a data set with equal tokens and targets, in the order of their content.
 
     A row of weight 2 and a duplicated row then give the same probe.
 
     Parameters
     ----------
-    dataset : TextDataset
-        Texts with classes, rows of probabilities or indicators, and weights.
+    tokens : TokenizedTexts
+        Token ids of the n texts.
     texts : Tensor of shape (n, hidden)
         Their embeddings.
+    part : TargetPart
+        A target: classes, rows of probabilities or indicators, and weights of its rows.
     multi_label : bool
         Whether each label is a decision of its own.
     ignore_index : int, default=-100
@@ -262,17 +265,18 @@ def distinct_rows(dataset, texts: Tensor, multi_label: bool, ignore_index: int =
     ProbeData
         The distinct texts.
     """
-    targets, weights = dataset.targets, dataset.sample_weight
-    targets = class_shares(targets, dataset.n_labels).astype(np.float64)
+    targets, weights = class_shares(part.targets, part.n_labels).astype(np.float64), part.sample_weight
     weights = weights.reshape(len(weights), -1).astype(np.float64)
     if multi_label:
         known = targets != ignore_index
         targets, weights = np.where(known, targets, 0.0), weights * known
-    index, rows = _merge([(dataset.tokens[row].tobytes(), targets[row].tobytes()) for row in range(len(dataset))])
+    index, rows = _merge(
+        [(tokens[row].tobytes(), target.tobytes()) for row, target in zip(part.rows, targets, strict=True)]
+    )
     summed = np.zeros((len(rows), weights.shape[1]))
     np.add.at(summed, index, weights)
     return ProbeData(
-        F.normalize(texts[torch.from_numpy(rows)], dim=1),
+        F.normalize(texts[torch.from_numpy(part.rows[rows])], dim=1),
         torch.from_numpy(targets[rows]).to(texts),
         torch.from_numpy(summed).to(texts),
         multi_label,

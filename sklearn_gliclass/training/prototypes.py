@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.dataset import TextDataset
-from ..samples import class_indices, class_shares
+from ..samples import TargetPart, class_indices, class_shares, split_targets
 
 LABEL_CENTROID_SHARE = 0.5  # 1.0 is as accurate on average, and worse on some data sets
 MAX_ROWS_PER_CLASS = 64  # rows for the mean of a class
@@ -40,28 +40,31 @@ def interpolate_labels(net, dataset: TextDataset, share: float) -> None:
         Interpolation weight, in [0, 1].
     """
     projector = net.module_.model.classes_projector
-    rows = _rows(dataset)
+    parts = split_targets(dataset, dataset.n_labels)
+    rows = np.unique(np.concatenate([_rows(part) for part in parts]))
     texts, states = net.embed(dataset, rows)
-    means = _membership_weights(dataset, rows).T @ texts.cpu().double()
+    means = torch.cat([_membership_weights(part, rows).T for part in parts]) @ texts.cpu().double()
     labels = projector(states).cpu().double()
     middle = (1 - share) * F.normalize(labels, dim=1) + share * F.normalize(means, dim=1)
     moved = F.normalize(middle, dim=1) * labels.norm(dim=1, keepdim=True)
     projector.fit_outputs(states, torch.where(means.any(dim=1, keepdim=True), moved, labels))
 
 
-def _rows(dataset: TextDataset) -> np.ndarray:
-    """Select rows evenly from each class, in ascending order; a row of probabilities has its most probable class."""
-    classes = class_indices(dataset.targets)
+def _rows(part: TargetPart) -> np.ndarray:
+    """Select rows evenly from each class; a row of probabilities has its most probable class."""
+    classes = class_indices(part.targets)
     order = np.argsort(classes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
     spread = [
         np.linspace(0, len(group) - 1, min(len(group), MAX_ROWS_PER_CLASS)).round().astype(int) for group in groups
     ]
-    return np.sort(np.concatenate([group[places] for group, places in zip(groups, spread, strict=True)]))
+    return part.rows[np.concatenate([group[places] for group, places in zip(groups, spread, strict=True)])]
 
 
-def _membership_weights(dataset: TextDataset, rows: np.ndarray) -> torch.Tensor:
-    """Return the weights (rows, labels) with which the rows count in the prototypes, sample weights included."""
-    targets, weight = dataset.targets[rows], dataset.sample_weight[rows]
-    shares = class_shares(targets, dataset.n_labels)
-    return torch.from_numpy(shares * weight[:, None]).double()
+def _membership_weights(part: TargetPart, rows: np.ndarray) -> torch.Tensor:
+    """Return the weights (rows, labels of the target) with which rows count in prototypes, sample weights included."""
+    chosen = np.isin(part.rows, rows)
+    shares = class_shares(part.targets[chosen], part.n_labels) * part.sample_weight[chosen, None]
+    weights = np.zeros((len(rows), part.n_labels))
+    weights[np.searchsorted(rows, part.rows[chosen])] = shares
+    return torch.from_numpy(weights)

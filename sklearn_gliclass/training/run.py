@@ -63,8 +63,8 @@ class TrainingRun:
         Encoder parameters that are frozen.
     rl_net : RLTrainer or None
         Net of the reinforcement learning, after it has run.
-    temperature : float
-        Temperature by which calibration has divided the logits of the training.
+    temperatures : ndarray of shape (n_targets,) or None
+        Temperatures by which calibration has divided the logits of each target; None before any.
     shrinkage : ndarray of shape (outputs,) or None
         Factors of the predictions of a regressor that the training has estimated.
     evidence : Evidence or None
@@ -83,7 +83,7 @@ class TrainingRun:
     held_out: TextDataset | None = None
     engine: StateEngine | None = None
     freeze_encoder: bool | str | int = False
-    temperature: float = 1.0
+    temperatures: np.ndarray | None = None
     shrinkage: np.ndarray | None = None
     evidence: Evidence | None = None
 
@@ -109,6 +109,16 @@ class TrainingRun:
     def _hold(self, part: TextDataset | None, n_layers: int) -> TextDataset | None:
         has_states = part is None or part.label_states is not None  # of a frozen encoder
         return part if has_states else self.engine.hold_labels(part, n_layers)
+
+    @torch.no_grad()
+    def divide_logits(self, temperatures: np.ndarray) -> None:
+        """Divide the logits of each target by a temperature.
+
+        That of a single target becomes part of the model's logit scale; predictions divide by those of several targets.
+        """
+        if self.train.groups is None:
+            self.net.module_.model.logit_scale.div_(float(temperatures[0]))
+        self.temperatures = temperatures if self.temperatures is None else self.temperatures * temperatures
 
     def label_states(self) -> torch.Tensor:
         """Return the label embeddings before their projection, with the current weights."""
@@ -170,7 +180,8 @@ def prepare(
         train, valid = (part if part is None else engine.freeze(part, group) for part in (train, valid))
     if net is None:
         arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
-        n_labels = 1 if samples.problem_type == "regression" else len(fitted.label_names)
+        n_labels = len(fitted.label_names) if samples.groups is None else samples.groups.largest
+        n_labels = 1 if samples.problem_type == "regression" else n_labels
         arguments = arguments.resolve(len(train), recipe.regime, recipe.epoch_factor, n_labels)
         net = build_net(estimator, fitted.model, arguments, seed, group)
     elif net.callbacks != _callbacks(estimator, group):  # set since the last call
@@ -301,13 +312,14 @@ def _copy_state(values):
 def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_held_out: int):
     """Return the training set, the validation set or None, and the held-out rows for the temperature or None."""
     layout = fitted.layout(instructions=samples.instructions)
+    _check_room_for_targets(fitted, samples, estimator)
 
     def dataset(part: Samples) -> TextDataset:
         targets, weight = (_in_dtype(array, estimator.dtype) for array in (part.targets, part.sample_weight))
         max_labels = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         return TextDataset(
             layout, layout.tokenize(part.texts), targets, weight, len(fitted.label_names), max_labels,
-            estimator.shuffle_labels, part.texts,
+            estimator.shuffle_labels, part.texts, part.groups,
         )  # fmt: skip
 
     if estimator.early_stopping:
@@ -320,6 +332,18 @@ def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_hel
         train, held_out = (dataset(samples.take(side)) for side in rows)
         return train, None, held_out
     return dataset(samples), None, None
+
+
+def _check_room_for_targets(fitted: FittedModel, samples: Samples, estimator) -> None:
+    """Raise if a training prompt has fewer labels than there are targets."""
+    if samples.groups is None or fitted.layout().shares_labels:
+        return
+    max_labels = fitted.labels_per_prompt(estimator.max_num_classes)
+    if max_labels < len(samples.groups):
+        raise ValueError(
+            f"max_num_classes={max_labels} is less than the number of targets, {len(samples.groups)}, and a training "
+            "prompt holds the class of each target; raise it, or leave max_num_classes=None."
+        )
 
 
 def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -11,11 +11,11 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..abstention import Evidence, measure_evidence
-from ..samples import class_indices
+from ..samples import class_indices, split_targets
 from ..warn import warn
-from .calibration import fit_temperature
+from .calibration import fit_temperatures
 from .ewc import ElasticWeightConsolidation
-from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe
+from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe, halfway
 from .prototypes import interpolate_labels
 from .recipe import scores_cosines
 from .ridge import MIN_SHRINKAGE, fit_ridge
@@ -87,10 +87,12 @@ class FromProbe(Supervised):
         with run.hold_labels(self.n_lower_layers):
             states = run.label_states()
             names = _project(head, states)
-            probe = self._fit_probe(run, names)
-            head.classes_projector.fit_outputs(states, probe.halfway(names) if epochs else probe.labels)
+            probes = self._fit_probes(run, names)
+            labels, probe = torch.cat([probe.labels for probe in probes]), probes[0]
+            head.classes_projector.fit_outputs(states, halfway(labels, names) if epochs else labels)
             scale = self.scale or (probe.scale if self.multi_label else TRAINING_SCALE)
             _set_scale(head, scale, probe.likely_margin)
+            run.temperatures = np.ones(len(probes))
             if epochs:
                 super().run(run)
             labels = _project(head, states)
@@ -98,20 +100,26 @@ class FromProbe(Supervised):
         if self.multi_label:
             _set_scale(head, scale, probe.margin)
         elif self.calibrates:
-            _set_scale(head, self._calibrated_scale(run, scale) if epochs else probe.scale)
-        run.temperature = scale / head.logit_scale.item()
+            scales = self._calibrated_scales(run, scale) if epochs else np.array([probe.scale for probe in probes])
+            run.divide_logits(scale / scales)
 
-    def _fit_probe(self, run: TrainingRun, names: torch.Tensor) -> LabelProbe:
+    def _fit_probes(self, run: TrainingRun, names: torch.Tensor) -> list[LabelProbe]:
+        """Fit a probe for each target, on the same embeddings."""
         texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
         ignore_index = run.net.module_.config.ignore_index
-        return fit_label_probe(distinct_rows(run.train, texts, self.multi_label, ignore_index), names)
+        parts = split_targets(run.train, run.train.n_labels)
+        data = [distinct_rows(run.train.tokens, texts, part, self.multi_label, ignore_index) for part in parts]
+        return [fit_label_probe(rows, names[part.labels]) for rows, part in zip(data, parts, strict=True)]
 
-    def _calibrated_scale(self, run: TrainingRun, scale: float) -> float:
+    def _calibrated_scales(self, run: TrainingRun, scale: float) -> np.ndarray:
+        """Return the logit scale of calibrated probabilities for each target."""
+        usual = np.array([fine_tuned_scale(part.n_labels) for part in split_targets(run.train, run.train.n_labels)])
         held_out = run.held_out
         if held_out is None:
-            return fine_tuned_scale(run.train.n_labels)
+            return usual
         (logits,) = run.net.forward_iter(held_out)
-        return scale / fit_temperature(logits.double().numpy(), held_out.targets, held_out.sample_weight)
+        scales = scale / fit_temperatures(logits.double().numpy(), held_out)
+        return np.where(np.isnan(scales), usual, scales)
 
 
 @dataclass
@@ -136,7 +144,8 @@ class FromRidge(Supervised):
         with run.hold_labels(self.n_lower_layers):
             states = run.label_states()
             texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
-            probe = fit_ridge(distinct_rows(run.train, texts, multi_label=False))
+            (outputs,) = split_targets(run.train, run.train.n_labels)
+            probe = fit_ridge(distinct_rows(run.train.tokens, texts, outputs, multi_label=False))
             scale = self.scale or probe.scale
             head.classes_projector.fit_outputs(states, probe.labels)
             _set_scale(head, scale)
@@ -204,22 +213,19 @@ class Reinforcement:
 
 @dataclass
 class Calibration:
-    """Division of the logits by a temperature.
+    """Division of the logits by a temperature for each target.
 
     Parameters
     ----------
-    temperature : float
-        Temperature of the logits of the training before.
+    temperatures : ndarray of shape (n_targets,)
+        Temperatures of the logits of the training before.
     """
 
-    temperature: float
+    temperatures: np.ndarray
     trains = False
 
     def run(self, run: TrainingRun) -> None:
-        head = run.net.module_.model
-        with torch.no_grad():
-            head.logit_scale.div_(self.temperature)
-        run.temperature *= self.temperature
+        run.divide_logits(self.temperatures)
 
 
 @dataclass

@@ -412,11 +412,17 @@ class Trainer(skorch.NeuralNet):
     def predict_proba(self, X):
         """Compute the probabilities (n, labels) of a data set, or the standardised values of a regression."""
         logits = torch.cat(list(self.forward_iter(X)))
-        return OUTPUTS[self.module_.config.problem_type](logits).cpu().numpy()
+        parts = [logits] if X.groups is None else X.groups.split(logits)
+        return torch.cat([OUTPUTS[self.module_.config.problem_type](part) for part in parts], dim=1).cpu().numpy()
 
     def predict(self, X):
-        """Predict class indices (n,), indicators (n, labels) or standardised values (n, outputs) of a data set."""
+        """Predict class indices (n,), indicators (n, labels) or standardised values (n, outputs) of a data set.
+
+        With several targets, the class indices are (n, targets).
+        """
         values = self.predict_proba(X)
+        if X.groups is not None:
+            return np.stack([part.start + values[:, part].argmax(axis=1) for part in X.groups.slices], axis=1)
         problem_type = self.module_.config.problem_type
         if problem_type == "single_label_classification":
             return values.argmax(axis=1)

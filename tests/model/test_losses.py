@@ -10,6 +10,7 @@ from sklearn_gliclass.model.losses import (
     cross_entropy_loss,
     focal_loss,
     mse_loss,
+    multi_output_loss,
     problem_loss,
     text_contrastive_loss,
 )
@@ -263,3 +264,38 @@ def test_text_contrastive_loss_ignores_copies_and_ignored_classes():
     same = texts[:1].expand(3, -1).clone().requires_grad_()
     text_contrastive_loss(same, torch.tensor([0, 0, 1])).backward()  # no pair at all
     assert (same.grad == 0).all()
+
+
+# -- several targets ---------------------------------------------------------------------------------------------
+
+# Two texts with the targets {0, 2} and {1, 3, 4} in an order of their own; the second target of the second is unknown.
+OF_TARGETS = torch.tensor([
+    [[1.0, -1, 0, -1, -1], [-1, 0, -1, 1, 0]],
+    [[0.0, -1, 1, -1, -1], [-1, 0, -1, 0, 0]],
+])  # fmt: skip
+
+
+def test_multi_output_loss_is_the_mean_over_known_targets():
+    logits = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([[1.0, 3.0], [2.0, 5.0]], dtype=torch.float64)
+    first, second = logits[:, [0, 2]].log_softmax(1), logits[:, [1, 3, 4]].log_softmax(1)
+    losses = [-first[0, 0], -second[0, 1], -first[1, 1]]
+    expected = (losses[0] + 3 * losses[1] + 2 * losses[2]) / 6
+    assert multi_output_loss(logits, OF_TARGETS, None, weight).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert multi_output_loss(logits, OF_TARGETS).item() == pytest.approx(sum(losses).item() / 3, rel=1e-9)
+
+
+def test_multi_output_loss_of_masked_labels():
+    logits = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[True, True, True, True, False]] * 2)  # a slot without a label
+    first, second = logits[:, [0, 2]].log_softmax(1), logits[:, [1, 3]].log_softmax(1)
+    expected = -(first[0, 0] + second[0, 1] + first[1, 1]) / 3
+    assert multi_output_loss(logits, OF_TARGETS, mask).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_text_contrastive_loss_of_several_targets_is_the_mean_of_their_losses():
+    texts = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[0, 1, 0, 2, 1, 0], [3, 3, 4, 4, -1, -1]]).T
+    weight = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = [text_contrastive_loss(texts, *parts) for parts in zip(ids.T, weight.T, strict=True)]
+    assert text_contrastive_loss(texts, ids, weight).item() == pytest.approx(sum(expected).item() / 2)

@@ -7,6 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestCentroid
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig
+from sklearn_gliclass.samples import TargetPart
 from sklearn_gliclass.testing import TINY
 from sklearn_gliclass.training import prototypes
 
@@ -73,13 +74,10 @@ def test_class_without_a_text_stays():
 
 def test_prototypes_of_large_classes_use_evenly_spaced_rows(monkeypatch):
     monkeypatch.setattr(prototypes, "MAX_ROWS_PER_CLASS", 2)
-
-    class Data:
-        targets = np.array([0, 1, 0, 0, 1, 0, 0])
-
-    assert sorted(prototypes._rows(Data)) == [0, 1, 4, 6]
-    Data.targets = np.eye(2)[Data.targets]
-    assert sorted(prototypes._rows(Data)) == [0, 1, 4, 6]
+    classes = np.array([0, 1, 0, 0, 1, 0, 0])
+    for targets in (classes, np.eye(2)[classes]):
+        part = TargetPart(slice(0, 2), np.arange(7), targets, np.ones(7))
+        assert sorted(prototypes._rows(part)) == [0, 1, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from .model.lookup import (
     DEFAULT_ENCODER,
     OWN_LOGIT_OFFSET,
     OWN_WEIGHTS,
+    OWN_WEIGHTS_EDITION,
     find_adapter,
     find_checkpoint,
     read_adapter_base,
@@ -260,6 +261,7 @@ def _model_config(
         label_model_config=None if label_encoder is None else label_encoder.config,
         label_model_name=estimator.label_model_name,
         problem_type=problem_type,
+        weights_edition=OWN_WEIGHTS_EDITION if starts_from_own_weights(estimator, problem_type) else None,
         **fields,
     )
     _check_options_are_read(estimator, config)

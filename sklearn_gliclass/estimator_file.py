@@ -77,7 +77,7 @@ def describe_estimator(estimator) -> dict:
         "hyperparameters": hyperparameters,
         "fitted": _describe_fitted(estimator),
         "missing": missing,
-        "versions": _versions(),
+        "versions": _versions(estimator),
     }
 
 
@@ -121,8 +121,9 @@ def _describe_fitted(estimator) -> dict:
     return described
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def _versions(estimator) -> dict[str, str | int]:
+    edition = estimator.config_.weights_edition
+    versions: dict[str, str | int] = {} if edition is None else {"weights": edition}
     for name in _RECORDED_VERSIONS:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -26,6 +26,7 @@ MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 NOT_A_HYPERPARAMETER = {
     "example_token_index": "a token of the reference's prompts with examples, which are not supported",
     "logit_offset": "derived from the encoder: `logit_offset_`",
+    "weights_edition": "a record of the weights that the package comes with",
     "kwargs": "not a field",
     "self": "not a field",
 }

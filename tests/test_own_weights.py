@@ -1,5 +1,7 @@
 """The weight delta of the package: when it is added, and zero-shot classification with it."""
 
+import hashlib
+import json
 import pickle
 from pathlib import Path
 
@@ -10,7 +12,13 @@ from sklearn.metrics import f1_score
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.model.loading import load_encoder
-from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_LOGIT_OFFSET, OWN_WEIGHTS, find_checkpoint
+from sklearn_gliclass.model.lookup import (
+    DEFAULT_ENCODER,
+    OWN_LOGIT_OFFSET,
+    OWN_WEIGHTS,
+    OWN_WEIGHTS_EDITION,
+    find_checkpoint,
+)
 
 DATA = Path(__file__).parent.parent / "notebooks" / "data"
 TEXTS = ["The parliament votes on the budget.", "Heavy rain is coming on Sunday.", "The striker scored twice."]
@@ -86,3 +94,22 @@ def test_another_encoder_under_the_default_name_raises(tmp_path):
     encoder.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="encoder_model"):
         load_encoder(tmp_path, weight_delta=OWN_WEIGHTS)
+
+
+def test_edition_is_increased_with_the_weights():
+    """Replace the number and the digest together."""
+    digest = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()
+    assert (OWN_WEIGHTS_EDITION, digest) == (1, "ff68a0753e283a3241b884b3d300aee7dda9fae3896a5ae8d3ef90113c4b56ed")
+
+
+def test_models_record_the_edition_of_their_weights(tmp_path):
+    clf = GLiClassClassifier().fit(None, LABELS)
+    assert clf.config_.weights_edition == OWN_WEIGHTS_EDITION
+    clf.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "estimator.json").read_text())["versions"]["weights"] == OWN_WEIGHTS_EDITION
+    loaded = GLiClassClassifier.from_pretrained(tmp_path)
+    assert loaded.config_.weights_edition == OWN_WEIGHTS_EDITION
+    others = GLiClassClassifier(encoder_model=DEFAULT_ENCODER).fit(None, LABELS)
+    assert others.config_.weights_edition is None
+    others.save_pretrained(tmp_path)
+    assert "weights" not in json.loads((tmp_path / "estimator.json").read_text())["versions"]

@@ -104,6 +104,9 @@ class GLiClassModelConfig(PretrainedConfig):
         Initial value of the factor of the logits, in architectures that scale them.
     logit_offset : float, default=0.0
         Logit offset (bias), which is subtracted from each logit. Published checkpoints do not have this field.
+    weights_edition : int, optional
+        Edition of this package's own weights that the training started from; None for other weights. It is a record
+        and changes nothing.
     normalize_features : bool, default=False
         Whether the embeddings of text and label are L2-normalised before the scorer.
     extract_text_features : bool, default=False
@@ -184,6 +187,7 @@ class GLiClassModelConfig(PretrainedConfig):
         focal_loss_reduction=None,
         logit_scale_init_value=2.6592,
         logit_offset=0.0,
+        weights_edition=None,
         normalize_features=False,
         extract_text_features=False,
         contrastive_loss_coef=0,
@@ -235,6 +239,7 @@ class GLiClassModelConfig(PretrainedConfig):
         self.focal_loss_reduction = focal_loss_reduction
         self.logit_scale_init_value = logit_scale_init_value
         self.logit_offset = logit_offset
+        self.weights_edition = weights_edition
         self.normalize_features = normalize_features
         self.extract_text_features = extract_text_features
         self.contrastive_loss_coef = contrastive_loss_coef

@@ -24,6 +24,7 @@ WEIGHT_PACKAGES = {
 }
 # Weight delta of the default encoder that this package has trained, see weights/README.md.
 OWN_WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm.safetensors"
+OWN_WEIGHTS_EDITION = 1  # one more whenever the file is replaced
 OWN_LOGIT_OFFSET = 6.0  # logit offset trained with it: the logit, 20 * cosine, of a probability of 0.5
 ADAPTER_CONFIG = "adapter_config.json"  # of peft
 EXTRAS = {DEFAULT_ENCODER: "minilm"}

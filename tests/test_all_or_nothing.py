@@ -12,6 +12,7 @@ from skorch.callbacks import Callback
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.testing import TINY
+from tests.common import string_array
 
 X = ["red apple pie", "blue sea wave", "green apple tart", "deep sea fish"] * 2
 FOOD = ["food", "sea"] * 4
@@ -20,7 +21,6 @@ PRICE = np.linspace(90, 110, 8)
 FRAME = pd.DataFrame({"title": X, "size": range(8)})
 TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
 OUTPUTS = pd.DataFrame({"topic": FOOD, "size": ["large", None, "small", "large"] * 2})
-STRINGS = np.array(["food", None] * 4, dtype=np.dtypes.StringDType(na_object=None))
 BERT = TINY["encoder_config"]
 OPTIONS = dict(TINY, random_state=0, max_epochs=3)
 
@@ -135,7 +135,9 @@ CASES = {
     "lazy table": (on_table, fit(pl.LazyFrame({"title": X}), FOOD), r"pass X\.collect\(\)"),
     "lazy classes": (on_table, fit(FRAME, pl.LazyFrame({"label": FOOD})), r"pass y\.collect\(\)"),
     "records with other keys": (on_table, fit([{"title": "a"}, {"text": "b"}] * 4, FOOD), "keys must be the same"),
-    "missing class of StringDType": (classifier, fit(X, STRINGS), "missing target"),
+    "missing class of StringDType": (
+        classifier, lambda clf: fit(X, string_array(["food", None] * 4, na_object=None))(clf), "missing target"
+    ),
     "infinite cell": (on_table, fit(FRAME.assign(size=np.inf), FOOD), "infinity"),
     "infinite decimal": (on_table, fit(FRAME.assign(size=[Decimal("-inf")] * 8), FOOD), "infinity, in the column"),
     "template names no column": (on_table, fit(FRAME, FOOD, text_template="{nothing}"), "nothing"),

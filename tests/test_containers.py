@@ -16,6 +16,7 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.inputs import learn_texts
 from sklearn_gliclass.targets import MULTI, SINGLE, read_class_targets
 from sklearn_gliclass.testing import TINY
+from tests.common import string_array
 
 RECORDS = [
     {"title": "a late goal", "n": 1, "id": 12345678901234567, "seen": True, "day": datetime.date(2020, 1, 2)},
@@ -96,14 +97,10 @@ def test_tables(container):
     assert read(container(RECORDS)) == EXPECTED
 
 
-def string_dtype(values, **options):
-    return np.array(values, dtype=np.dtypes.StringDType(**options))
-
-
 COLUMNS = {
-    "StringDType": string_dtype,
-    "StringDType with a missing value": lambda texts: string_dtype(texts, na_object=None),
-    "StringDType column": lambda texts: string_dtype(texts).reshape(-1, 1),
+    "StringDType": string_array,
+    "StringDType with a missing value": lambda texts: string_array(texts, na_object=None),
+    "StringDType column": lambda texts: string_array(texts).reshape(-1, 1),
     "Arrow array": lambda texts: arrow().array(texts),
     "Arrow chunks": lambda texts: arrow().chunked_array([texts[:2], texts[2:]]),
     "Arrow dictionary": lambda texts: arrow().array(texts).dictionary_encode(),
@@ -126,14 +123,14 @@ def test_columns_of_texts_and_classes(container):
     assert fitted.score(container(TEXTS), container(Y)) == expected.score(TEXTS, Y)
 
 
-def test_two_dimensional_string_dtype():
-    table = string_dtype([["a late goal", "x"], ["a new law", None]], na_object=None)
+def test_two_dimensional_string_array():
+    table = string_array([["a late goal", "x"], ["a new law", None]], na_object=None)
     assert read(table) == ["x0: a late goal x1: x", "x0: a new law"]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan])
-def test_missing_values_of_string_dtype_raise(missing):
-    values = string_dtype(["a", missing, "b"], na_object=missing)
+def test_missing_values_of_string_array_raise(missing):
+    values = string_array(["a", missing, "b"], na_object=missing)
     with pytest.raises(ValueError, match=r"X has 1 missing text\(s\) \(None or NaN\), at row\(s\) 1"):
         read(values)
     with pytest.raises(ValueError, match=r"y contains NaN: 1 missing target\(s\), first at row 1"):

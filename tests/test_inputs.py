@@ -18,6 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.inputs import TextReader, learn_texts
 from sklearn_gliclass.testing import TINY
+from tests.common import string_array
 
 PANDAS_DTYPES = [object, "str", "string", "category", *(["string[pyarrow]"] if find_spec("pyarrow") else [])]
 TEXTS = ["a late goal", "a new law", "", "the match"]
@@ -67,7 +68,7 @@ def table(frames):
         tuple,
         np.array,
         lambda texts: np.array(texts, dtype=object),
-        lambda texts: np.array(texts, dtype=np.dtypes.StringDType()),
+        string_array,
         *(functools.partial(pd.Series, dtype=dtype) for dtype in PANDAS_DTYPES),
         lambda texts: pd.Series(texts, index=[7, 7, 1, 0]),
         pd.Index,

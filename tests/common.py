@@ -1,0 +1,13 @@
+"""Helpers that the tests of several modules share."""
+
+import numpy as np
+import pytest
+
+HAS_STRING_DTYPE = hasattr(np.dtypes, "StringDType")  # NumPy 2
+
+
+def string_array(values, **options) -> np.ndarray:
+    """Return an array of NumPy's type of strings; skip the test where NumPy has none."""
+    if not HAS_STRING_DTYPE:
+        pytest.skip("needs the StringDType of NumPy 2")
+    return np.array(values, dtype=np.dtypes.StringDType(**options))

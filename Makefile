@@ -2,24 +2,49 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+LOWEST_PYTHON ?= python3.10
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full lint format hyperparameters docs notebooks test-lowest clean
+PYTEST = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test test-full test-coverage test-latest test-lowest lint types format hyperparameters docs notebooks dist clean
 
 demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
 
 # Tests run in parallel, each on one core.
 test: $(VENV)/.test lint docs
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(PYTEST) $(PARALLEL)
 
-# The full products of options too (marker "full"), of which `make test` runs a sample.
+# The slow tests too (marker "full"), and the full products of options, of which `make test` runs a sample.
 test-full: $(VENV)/.test lint docs
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "" --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(PYTEST) -m "" $(PARALLEL)
+
+# The same with the share of lines that they run, which must not fall below the floor in pyproject.toml.
+test-coverage: $(VENV)/.test
+	$(PYTEST) -m "" $(PARALLEL) --cov --cov-report term:skip-covered
+
+# The tests with the newest versions of all packages.
+test-latest:
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/python -m pip install --quiet -e ".[test]"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-latest/bin/python -m pytest $(PARALLEL)
+
+# The tests on the oldest supported versions. The reference package, with which some tests compare, is newer.
+test-lowest:
+	$(LOWEST_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[testing]"
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Types: the package in pyright's basic mode, the public interface as far as its users see it in strict mode.
+types: $(VENV)/.types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --project tools/public_types.json
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -37,9 +62,10 @@ docs: $(VENV)/.docs
 notebooks: $(VENV)/.test
 	HF_HUB_OFFLINE=1 $(BIN)/python tools/run_notebooks.py
 
-# The same tests on the oldest supported versions.
-test-lowest:
-	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+# Build wheel and source distribution in dist/.
+dist:
+	$(PYTHON) -m pip install --quiet build
+	$(PYTHON) -m build
 
 $(VENV)/.minilm: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -50,9 +76,13 @@ $(VENV)/.test: $(VENV)/.minilm
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[test]"
 	touch $@
 
+$(VENV)/.types: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[types]"
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.minilm
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[docs]"
 	touch $@
 
 clean:
-	rm -rf docs/_build docs/api/generated docs/examples .venv .venv-lowest build *.egg-info
+	rm -rf docs/_build docs/api/generated docs/examples .venv .venv-lowest .venv-latest build dist *.egg-info

@@ -1,12 +1,14 @@
 """Base class of both estimators: fit, predict, transform, save and load."""
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from .annotations import Array, Texts
 from .building import build, check_unchanged_model, construction_parameters
 from .containers import as_container
 from .fitted import FittedModel, engine_options
@@ -28,6 +30,9 @@ from .training.recipe import choose_recipe
 from .training.run import TrainingRun, prepare, restore_on_failure, train
 from .training.stages import Consolidation
 from .warn import warn, warn_truncation
+
+if TYPE_CHECKING:
+    from .model import GLiClassModel, GLiClassModelConfig
 
 # Fitted attributes whose names don't end with an underscore.
 PRIVATE_ATTRIBUTES = ("_text_reader", "_construction", "_one_dimensional", "_evidence")
@@ -59,7 +64,7 @@ class BaseGLiClass(
     # -- attributes of the fitted model -------------------------------------------------------
 
     @property
-    def model_(self):
+    def model_(self) -> "GLiClassModel":
         return self.fitted_.model
 
     @model_.setter
@@ -67,7 +72,7 @@ class BaseGLiClass(
         self.fitted_ = self.fitted_.with_model(model)
 
     @property
-    def config_(self):
+    def config_(self) -> "GLiClassModelConfig":
         return self.fitted_.config
 
     @property
@@ -79,11 +84,11 @@ class BaseGLiClass(
         return self.fitted_.label_tokenizer
 
     @property
-    def label_names_(self):
+    def label_names_(self) -> list[str]:
         return self.fitted_.label_names
 
     @property
-    def max_length_(self):
+    def max_length_(self) -> int:
         return self.fitted_.max_length
 
     @property
@@ -214,7 +219,7 @@ class BaseGLiClass(
         """Compute the logits (n_samples, n_labels) of X."""
         return self._run(X, lambda engine, texts: engine.logits(texts))
 
-    def transform(self, X):
+    def transform(self, X: Texts) -> Array:
         """Compute the embeddings of texts.
 
         Parameters

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from .abstention import Evidence, answer_unknown, check_unknown_label, resolve_unknown_threshold
+from .annotations import Array, Targets, Texts, Weights
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
 from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
@@ -48,6 +51,9 @@ from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
 from .training.recipe import scores_cosines, supports_probe
 from .training.stages import Calibration, EvidenceMeasurement, FromProbe, Prototypes, Reinforcement, Supervised
 from .warn import warn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Fitted attributes of a training, which `with_labels` leaves out.
 TRAINING_ATTRIBUTES = ("net_", "rl_net_", "history_", "n_iter_", "training_args_")
@@ -526,7 +532,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
     @data_parallel
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Texts | None, y: Targets, sample_weight: Weights = None) -> "Self":
         """Fit the classifier to texts and their classes, or prepare it for zero-shot classification.
 
         Parameters
@@ -569,7 +575,9 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
     @data_parallel
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self, X: Texts, y: Targets, classes: ArrayLike | None = None, sample_weight: Weights = None
+    ) -> "Self":
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
 
         Parameters
@@ -592,7 +600,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         return self._fit(X, y, sample_weight, epochs=1, classes=classes)
 
     @property
-    def logit_offset_(self):
+    def logit_offset_(self) -> float:
         return self.config_.logit_offset
 
     def _read(self, X, y, sample_weight, *, continues, epochs, classes):
@@ -827,7 +835,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
 
-    def with_labels(self, labels):
+    def with_labels(self, labels: Targets) -> "Self":
         """Return a fitted classifier on the same weights with other labels: old ones, new ones, or both.
 
         What the model has learnt is kept, also about the labels of the fit, and each new label is read by its name, as
@@ -948,7 +956,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """Return the evidence of the training texts, or after a zero-shot fit that of label names."""
         return Evidence(scores_cosines(self.config_), **getattr(self, "_evidence", {}))
 
-    def decision_function(self, X):
+    def decision_function(self, X: Texts) -> Array:
         """Compute the logits.
 
         Parameters
@@ -964,7 +972,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), decision_values)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Texts) -> Array:
         """Compute the probabilities of the classes.
 
         Parameters
@@ -980,7 +988,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), logits_to_probabilities)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: Texts) -> Array:
         """Compute the logarithm of the probabilities of the classes.
 
         Parameters
@@ -995,7 +1003,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), logits_to_log_probabilities)
 
-    def known_proba(self, X):
+    def known_proba(self, X: Texts) -> Array:
         """Compute the probability that one of the classes fits, for texts that may belong to none of them.
 
         The evidence is the negative free energy of the logits, ``logsumexp(logits / temperature)``; the fit measures
@@ -1041,7 +1049,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             return logits_to_probabilities(logits, MULTI).max(axis=1)
         return self._known_evidence().known_proba(logits, self.model_.model.logit_scale.item())
 
-    def predict(self, X):
+    def predict(self, X: Texts) -> Array:
         """Predict the classes.
 
         Parameters
@@ -1077,7 +1085,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         threshold = resolve_unknown_threshold(self.unknown_threshold)
         return answer_unknown(predicted, self._known_proba(logits) >= threshold, self.unknown_label)
 
-    def predict_labels(self, X):
+    def predict_labels(self, X: Texts) -> list[list[Any]] | Array:
         """Predict the classes, as lists of labels where there may be several, or by target.
 
         Parameters
@@ -1099,7 +1107,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             return predicted
         return [self.classes_[row].tolist() for row in predicted.astype(bool)]
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Texts, y: Targets, sample_weight: Weights = None) -> float:
         """Compute the accuracy.
 
         Parameters

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Callable
+from typing import TypeVar
+
+Class = TypeVar("Class")
 
 _HYPERPARAMETERS = """
 pretrained : str or None, default=None
@@ -376,7 +379,7 @@ def fill(docstring: str, entries: dict[str, str] = ENTRIES) -> str:
     return _PLACEHOLDER.sub(entry, docstring)
 
 
-def fill_docstring(**types: str) -> Callable[[type], type]:
+def fill_docstring(**types: str) -> Callable[[type[Class]], type[Class]]:
     r"""Return a class decorator that fills the shared entries into the class's docstring.
 
     Parameters

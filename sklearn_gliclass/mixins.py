@@ -1,6 +1,8 @@
 """Mixins of both estimators: construction from configuration objects, checkpoint folders and pickling."""
 
 import dataclasses
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 from sklearn.utils.validation import check_is_fitted
 from skorch.history import History
@@ -13,14 +15,23 @@ from .hub_upload import upload_estimator
 from .inputs import UNSEEN, TextReader
 from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
+from .training import RLTrainerConfig
 from .training.run import build_net
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .model import GLiClassModelConfig
 
 
 class ConfigurationMixin:
     """Construction of estimators from GLiClass's configuration objects."""
 
     @classmethod
-    def from_config(cls, config, training_args=None, rl=None, **hyperparameters):
+    def from_config(
+        cls, config: "GLiClassModelConfig", training_args: Any = None, rl: RLTrainerConfig | None = None,
+        **hyperparameters: Any,
+    ) -> "Self":  # fmt: skip
         """Build an unfitted estimator from GLiClass's configuration objects.
 
         Parameters
@@ -65,7 +76,9 @@ class ConfigurationMixin:
 class PersistenceMixin:
     """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
-    def save_pretrained(self, folder, *, metrics=None, for_gliclass=True) -> None:
+    def save_pretrained(
+        self, folder: str | PathLike[str], *, metrics: dict[str, float] | None = None, for_gliclass: bool = True
+    ) -> None:
         """Save the fitted estimator to a checkpoint folder.
 
         The folder holds ``config.json``, ``model.safetensors``, the tokenizer, ``label_tokenizer/`` for the
@@ -94,15 +107,15 @@ class PersistenceMixin:
 
     def push_to_hub(
         self,
-        repo_id,
+        repo_id: str,
         *,
-        metrics=None,
-        private=None,
-        token=None,
-        revision=None,
-        create_pr=False,
-        commit_message=None,
-        for_gliclass=True,
+        metrics: dict[str, float] | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        for_gliclass: bool = True,
     ) -> str:
         """Upload the fitted estimator to the Hugging Face hub, in one commit.
 
@@ -141,7 +154,7 @@ class PersistenceMixin:
         options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         return upload_estimator(self, repo_id, metrics, private, token, for_gliclass, **options)
 
-    def save_encoder(self, folder) -> None:
+    def save_encoder(self, folder: str | PathLike[str]) -> None:
         """Save the text encoder to a folder that sentence-transformers loads.
 
         ``SentenceTransformer(folder).encode(texts)`` gives the embeddings of :meth:`transform`; a `prompt` becomes its
@@ -160,7 +173,7 @@ class PersistenceMixin:
         check_is_fitted(self)
         save_encoder(self.fitted_, folder, self.prompt)
 
-    def save_adapter(self, folder) -> None:
+    def save_adapter(self, folder: str | PathLike[str]) -> None:
         """Save the low-rank adapter of the text encoder to a folder, in the format of peft.
 
         The folder holds a few MB. ``encoder_model=folder`` loads the encoder with the adapter, and so does
@@ -182,7 +195,7 @@ class PersistenceMixin:
         save_adapter(self, folder)
 
     @classmethod
-    def from_pretrained(cls, source, **hyperparameters):
+    def from_pretrained(cls, source: str | PathLike[str], **hyperparameters: Any) -> "Self":
         """Load a fitted estimator from a checkpoint.
 
         Parameters
@@ -246,7 +259,7 @@ class PersistenceMixin:
                 f"problem_type={fitted!r}; do not set it, and call fit for another type of y."
             )
 
-    def export_onnx(self, folder, quantize=False) -> float:
+    def export_onnx(self, folder: str | PathLike[str], quantize: bool = False) -> float:
         """Export the fitted estimator to ONNX, for predictions without torch and scikit-learn.
 
         :class:`~sklearn_gliclass.onnx.OnnxClassifier` and :class:`~sklearn_gliclass.onnx.OnnxRegressor` read the

@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ import torch.distributed as dist
 from joblib.parallel import get_active_backend
 from torch import Tensor
 
+from .annotations import Method
 from .optional_dependencies import import_optional
 
 BUCKET_ELEMENTS = 2**23  # gradients and weights that are sent at a time: 32 MiB in float32
@@ -218,7 +220,7 @@ def seed_dropout(seed: int) -> None:
         torch.manual_seed(seed + active_group().rank)
 
 
-def data_parallel(fit):
+def data_parallel(fit: Method) -> Method:
     """Decorate a method that trains: the processes of a launcher run it together.
 
     A call with ``X=None`` trains nothing, and each process runs it alone.
@@ -236,7 +238,7 @@ def data_parallel(fit):
         finally:
             _active.reset(token)
 
-    return fit_together
+    return cast(Method, fit_together)
 
 
 @contextlib.contextmanager

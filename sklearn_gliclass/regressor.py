@@ -3,11 +3,13 @@
 from dataclasses import replace
 from functools import partial
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.model_selection import KFold
 
+from .annotations import Array, Targets, Texts, Weights
 from .base import BaseGLiClass
 from .containers import EXPECTED_NUMBERS
 from .docstrings import fill_docstring
@@ -20,6 +22,9 @@ from .sklearn_internals import Interval, StrOptions, fit_context
 from .targets import label_texts, read_regression_targets
 from .training.ridge import MIN_SHRINKAGE
 from .training.stages import FromRidge, Shrinkage, Supervised
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # With fewer rows, cross-validation does not estimate the shrinkage; with more, it is no more accurate.
 MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
@@ -293,7 +298,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     @data_parallel
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Texts, y: Targets, sample_weight: Weights = None) -> "Self":
         """Fit the regressor to texts and their values.
 
         Parameters
@@ -319,7 +324,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
 
     @data_parallel
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X: Texts, y: Targets, sample_weight: Weights = None) -> "Self":
         """Train for one epoch on a batch of samples, from the current weights and with the same optimiser.
 
         The mean and standard deviation of the first `y` standardise those of later calls.
@@ -402,7 +407,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
             slopes = (weighted * samples.targets).sum(axis=0) / (weighted * predicted).sum(axis=0)
         return np.clip(np.nan_to_num(slopes, nan=1.0), MIN_SHRINKAGE, 1.0)
 
-    def predict(self, X):
+    def predict(self, X: Texts) -> Array:
         """Predict the values.
 
         Parameters

@@ -19,6 +19,7 @@ PACKAGE = Path(sklearn_gliclass.__file__).parent
 LAYERS = [
     [
         "_version",
+        "annotations",
         "model",
         "warn",
         "exceptions",

@@ -1,0 +1,13 @@
+"""Types in the signatures of public methods."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Texts: TypeAlias = Any  # 1-D texts or a table, in any container of inputs.py
+Targets: TypeAlias = Any  # classes, indicators, lists of labels, probabilities or numbers, in any container
+Weights: TypeAlias = ArrayLike | None
+Method = TypeVar("Method", bound=Callable[..., Any])
+Array: TypeAlias = np.ndarray[Any, Any]

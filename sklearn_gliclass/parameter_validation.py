@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -88,12 +89,12 @@ def _is_boolean(value) -> bool:
 
 
 def _is_seed(value) -> bool:
-    is_integer = isinstance(value, Integral) and 0 <= value <= _LARGEST_SEED
+    is_integer = isinstance(value, Integral) and 0 <= int(value) <= _LARGEST_SEED
     return value is None or is_integer or isinstance(value, np.random.RandomState)
 
 
 def _is_verbosity(value) -> bool:
-    return _is_boolean(value) or (isinstance(value, Integral) and value >= 0)
+    return _is_boolean(value) or (isinstance(value, Integral) and int(value) >= 0)
 
 
 _NAMED = {
@@ -196,13 +197,12 @@ def check_sample_weight(sample_weight: ArrayLike | None, X: ArrayLike, *, ensure
     ValueError
         If the weights are not finite, have another shape, or are negative.
     """
-    n_samples = len(X)
+    n_samples = len(np.asarray(X))
     if sample_weight is None or isinstance(sample_weight, Real):
         weights = np.full(n_samples, 1.0 if sample_weight is None else float(sample_weight))
     else:
-        weights = check_array(
-            sample_weight, ensure_2d=False, dtype=[np.float64, np.float32], order="C", input_name="sample_weight"
-        )
+        types: Any = [np.float64, np.float32]  # scikit-learn declares a single one
+        weights = check_array(sample_weight, ensure_2d=False, dtype=types, order="C", input_name="sample_weight")
     if weights.shape != (n_samples,):
         raise ValueError(
             f"sample_weight.shape == {weights.shape}, expected {(n_samples,)}: give one weight per sample."

@@ -68,7 +68,8 @@ def _call_template(template, names, rows) -> list[str]:
             text = template(dict(zip(names, cells, strict=True)))
         except Exception as error:
             # What error.add_note does, which is new in Python 3.11.
-            error.__notes__ = [*getattr(error, "__notes__", ()), f"text_template raised this for row {row} of X."]
+            notes = [*getattr(error, "__notes__", ()), f"text_template raised this for row {row} of X."]
+            vars(error)["__notes__"] = notes
             raise
         if not isinstance(text, str):
             raise TypeError(f"text_template must return a str, got {type(text).__name__} for row {row}.")

@@ -1,5 +1,7 @@
 """Private or recent names of transformers, in one module, with replacements for versions without them."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -11,7 +13,7 @@ except ImportError:
 __all__ = ["build_from_config", "init", "unexpected_patterns"]
 
 
-def build_from_config(model_class: type[nn.Module], config, dtype: torch.dtype | None) -> nn.Module:
+def build_from_config(model_class: Any, config: Any, dtype: torch.dtype | None) -> nn.Module:
     """Build a model of a class of transformers with random weights.
 
     Parameters

@@ -11,3 +11,4 @@ Targets: TypeAlias = Any  # classes, indicators, lists of labels, probabilities 
 Weights: TypeAlias = ArrayLike | None
 Method = TypeVar("Method", bound=Callable[..., Any])
 Array: TypeAlias = np.ndarray[Any, Any]
+ArrayOrList: TypeAlias = Any  # an array, or with several targets a list with one for each

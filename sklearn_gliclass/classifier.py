@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from .abstention import Evidence, answer_unknown, check_unknown_label, resolve_unknown_threshold
-from .annotations import Array, Targets, Texts, Weights
+from .annotations import Array, ArrayOrList, Targets, Texts, Weights
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
 from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
@@ -956,7 +956,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """Return the evidence of the training texts, or after a zero-shot fit that of label names."""
         return Evidence(scores_cosines(self.config_), **getattr(self, "_evidence", {}))
 
-    def decision_function(self, X: Texts) -> Array:
+    def decision_function(self, X: Texts) -> ArrayOrList:
         """Compute the logits.
 
         Parameters
@@ -972,7 +972,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), decision_values)
 
-    def predict_proba(self, X: Texts) -> Array:
+    def predict_proba(self, X: Texts) -> ArrayOrList:
         """Compute the probabilities of the classes.
 
         Parameters
@@ -988,7 +988,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), logits_to_probabilities)
 
-    def predict_log_proba(self, X: Texts) -> Array:
+    def predict_log_proba(self, X: Texts) -> ArrayOrList:
         """Compute the logarithm of the probabilities of the classes.
 
         Parameters
@@ -1085,7 +1085,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         threshold = resolve_unknown_threshold(self.unknown_threshold)
         return answer_unknown(predicted, self._known_proba(logits) >= threshold, self.unknown_label)
 
-    def predict_labels(self, X: Texts) -> list[list[Any]] | Array:
+    def predict_labels(self, X: Texts) -> list[list[Any]] | list[dict[str, Any]] | Array:
         """Predict the classes, as lists of labels where there may be several, or by target.
 
         Parameters

@@ -77,10 +77,10 @@ def candidates(tree: ast.Module) -> list[int]:
     return [i for i, node in nodes if id(original[i]) in inside and id(original[i]) not in skipped and mutate(node)]
 
 
-def mutants(modules: list[str], number: int, seed: int) -> list[tuple[str, int]]:
+def sample(trees: dict[str, ast.Module], number: int, seed: int) -> list[tuple[str, int]]:
     """Sample mutants: names of modules and positions in their trees, about as many of each module."""
     rng = random.Random(seed)
-    places = {name: candidates(parse(name)) for name in modules}
+    places = {name: candidates(tree) for name, tree in trees.items()}
     for found in places.values():
         rng.shuffle(found)
     chosen = []
@@ -100,8 +100,8 @@ def functions(namespace: dict, module: str):
             members = [inspect.unwrap(thing), *(vars(thing).values() if inspect.isclass(thing) else ())]
             for member in members:
                 function = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
-                if inspect.isfunction(function):
-                    yield function.__qualname__, function
+                if callable(function) and inspect.isfunction(inspect.unwrap(function)):
+                    yield function.__qualname__, inspect.unwrap(function)
 
 
 def replace_code(name: str, tree: ast.Module) -> None:
@@ -165,9 +165,10 @@ def main() -> None:
         importlib.import_module(name)
     importlib.import_module("torch").set_num_threads(1)
     alive = 0
-    chosen = mutants(options.modules, options.number, options.seed)
+    trees = {name: parse(name) for name in options.modules}
+    chosen = sample(trees, options.number, options.seed)
     for name, position in chosen:
-        tree = parse(name)
+        tree = copy.deepcopy(trees[name])
         line, after = line_of(tree, position), changed_line(tree, position)
         lives = survives(name, tree, options.tests or tests_of(name))
         alive += lives

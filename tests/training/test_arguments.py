@@ -12,6 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, TrainingArguments
 from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.training.arguments import FROM_PROBE, FULL
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED
 
 transformers = pytest.importorskip("transformers")
@@ -174,3 +175,19 @@ def test_cache_dir_is_where_models_are_found(tmp_path, monkeypatch):
 
 def test_arguments_are_plain_data():
     assert TrainingArguments(**json.loads(json.dumps(TrainingArguments().get_params()))) == TrainingArguments()
+
+
+@pytest.mark.parametrize(("samples_per_label", "epochs"), [(8, 8), (32, 4), (2, 16), (512, 2)])
+@pytest.mark.parametrize("n_labels", [1, 5])
+def test_epochs_after_a_probe_depend_on_the_samples_of_a_label(samples_per_label, epochs, n_labels):
+    """8 * sqrt(8 / samples per label), and at least 2."""
+    arguments = TrainingArguments()
+    assert arguments.resolve_epochs(samples_per_label * n_labels, FROM_PROBE, n_labels=n_labels) == epochs
+    assert TrainingArguments(max_epochs=3).resolve_epochs(samples_per_label, FROM_PROBE, n_labels=n_labels) == 3
+
+
+def test_epochs_of_fine_tuning_fall_with_the_square_root_of_the_batches():
+    small, large = (TrainingArguments(batch_size=10).resolve_epochs(n, FULL) for n in (1_000, 4_000))
+    assert small == round(FULL.steps_per_root * 100**0.5 / 100)
+    assert large == round(FULL.steps_per_root * 400**0.5 / 400)
+    assert TrainingArguments(batch_size=10, max_epochs=0).resolve_epochs(1_000, FULL) == 0

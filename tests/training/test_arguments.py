@@ -186,8 +186,8 @@ def test_epochs_after_a_probe_depend_on_the_samples_of_a_label(samples_per_label
     assert TrainingArguments(max_epochs=3).resolve_epochs(samples_per_label, FROM_PROBE, n_labels=n_labels) == 3
 
 
-def test_epochs_of_fine_tuning_fall_with_the_square_root_of_the_batches():
-    small, large = (TrainingArguments(batch_size=10).resolve_epochs(n, FULL) for n in (1_000, 4_000))
-    assert small == round(FULL.steps_per_root * 100**0.5 / 100)
-    assert large == round(FULL.steps_per_root * 400**0.5 / 400)
-    assert TrainingArguments(batch_size=10, max_epochs=0).resolve_epochs(1_000, FULL) == 0
+@pytest.mark.parametrize("n_batches", [50, 100, 200, 10_000])
+def test_epochs_of_fine_tuning_fall_with_the_square_root_of_the_batches(n_batches):
+    epochs = TrainingArguments(batch_size=10).resolve_epochs(10 * n_batches, FULL)
+    assert epochs == max(FULL.min_epochs, round(FULL.steps_per_root / n_batches**0.5))
+    assert TrainingArguments(batch_size=10, max_epochs=0).resolve_epochs(10 * n_batches, FULL) == 0

@@ -50,7 +50,14 @@ def test_kept_with_its_outputs(path):
         assert "Warning" not in text, text
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# The notebooks that train the longest, with 62 labels, run in `make test-full` and before each release.
+SLOW = {"5_multi_label", "7_reinforcement_learning"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.full] if path.stem in SLOW else []) for path in NOTEBOOKS],
+)
 def test_runs_from_top_to_bottom(path):
     TOOL.execute(path)
 

@@ -102,6 +102,8 @@ def _summary(estimator, regression: bool, zero_shot: bool) -> str:
         return f"Predicts {len(estimator.target_names_)} number(s) from a text.\n"
     how = "zero-shot, by the names of the labels" if zero_shot else "trained on labelled texts"
     kind = "each label is a decision of its own" if estimator._kind == "multi-label" else "one label per text"
+    if isinstance(estimator.classes_, list):
+        kind = f"one for each of the targets {', '.join(map(_inline, estimator.target_names_))}"
     return f"Classifies texts among {len(estimator.label_names_)} labels: {how}; {kind}.\n"
 
 

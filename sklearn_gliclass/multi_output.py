@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_consistent_length
 
-from .class_values import by_target, class_array, class_keys, class_text, column_positions, is_numeric_text
+from .class_values import by_target, class_keys, class_text, column_positions, is_numeric_text
 from .containers import EXPECTED_CLASSES, as_container, column_names, plain_strings, to_values
 from .data.label_groups import MISSING, LabelGroups
 from .label_lists import read_label_lists
@@ -417,22 +417,6 @@ def output_sample_weight(targets: MultiOutputTargets, class_weight, sample_weigh
         known = part.take(rows, keep_classes=True)
         weights[rows, column] = class_sample_weight(known, by_name.get(name), sample_weight[rows])
     return weights
-
-
-def stack_outputs(columns: list[np.ndarray]) -> np.ndarray:
-    """Stack the predicted classes of targets to (n, n_targets), of dtype object if their types differ.
-
-    Examples
-    --------
-    >>> stack_outputs([np.array(["angry"]), np.array([3])])
-    array([['angry', 3]], dtype=object)
-    """
-    if len({column.dtype.kind for column in columns}) == 1:
-        return np.stack(columns, axis=1)
-    result = np.empty((len(columns[0]), len(columns)), object)
-    for place, column in enumerate(columns):
-        result[:, place] = class_array(class_keys(column))
-    return result
 
 
 def subset_accuracy(y, indices: list[np.ndarray], classes: dict, sample_weight=None) -> float:

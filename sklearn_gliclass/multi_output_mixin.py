@@ -7,7 +7,7 @@ from sklearn.base import clone
 
 from .building import build
 from .class_values import by_class, by_target, class_keys
-from .data.label_groups import LabelGroups
+from .data.label_groups import LabelGroups, predict_outputs
 from .fitted import warn_unknown_labels
 from .in_context import read_instructions
 from .inputs import UNSEEN
@@ -20,7 +20,6 @@ from .multi_output import (
     output_label_texts,
     output_sample_weight,
     read_multi_output_targets,
-    stack_outputs,
     subset_accuracy,
 )
 from .targets import PROBLEM_TYPES, SINGLE, check_label_texts
@@ -242,8 +241,7 @@ class MultiOutputMixin:
 
     def _predict_outputs(self, logits: np.ndarray) -> np.ndarray:
         """Return the most probable class of each target, (n_samples, n_targets)."""
-        parts = self._groups.split(logits)
-        return stack_outputs([classes[part.argmax(axis=1)] for classes, part in zip(self.classes_, parts, strict=True)])
+        return predict_outputs(self._groups.split(logits), self.classes_)
 
     def _score_outputs(self, X, y, sample_weight) -> float:
         """Compute the fraction of texts whose known targets are all predicted exactly."""

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from . import json_values
 from .abstention import KNOWN_THRESHOLD, Evidence, answer_unknown, check_unknown_label
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches
+from .data.label_groups import LabelGroups, predict_outputs
 from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer
 from .model.folders import read_unchanged
@@ -451,8 +452,10 @@ class OnnxClassifier(_OnnxEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Class labels, in the order of the probabilities.
+    classes_ : ndarray of shape (n_classes,), or list of ndarray
+        Class labels, in the order of the probabilities; with several targets, a list with those of each.
+    target_names_ : list
+        Names of several targets. Only with several targets.
     label_names_ : list of str
         Text that the model reads for each class.
     max_length_ : int
@@ -492,6 +495,22 @@ class OnnxClassifier(_OnnxEstimator):
         self._evidence = Evidence(**fitted.get("evidence", {"is_cosine": False}))
         self.unknown_label_ = fitted.get("unknown_label")
         self.unknown_threshold_ = fitted.get("unknown_threshold", KNOWN_THRESHOLD)
+        self._groups = None
+        if isinstance(self.classes_, list):
+            self.target_names_ = fitted["target_names"]
+            self._groups = LabelGroups([len(classes) for classes in self.classes_])
+            self._temperatures = fitted["temperature"].astype(np.float32)[self._groups.target_of_label]
+
+    def _logits(self, X) -> np.ndarray:
+        logits = super()._logits(X)
+        return logits if self._groups is None else logits / self._temperatures
+
+    def _check_has_one_target(self, method: str) -> None:
+        if self._groups is not None:
+            raise ValueError(
+                f"{method} needs one target, and the classifier has {self.target_names_!r}; use the classifier that "
+                "was exported, or export one for each target."
+            )
 
     def with_labels(self, labels) -> OnnxClassifier:
         """Return a classifier on the same model with other labels, which it classifies by their names.
@@ -507,6 +526,7 @@ class OnnxClassifier(_OnnxEstimator):
             The classifier. With a `threshold_` for each class, classes of this classifier keep theirs and others have
             0.5.
         """
+        self._check_has_one_target("with_labels")
         classes, texts = _read_labels(labels)
         if self.unknown_label_ is not None:
             check_unknown_label(self.unknown_label_, classes)
@@ -527,11 +547,14 @@ class OnnxClassifier(_OnnxEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes), or list of ndarray
             Probabilities, with columns in the order of `classes_`: the softmax over the logits, whose rows sum to 1, or
-            for multi-label classifiers the sigmoid of each logit.
+            for multi-label classifiers the sigmoid of each logit. With several targets, a list with those of each.
         """
-        return self._probabilities(self._logits(X))
+        logits = self._logits(X)
+        if self._groups is not None:
+            return [self._probabilities(part) for part in self._groups.split(logits)]
+        return self._probabilities(logits)
 
     def _probabilities(self, logits: np.ndarray) -> np.ndarray:
         return compute_sigmoid(logits) if self._problem_type == MULTI_LABEL else compute_softmax(logits)
@@ -546,13 +569,16 @@ class OnnxClassifier(_OnnxEstimator):
 
         Returns
         -------
-        ndarray of shape (n_samples,), or (n_samples, n_classes) for multi-label classifiers
+        ndarray of shape (n_samples,), (n_samples, n_classes) for multi-label classifiers, or (n_samples, n_targets)
             The most probable class of each text, or `unknown_label_` where no class fits. For multi-label classifiers,
-            an indicator matrix of the classes whose probability is at least `threshold_`.
+            an indicator matrix of the classes whose probability is at least `threshold_`. With several targets, the
+            most probable class of each.
         """
         logits = self._logits(X)
         if self._problem_type == MULTI_LABEL:
             return (self._probabilities(logits) >= self.threshold_).astype(np.int64)
+        if self._groups is not None:
+            return predict_outputs(self._groups.split(logits), self.classes_)
         predicted = self.classes_[logits.argmax(axis=1)]
         if self.unknown_label_ is None:
             return predicted
@@ -571,6 +597,7 @@ class OnnxClassifier(_OnnxEstimator):
         ndarray of shape (n_samples,)
             Probabilities.
         """
+        self._check_has_one_target("known_proba")
         return self._known_proba(self._logits(X))
 
     def _known_proba(self, logits: np.ndarray) -> np.ndarray:

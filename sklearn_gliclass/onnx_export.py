@@ -19,6 +19,7 @@ from sklearn.base import is_regressor
 from . import json_values
 from .abstention import resolve_unknown_threshold
 from .class_values import read_thresholds
+from .data.label_groups import LabelGroups
 from .fitted import engine_options
 from .inference import InferenceEngine
 from .model.folders import replace_folder
@@ -140,6 +141,14 @@ def _describe_fitted(estimator) -> dict:
         raise ValueError(
             f"The classes cannot be stored: {error}. Use classes that are strings, numbers, bools or bytes."
         ) from None
+    if estimator._has_several_targets:
+        return {
+            "classes": classes,
+            "problem_type": problem_type,
+            "threshold": np.array(0.5),
+            "target_names": estimator.target_names_,
+            "temperature": estimator.temperature_,
+        }
     threshold = read_thresholds(estimator.threshold, classes) if problem_type == MULTI_LABEL else np.array(0.5)
     return {"classes": classes, "problem_type": problem_type, "threshold": threshold, **_describe_unknown(estimator)}
 
@@ -307,6 +316,11 @@ def _measure_difference(folder: Path, texts: list[str], expected: np.ndarray) ->
     logits, _ = OnnxModel(folder, settings).logits(texts)
     if settings.estimator == "classifier":
         convert = compute_sigmoid if fitted["problem_type"] == MULTI_LABEL else compute_softmax
+        if isinstance(fitted["classes"], list):
+            groups = LabelGroups([len(classes) for classes in fitted["classes"]])
+            temperatures = fitted["temperature"][groups.target_of_label]
+            parts = zip(groups.split(logits / temperatures), groups.split(expected / temperatures), strict=True)
+            return max(float(np.abs(convert(part) - convert(other)).max()) for part, other in parts)
         logits, expected = convert(logits), convert(expected)
     return float(np.abs(logits - expected).max())
 

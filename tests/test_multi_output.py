@@ -411,3 +411,23 @@ def test_stored_classifiers_predict_the_same(checkpoint, tmp_path):
     renamed = GLiClassClassifier.from_pretrained(tmp_path / "model", label_names=[["meal", "water"], ["b", "g", "r"]])
     assert renamed.label_names_ == ["meal", "water", "b", "g", "r"]
     assert clone(clf).fit(TEXTS, Y).label_names_ == clf.label_names_
+
+
+def test_displays_name_the_labels_of_all_targets(fitted):
+    pytest.importorskip("matplotlib").use("agg")
+    from sklearn_gliclass.plotting import LabelSimilarityDisplay, ThresholdCurveDisplay, TokenAttributionDisplay
+
+    assert LabelSimilarityDisplay.from_estimator(fitted).labels == ["food", "sea", "blue", "green", "red"]
+    display = TokenAttributionDisplay.compute(fitted, "a red apple", label="red", n_steps=2)
+    assert display.label == "red"
+    with pytest.raises(ValueError, match="classifier has several targets; choose a label"):
+        TokenAttributionDisplay.compute(fitted, "a red apple")
+    with pytest.raises(ValueError, match=r"several targets, .* need no thresholds"):
+        ThresholdCurveDisplay.from_estimator(fitted, TEXTS, Y)
+
+
+def test_abstention_needs_one_target(fitted):
+    with pytest.raises(ValueError, match="known_proba needs one target"):
+        fitted.known_proba(TEXTS)
+    with pytest.raises(ValueError, match="unknown_label='none' is the answer of one target"):
+        classifier(unknown_label="none").fit(TEXTS, Y)

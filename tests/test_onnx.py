@@ -421,3 +421,22 @@ OPTION_ERRORS = {
 def test_option_errors(call, error, message, folder):
     with pytest.raises(error, match=message):
         call(folder)
+
+
+# -- several targets ---------------------------------------------------------------------------------------------
+
+OUTPUTS = pd.DataFrame({"topic": LABELS, "stars": [1, 2, 5, None] * 2})
+
+
+@pytest.mark.parametrize(("architecture", "options"), [("bi-encoder", {"calibrate": "cv"}), (UNI, {})])
+def test_several_targets_are_predicted_alike(architecture, options, tmp_path):
+    clf = tiny(architecture_type=architecture, **options).fit(TEXTS, OUTPUTS)
+    assert clf.export_onnx(tmp_path / "model") < 1e-4
+    exported = OnnxClassifier(tmp_path / "model")
+    for ours, other in zip(clf.predict_proba(TEXTS), exported.predict_proba(TEXTS), strict=True):
+        np.testing.assert_allclose(other, ours, atol=1e-4)
+    assert exported.predict(TEXTS).tolist() == clf.predict(TEXTS).tolist()
+    assert exported.target_names_ == ["topic", "stars"]
+    for method, argument in (("with_labels", ["a", "b"]), ("known_proba", TEXTS)):
+        with pytest.raises(ValueError, match=f"{method} needs one target"):
+            getattr(exported, method)(argument)

@@ -87,7 +87,9 @@ def fit(
     data: Data,
     out: Out,
     text: Text = ["text"],  # noqa: B006  typer needs a list
-    label: Annotated[str, typer.Option("--label", "-l", help="Column of the labels.")] = "label",
+    label: Annotated[
+        list[str], typer.Option("--label", "-l", help="Column of the labels; repeat it for several targets.")
+    ] = ["label"],  # noqa: B006
     separator: Separator = None,
     epochs: Epochs = None,
     freeze_encoder: Frozen = False,
@@ -106,13 +108,16 @@ def fit(
     with short_messages():
         check_folder(out)
         table = read_table(data)
-        y = take_columns(table, [label], data)[label]
+        y = take_columns(table, label, data)
+        if len(label) > 1 and separator is not None:
+            raise ValueError(f"--separator splits the cells of one column of labels, and there are {len(label)}.")
         hyperparameters = _hyperparameters(epochs, freeze_encoder, encoder, parameter, seed, device, quiet)
-        X, y = _without_missing(take_columns(table, text, data), y, label)
+        X, y = _without_missing(take_columns(table, text, data), y, ", ".join(label), how="all")
+        y = y if len(label) > 1 else y[label[0]]
         targets = y if separator is None else _indicators(y, separator)
         clf = GLiClassClassifier(**hyperparameters).fit(X, targets)
         clf.save_pretrained(out)
-        say(f"{len(X)} texts, {len(clf.classes_)} labels; model written to {out}")
+        say(f"{len(X)} texts, {len(clf.label_names_)} labels; model written to {out}")
 
 
 @app.command()
@@ -273,9 +278,10 @@ def _label_list(labels: str | None, labels_file: Path | None) -> list[str]:
     return names
 
 
-def _without_missing(X: pd.DataFrame, y, what: str):
-    """Leave out rows without a label; missing texts are an error of `fit`."""
-    missing = np.asarray(y.isna()).reshape(len(y), -1).any(axis=1)
+def _without_missing(X: pd.DataFrame, y, what: str, how: str = "any"):
+    """Leave out rows without a label in any or in all columns of y; missing texts are an error of `fit`."""
+    is_missing = np.asarray(y.isna()).reshape(len(y), -1)
+    missing = is_missing.all(axis=1) if how == "all" else is_missing.any(axis=1)
     if missing.all():
         raise ValueError(f"The column {what!r} is empty.")
     if missing.any():
@@ -310,8 +316,10 @@ def _predicted(estimator, table: pd.DataFrame, X: pd.DataFrame, proba: bool) -> 
         values = np.asarray(estimator.predict(X)).reshape(len(X), -1)
         names = ["prediction"] if values.shape[1] == 1 else [f"prediction_{name}" for name in estimator.target_names_]
         return table.assign(**dict(zip(names, values.T, strict=True)))
-    names, multi_label = np.asarray(estimator.classes_), _is_multi_label(estimator)
     logits = estimator._logits(X)
+    if isinstance(estimator.classes_, list):
+        return table.assign(**_predicted_outputs(estimator, logits, proba))
+    names, multi_label = np.asarray(estimator.classes_), _is_multi_label(estimator)
     predicted, probabilities = estimator._decide(logits), logits_to_probabilities(logits, estimator._kind)
     if multi_label:
         columns = {"prediction": [";".join(map(str, names[row])) for row in predicted.astype(bool)]}
@@ -322,10 +330,27 @@ def _predicted(estimator, table: pd.DataFrame, X: pd.DataFrame, proba: bool) -> 
     return table.assign(**columns)
 
 
+def _predicted_outputs(estimator, logits: np.ndarray, proba: bool) -> dict:
+    """Return the columns of the predictions of several targets."""
+    columns = {}
+    predicted, probabilities = estimator._decide(logits), estimator._convert(logits, logits_to_probabilities)
+    for place, (name, values) in enumerate(zip(estimator.target_names_, probabilities, strict=True)):
+        columns |= {f"prediction_{name}": predicted[:, place], f"probability_{name}": values.max(axis=1)}
+        if proba:
+            classes = estimator.classes_[place]
+            columns |= {f"probability_{name}_{label}": part for label, part in zip(classes, values.T, strict=True)}
+    return columns
+
+
 def _evaluate(estimator, X, truth, separator: str | None) -> tuple[dict, str]:
     predicted = estimator.predict(X)
     if is_regressor(estimator):
         values = regression_metrics(truth, predicted)
+        return values, report(values)
+    if isinstance(estimator.classes_, list):
+        values = {"accuracy": estimator.score(X, truth)}
+        for name, column in zip(estimator.target_names_, predicted.T, strict=True):
+            values[f"accuracy_{name}"] = float(np.mean(truth[name].to_numpy() == column))
         return values, report(values)
     if not _is_multi_label(estimator):
         if isinstance(estimator.classes_[0], str):

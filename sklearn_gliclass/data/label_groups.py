@@ -74,3 +74,28 @@ class LabelGroups:
         is_own = self.target_of_label[orders][:, None] == np.arange(len(self))[:, None]  # (n, n_targets, labels)
         is_true = orders[:, None] == targets[:, :, None]
         return np.where(is_own, is_true, np.float32(OF_OTHER_TARGETS)).astype(np.float32)
+
+
+def predict_outputs(logits: list[np.ndarray], classes: list[np.ndarray]) -> np.ndarray:
+    """Return the most probable class of each target, (n, n_targets), of dtype object if their types differ.
+
+    Parameters
+    ----------
+    logits : list of ndarray of shape (n, labels)
+        Logits of each target.
+    classes : list of ndarray of shape (labels,)
+        Classes of each target.
+
+    Examples
+    --------
+    >>> logits = [np.array([[2.0, 0.5]]), np.array([[0.0, 1.0]])]
+    >>> predict_outputs(logits, [np.array(["angry", "glad"]), np.array([1, 5])])
+    array([['angry', 5]], dtype=object)
+    """
+    columns = [values[part.argmax(axis=1)] for part, values in zip(logits, classes, strict=True)]
+    if len({column.dtype.kind for column in columns}) == 1:
+        return np.stack(columns, axis=1)
+    result = np.empty((len(columns[0]), len(columns)), object)
+    for place, column in enumerate(columns):
+        result[:, place] = list(column) if column.dtype.kind in "mM" else column.tolist()
+    return result

@@ -88,8 +88,8 @@ class TokenAttributionDisplay:
         X : str, or array-like of shape (1,) or (1, n_features)
             One text, or one row of a table.
         label : object, optional
-            Label whose logit is attributed: one of `classes_`, or of `label_names_` for a regressor. If None, the
-            predicted class. A regressor with several outputs needs it.
+            Label whose logit is attributed: one of `classes_`, or of `label_names_` for a regressor and with
+            several targets, which need it. If None, the predicted class. A regressor with several outputs needs it.
         n_steps : int, default=16
             Number of points at which the gradient is evaluated. Raise it for more exact sums.
         style : {"bars", "text"}, default="bars"
@@ -281,15 +281,18 @@ def wrap_pieces(pieces, n_columns: int) -> list[list[tuple[str, float]]]:
 
 def _find_label(estimator, X, label) -> tuple[int, str]:
     """Return index and name of the given label, or of the predicted one."""
-    names = list(getattr(estimator, "classes_", estimator.label_names_))
+    classes = getattr(estimator, "classes_", estimator.label_names_)
+    is_several = isinstance(classes, list)  # targets of a classifier, or outputs of a regressor
+    names = list(estimator.label_names_ if is_several else classes)
     if label is not None:
         if label not in names:
             raise ValueError(f"Unknown label {label!r}; choose from {[str(name) for name in names]}.")
         index = names.index(label)
-    elif hasattr(estimator, "classes_"):
+    elif not is_several:
         index = int(estimator.predict_proba(X)[0].argmax())
     elif len(names) == 1:
         index = 0
     else:
-        raise ValueError(f"This regressor has several outputs; choose one with label=, from {names}.")
+        what = "classifier has several targets" if hasattr(estimator, "classes_") else "regressor has several outputs"
+        raise ValueError(f"This {what}; choose a label with label=, from {names}.")
     return index, str(names[index])

@@ -89,7 +89,8 @@ class LabelSimilarityDisplay:
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         layout = fitted.layout(instructions=fitted_instructions(estimator))
         embeddings = compute_label_embeddings(fitted.model, layout, texts, at_once)
-        names = [str(label) for label in getattr(estimator, "classes_", estimator.label_names_)]
+        classes = getattr(estimator, "classes_", estimator.label_names_)
+        names = estimator.label_names_ if isinstance(classes, list) else [str(label) for label in classes]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)
 
     def nearest(self, n=10):

@@ -93,6 +93,11 @@ class ThresholdCurveDisplay:
             The display.
         """
         check_is_fitted(estimator, ("model_", "classes_"))
+        if isinstance(estimator.classes_, list):
+            raise ValueError(
+                "The classifier has several targets, each with one class per text, which need no thresholds; give a "
+                "multi-label classifier."
+            )
         names, keys, lists = column_names(y), class_keys(estimator.classes_), read_label_lists(y)
         if lists is not None:
             y = label_indicator(lists, estimator.classes_)

@@ -23,7 +23,7 @@ def to_json(value):
 
 
 def class_names(classifier) -> list:
-    """Return the classes."""
+    """Return the classes; with several targets, a list with those of each."""
     return to_json(list(classifier.classes_))
 
 
@@ -33,8 +33,11 @@ def predictions(estimator, inputs: list) -> list:
 
 
 def probabilities(classifier, inputs: list) -> list:
-    """Compute probabilities, with one row for each input."""
-    return classifier.predict_proba(inputs).tolist()
+    """Compute probabilities, with one row for each input; with several targets, a list with a row for each."""
+    values = classifier.predict_proba(inputs)
+    if isinstance(values, list):
+        return [list(row) for row in zip(*(part.tolist() for part in values), strict=True)]
+    return values.tolist()
 
 
 def classified(classifier, inputs: list) -> list[tuple]:

@@ -58,6 +58,6 @@ class LabelSets:
 
 def _with_one_threshold(classifier):
     """Return the classifier, with the threshold 0.5 if it has one per class, which new labels would not have."""
-    if isinstance(classifier.threshold, Real):
+    if isinstance(classifier.threshold, Real) or isinstance(classifier.classes_, list):  # of several targets
         return classifier
     return classifier.with_labels(classifier.classes_).set_params(threshold=0.5)

@@ -131,6 +131,19 @@ def test_regression(data, table, tmp_path):
     assert "mean_absolute_error" in run("evaluate", tmp_path / "model", data, "--label", "stars").stdout
 
 
+def test_several_targets(table, tmp_path):
+    table.assign(mood=["glad", "sad", None, "glad"] * 3).to_csv(tmp_path / "data.csv", index=False)
+    run("fit", tmp_path / "data.csv", "-l", "label", "-l", "mood", "-o", tmp_path / "model", *TINY_OPTIONS)
+    run("predict", tmp_path / "model", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--proba")
+    predicted = pd.read_csv(tmp_path / "out.csv")
+    assert set(predicted["prediction_mood"]) <= {"glad", "sad"}
+    np.testing.assert_allclose(predicted[["probability_mood_glad", "probability_mood_sad"]].sum(axis=1), 1, atol=1e-5)
+    output = run("evaluate", tmp_path / "model", tmp_path / "data.csv", "-l", "label", "-l", "mood").output
+    assert "accuracy_mood" in output
+    arguments = ("-l", "label", "-l", "mood", "--separator", ";", "-o", tmp_path / "other")
+    assert "one column of labels" in run("fit", tmp_path / "data.csv", *arguments, status=1).output
+
+
 def test_several_columns_are_read_as_a_table(table, tmp_path):
     table.to_csv(tmp_path / "data.csv", index=False)
     run("fit", tmp_path / "data.csv", "-t", "text", "-t", "id", "-o", tmp_path / "model", *TINY_OPTIONS)

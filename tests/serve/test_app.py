@@ -261,3 +261,17 @@ def test_with_labels_of_the_estimator_is_used(clf, monkeypatch):
     with TestClient(create_app(clf)) as client:
         assert client.post("/labels", json={"texts": ["a"], "labels": ["x", "y"]}).status_code == 200
     assert calls == [["x", "y"]]
+
+
+def test_several_targets_have_a_list_for_each_text():
+    y = pd.DataFrame({"topic": LABELS, "mood": ["glad", "sad", "sad", "glad"]})
+    clf = GLiClassClassifier(**TINY, random_state=0).fit(TEXTS, y)
+    with TestClient(create_app(clf)) as client:
+        assert client.post("/predict", json={"texts": TEXTS}).json() == {"predictions": clf.predict(TEXTS).tolist()}
+        answer = client.post("/predict_proba", json={"texts": TEXTS[:2]}).json()
+        assert answer["labels"] == [["politics", "sports"], ["glad", "sad"]]
+        for place, values in enumerate(clf.predict_proba(TEXTS[:2])):
+            np.testing.assert_allclose([row[place] for row in answer["probabilities"]], values, atol=1e-6)
+        rejected = client.post("/labels", json={"texts": TEXTS[:1], "labels": ["goal", "vote"]})
+        assert rejected.status_code == 422
+        assert "the targets ['topic', 'mood']" in rejected.json()["detail"]

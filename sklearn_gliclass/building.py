@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -32,9 +33,13 @@ from .model.lookup import (
     find_checkpoint,
     read_adapter_base,
 )
+from .model.poolings import NO_POOLING
 from .model.precision import require_device, weight_dtype
+from .model.scorers import TOKEN_SCORERS
+from .model.sentence_encoder import SentenceSettings, read_sentence_settings
 from .parameters import (
     ADAPTER_PARAMETERS,
+    AUTO_POOLING,
     MODEL_ORIGIN,
     MODEL_PARAMETERS,
     OPTION_READERS,
@@ -179,10 +184,15 @@ def _text_encoder(estimator, texts, problem_type):
 
 def _pretrained_encoder(name: str, cache_dir, whole: bool = False, weight_delta=None):
     """Load an encoder and its tokenizer; into the encoder of an adapter folder, the adapter is merged."""
-    adapter = find_adapter(name)
-    folder = find_checkpoint(name if adapter is None else read_adapter_base(adapter), cache_dir)
+    folder, adapter = _encoder_folder(name, cache_dir), find_adapter(name)
     encoder, tokenizer = load_encoder(folder, whole, weight_delta), load_tokenizer(folder)
     return encoder if adapter is None else merge_adapter_folder(encoder, adapter), tokenizer
+
+
+def _encoder_folder(name: str, cache_dir) -> Path:
+    """Return the folder of an encoder, which for the name of an adapter folder is that of the adapter's encoder."""
+    adapter = find_adapter(name)
+    return find_checkpoint(name if adapter is None else read_adapter_base(adapter), cache_dir)
 
 
 def _with_example_token(estimator, tokenizer):
@@ -234,7 +244,7 @@ def _ties_encoders(estimator) -> bool:
 def _model_config(
     estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot
 ) -> GLiClassModelConfig:
-    fields = model_parameters(estimator)
+    fields = {**model_parameters(estimator), **_sentence_fields(estimator)}
     from_probe = supports_probe(estimator, SimpleNamespace(problem_type=problem_type, **fields)) and not zero_shot
     text_config = encoder.config.get_text_config()
     if estimator.projector_init == "identity" and estimator.hidden_size is None:
@@ -266,6 +276,33 @@ def _model_config(
     )
     _check_options_are_read(estimator, config)
     return config
+
+
+def _sentence_fields(estimator) -> dict:
+    """Return the pooling that ``pooling_strategy="auto"`` resolves to, and the prefixes of texts and labels."""
+    if estimator.pooling_strategy != AUTO_POOLING:
+        return {}
+    if estimator.scorer_type in TOKEN_SCORERS:
+        return {"pooling_strategy": NO_POOLING}
+    if estimator.encoder_config is not None:
+        return {"pooling_strategy": SentenceSettings().pooling_strategy}
+    name = estimator.encoder_model or DEFAULT_ENCODER
+    own = read_sentence_settings(_encoder_folder(name, estimator.cache_dir))
+    found = {"pooling_strategy": own.pooling_strategy}
+    if estimator.architecture_type != "bi-encoder":
+        return found
+    labels = own
+    if estimator.label_model_config is not None:
+        labels = SentenceSettings(own.pooling_strategy)
+    elif estimator.label_model_name is not None:
+        labels = read_sentence_settings(_encoder_folder(estimator.label_model_name, estimator.cache_dir))
+    if labels.pooling_strategy != own.pooling_strategy:
+        raise ValueError(
+            f"pooling_strategy='auto' resolves to {own.pooling_strategy!r} for the text encoder and to "
+            f"{labels.pooling_strategy!r} for label_model_name={estimator.label_model_name!r}, and both share one "
+            "pooling; set pooling_strategy to one of them."
+        )
+    return {**found, "text_prefix": own.prefix, "label_prefix": labels.prefix}
 
 
 def _logit_scale(estimator, problem_type) -> float:
@@ -352,7 +389,7 @@ def _from_checkpoint(estimator, problem_type: str):
                 "encoder_model instead."
             )
     for name in MODEL_PARAMETERS:
-        if name in chosen:
+        if name in chosen and (name, chosen[name]) != ("pooling_strategy", AUTO_POOLING):
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
     if supports_probe(estimator, config):

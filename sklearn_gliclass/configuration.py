@@ -40,6 +40,13 @@ def read_hyperparameters(estimator: type, config: GLiClassModelConfig, training_
     """
     if not isinstance(config, GLiClassModelConfig):
         raise TypeError(f"config must be a GLiClassModelConfig, got {type(config).__name__}.")
+    for name in ("text_prefix", "label_prefix"):
+        if getattr(config, name):
+            raise ValueError(
+                f"{name}={getattr(config, name)!r} of the configuration is read from a sentence encoder and has no "
+                "hyperparameter; set encoder_model and pooling_strategy='auto' instead, or load a checkpoint with "
+                "from_pretrained."
+            )
     found = _model_hyperparameters(config)
     known = set(estimator._get_param_names())
     _check_fields_are_read(estimator, config, sorted(set(found) - known))

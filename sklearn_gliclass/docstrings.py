@@ -76,9 +76,13 @@ scorer_attn_dropout : float, default=0.1
     Dropout probability of the attention weights in the scorer "cross-attn", in [0, 1).
 pooling_strategy : str, default="avg"
     How the token embeddings of a text become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max" or
-    "abs_avg". "pass" keeps them all, for the scorer "cross-attn".
+    "abs_avg". "pass" keeps them all, for the scorer "cross-attn". With "auto", the pooling of the sentence encoder
+    or of the checkpoint `pretrained`; "avg" for other encoders, and "pass" for "cross-attn". It also reads the
+    default prompt of the sentence encoder, such as "query: ", which then precedes texts and labels in the
+    "bi-encoder" unless `prompt` is set.
 
-    Sentence encoders such as MiniLM were trained with the mean, "avg". Published GLiClass checkpoints use "first".
+    Use "auto" with sentence encoders other than MiniLM, whose pooling is the mean, "avg". Published GLiClass
+    checkpoints use "first".
 class_token_pooling : {"first", "average"}, default="first"
     How a label in a prompt becomes one vector: the embedding of its ``<<LABEL>>`` token ("first"), or the mean over
     its tokens ("average"). Read by the architectures "uni-encoder" and "encoder-decoder".
@@ -204,7 +208,8 @@ text_template : str, callable or None, default=None
     single column of strings is taken as it is.
 prompt : str or None, default=None
     Task description that the model reads with each text, such as "Classify this review by its mood:". It follows
-    the label prompt, or precedes the text where labels have sequences of their own. If None, there is none.
+    the label prompt, or precedes the text where labels have sequences of their own. If None, there is none, except
+    for that of a sentence encoder with ``pooling_strategy="auto"``; "" leaves it out.
 
     Use it with checkpoints that were trained with task descriptions, and for sentence encoders that expect a
     prefix, such as ``prompt="query:"``.

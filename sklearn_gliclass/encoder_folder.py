@@ -138,7 +138,8 @@ def _write_modules(folder: Path, fitted: FittedModel, prompt: str | None) -> Non
     _write_json(
         folder / _POOLING_FOLDER / "config.json", {"word_embedding_dimension": fitted.config.encoder_width, **pooling}
     )
-    prompts = {"prompts": {"default": f"{prompt} "}, "default_prompt_name": "default"} if prompt else {}
+    prefix = fitted.config.text_prefix if prompt is None else f"{prompt} " if prompt else ""
+    prompts = {"prompts": {"default": prefix}, "default_prompt_name": "default"} if prefix else {}
     _write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine", **prompts})
 
 

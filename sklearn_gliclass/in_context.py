@@ -101,7 +101,7 @@ def read_instructions(estimator, classes=None, label_texts=(), pool=None) -> Ins
         found = _Checked(examples, classes, label_texts)
     else:
         found = () if examples is None else read_examples(examples, classes, label_texts)
-    return Instructions(estimator.prompt or "", found)
+    return Instructions(estimator.prompt, found)
 
 
 def fitted_instructions(estimator) -> Instructions:

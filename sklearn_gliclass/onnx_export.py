@@ -117,6 +117,12 @@ def _check_reads_texts(estimator) -> None:
 
 
 def _check_has_no_instructions(estimator) -> None:
+    prefix = estimator.config_.text_prefix or estimator.config_.label_prefix
+    if prefix:
+        raise ValueError(
+            f"The encoder has the default prompt {prefix!r}, and exported models read texts and labels only; fit with "
+            f"pooling_strategy={estimator.config_.pooling_strategy!r} in place of 'auto', and export that estimator."
+        )
     for name in ("prompt", "examples"):
         if getattr(estimator, name, None):
             raise ValueError(

@@ -17,6 +17,8 @@ _fraction = Interval(Real, 0, 1, closed="left")
 _positive = Interval(Integral, 1, None, closed="left")
 _token_index = Interval(Integral, -1, None, closed="left")
 
+AUTO_POOLING = "auto"  # that of the sentence encoder or the checkpoint
+
 # Hyperparameters that are fields of the model's configuration.
 MODEL_CONSTRAINTS = {
     "class_token_index": [_token_index],
@@ -30,7 +32,7 @@ MODEL_CONSTRAINTS = {
     "scorer_num_heads": [_positive],
     "scorer_mlp_hidden_size": [Interval(Integral, 2, None, closed="left"), None],
     "scorer_attn_dropout": [_fraction],
-    "pooling_strategy": [StrOptions({*POOLINGS, NO_POOLING})],
+    "pooling_strategy": [StrOptions({*POOLINGS, NO_POOLING, AUTO_POOLING})],
     "class_token_pooling": [StrOptions(set(CLASS_TOKEN_POOLINGS))],
     "logit_scale_init_value": [Real, None],
     "normalize_features": ["boolean"],

@@ -29,13 +29,13 @@ class Instructions:
 
     Attributes
     ----------
-    prompt : str
-        Task description; empty for none.
+    prompt : str or None
+        Task description; empty for none. If None, that of the text encoder's own, if it has one.
     examples : tuple of Example, or callable
         Examples of all texts, or a function of a list of texts that returns a sequence of examples for each.
     """
 
-    prompt: str = ""
+    prompt: str | None = None
     examples: tuple[Example, ...] | Callable[[list[str]], Sequence[Sequence[Example]]] = ()
 
     @property

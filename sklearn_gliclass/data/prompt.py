@@ -36,6 +36,7 @@ class Layout:
 
     shares_labels = False  # whether all samples of a batch have the same labels
     takes_examples = True
+    label_prefix = ""
     # Task description where no control token separates it from the text: both are tokenised as one string.
     before_text = after_text = ""
 
@@ -51,7 +52,7 @@ class Layout:
         self.instructions = instructions
         self.examples = self._example_tokenizer()
         self.description = np.empty(0, np.int32)  # ids of a task description beside the labels
-        if instructions.prompt:
+        if instructions.prompt is not None:
             self._place_description(instructions.prompt)
         self.ids_after_text = self._tokenize_inner(self.after_text)
         # Tokens of a task description in the piece of the text.
@@ -218,6 +219,12 @@ class BiLayout(Layout):
     shares_labels = True
     takes_examples = False
 
+    def __init__(self, config, *args, **kwargs):
+        if self.shares_labels:  # not in the fused architecture, whose sequences are no plain texts
+            self.before_text = getattr(config, "text_prefix", "")
+            self.label_prefix = getattr(config, "label_prefix", "")
+        super().__init__(config, *args, **kwargs)
+
     @property
     def label_reader(self):
         return self.label_pieces
@@ -227,11 +234,13 @@ class BiLayout(Layout):
         return True
 
     def _place_description(self, description):
-        self.before_text = f"{description} "
+        self.before_text = f"{description} " if description else ""
 
     def _tokenize_labels(self):
-        tokenized = self.label_pieces.tokenize(self.label_texts)
-        self.label_sequences = [self.label_pieces.frame(tokenized[i]) for i in range(len(tokenized))]
+        tokenized = whole = self.label_pieces.tokenize(self.label_texts)
+        if self.label_prefix:
+            whole = self.label_pieces.tokenize([f"{self.label_prefix}{text}" for text in self.label_texts])
+        self.label_sequences = [self.label_pieces.frame(whole[i]) for i in range(len(whole))]
         longest = max(map(len, self.label_sequences), default=0)
         if longest > self.max_length:
             raise ValueError(
@@ -270,9 +279,9 @@ class FusedLayout(BiLayout):
 
     def _place_description(self, description):
         if self.prompt_first:
-            self.description = self.pieces.tokenize([f"{description} "])[0]
+            self.description = self.pieces.tokenize([f"{description} "] if description else []).ids
         else:
-            self.after_text = f"{description} "
+            self.after_text = f"{description} " if description else ""
 
     def prompt(self, order):
         labels = np.array([self.pieces.label_id] * len(order) + [self.pieces.sep_id], np.int32)

@@ -136,6 +136,9 @@ class GLiClassModelConfig(PretrainedConfig):
     projector_init : {"identity", "normal"}, default="normal"
         How the projectors of a new model are initialised. "identity" needs ``hidden_size = 2 * encoder_hidden_size``,
         and the scorer "weighted-dot" then starts as a dot product. It has no effect on loaded weights.
+    text_prefix, label_prefix : str, default=""
+        Text before each text, and before each label, in the bi-encoder: the default prompts of sentence encoders.
+        Published checkpoints do not have these fields.
     **kwargs
         Fields of ``PretrainedConfig`` and of newer checkpoints.
 
@@ -201,6 +204,8 @@ class GLiClassModelConfig(PretrainedConfig):
         dropout=0.1,
         tie_encoders=False,
         projector_init="normal",
+        text_prefix="",
+        label_prefix="",
         **kwargs,
     ):
         self.encoder_config = _encoder_config(encoder_config)
@@ -253,6 +258,8 @@ class GLiClassModelConfig(PretrainedConfig):
         self.dropout = dropout
         self.tie_encoders = tie_encoders
         self.projector_init = projector_init
+        self.text_prefix = text_prefix
+        self.label_prefix = label_prefix
         if problem_type is not None:  # the error message of the base class does not list the choices
             resolve(dict.fromkeys(PROBLEM_TYPES), problem_type, "problem_type")
         self.problem_type = problem_type

@@ -29,16 +29,17 @@ _POOLER = re.compile(r"(^|\.)pooler\.")
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object; a damaged file raises an ``OSError`` with its name."""
+def read_json(path: Path, kind: type = dict) -> dict | list:
+    """Read a JSON object, or array with ``kind=list``; a damaged file raises an ``OSError`` with its name."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise OSError(
             f"{str(path)!r} is damaged ({error}): it must hold JSON. Restore or download it again."
         ) from error
-    if not isinstance(content, dict):
-        raise OSError(f"{str(path)!r} is damaged: it must hold a JSON object. Restore or download it again.")
+    if not isinstance(content, kind):
+        what = "object" if kind is dict else "array"
+        raise OSError(f"{str(path)!r} is damaged: it must hold a JSON {what}. Restore or download it again.")
     return content
 
 

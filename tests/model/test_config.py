@@ -58,7 +58,9 @@ NOT_READ_BY_THE_MODEL = {
     "encoder_model": "a name, stored because gliclass needs it",
     "label_model_name": "a name, stored because gliclass needs it",
     "weights_edition": "a record of the weights that the package comes with",
-    "example_token_index": "stored for gliclass; its few-shot examples are not supported",
+    "example_token_index": "stored for gliclass, which finds examples by it",
+    "text_prefix": "precedes the texts: tests/test_sentence_encoders.py",
+    "label_prefix": "precedes the labels: tests/test_sentence_encoders.py",
     "max_num_classes": "limits the prompts: tests/data and the estimators",
 }
 

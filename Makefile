@@ -17,8 +17,9 @@ demo: $(VENV)/.minilm
 test: $(VENV)/.test lint docs
 	$(PYTEST) $(PARALLEL)
 
-# The slow tests too (marker "full"), and the full products of options, of which `make test` runs a sample.
-test-full: $(VENV)/.test lint docs
+# The slow tests too (marker "full"), those with Ray and Spark, and the full products of options, of which `make test`
+# runs a sample.
+test-full: $(VENV)/.engines lint docs
 	$(PYTEST) -m "" $(PARALLEL)
 
 # The same with the share of lines that they run, which must not fall below the floor in pyproject.toml.
@@ -78,6 +79,11 @@ $(VENV)/.test: $(VENV)/.minilm
 
 $(VENV)/.types: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[types]"
+	touch $@
+
+# Ray and Spark need 0.7 GB.
+$(VENV)/.engines: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[distributed]"
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.minilm

@@ -41,7 +41,7 @@ def as_container(data, name: str, expected: str):
         return data
     conversion = _conversion_needed(data, name)
     if conversion is not None:
-        hint = f"; pass {conversion}." if conversion else "."
+        hint = f"; pass {conversion}{_on_workers(data)}." if conversion else "."
         raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{hint}")
     if hasattr(data, "to_native"):  # of narwhals
         return as_container(data.to_native(), name, expected)
@@ -108,6 +108,8 @@ def _conversion_needed(data, name: str) -> str | None:
         return f"sorted({name})"
     if hasattr(data, "toPandas"):  # Spark
         return f"{name}.toPandas()"
+    if hasattr(data, "map_batches") and hasattr(data, "to_pandas") and _library(data) == "ray":
+        return f"{name}.to_pandas()"
     graph = getattr(data, "__dask_graph__", None)
     if callable(graph) and graph() is not None:
         return f"{name}.compute()"
@@ -120,6 +122,21 @@ def _conversion_needed(data, name: str) -> str | None:
     if hasattr(data, "__len__") or hasattr(data, "__array__"):
         return None
     return f"list({name})" if isinstance(data, Iterable) else ""
+
+
+def _on_workers(data) -> str:
+    """Return how to predict a distributed frame without bringing it into memory, for the error message."""
+    calls = {
+        "dask": "map_partitions(predictor, meta=predictor.meta(frame))",
+        "pyspark": "mapInPandas(predictor.map, predictor.spark_schema(frame))",
+        "ray": 'map_batches(BatchPredictor, ..., batch_format="pandas")',
+    }
+    if _library(data) not in calls:
+        return ""
+    return (
+        f", or for predictions on the workers call {calls[_library(data)]} of the frame, with "
+        "predictor = sklearn_gliclass.distributed.BatchPredictor(folder)"
+    )
 
 
 def plain_strings(data):

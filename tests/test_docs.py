@@ -115,12 +115,12 @@ def test_gallery_shows_each_notebook_once(tmp_path):
 
 def test_public_names_are_in_the_api_reference():
     import sklearn_gliclass
-    from sklearn_gliclass import exceptions, onnx, plotting, serve
+    from sklearn_gliclass import distributed, exceptions, onnx, plotting, serve
     from sklearn_gliclass.training import rewards
 
     listed = set(re.findall(r"^   (\w+)$", (DOCS / "api" / "index.rst").read_text(encoding="utf-8"), re.MULTILINE))
     warnings = {name for name, thing in vars(exceptions).items() if isinstance(thing, type)}
-    public = {*sklearn_gliclass.__all__, *plotting.__all__, *onnx.__all__, *serve.__all__, *warnings}
+    public = {*sklearn_gliclass.__all__, *plotting.__all__, *onnx.__all__, *serve.__all__, *distributed.__all__, *warnings}
     public -= {"__version__", "SKOPS_TRUSTED_TYPES"}
     assert public <= listed
     assert all(hasattr(rewards, name) for name in listed - public)

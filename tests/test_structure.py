@@ -42,7 +42,7 @@ LAYERS = [
     ["base", "multi_output_mixin"],
     ["classifier", "regressor"],
     ["estimator_folder"],
-    ["serve", "cli"],
+    ["serve", "cli", "distributed"],
     ["testing", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -120,7 +120,14 @@ def test_public_names_are_in_the_api_reference():
 
     listed = set(re.findall(r"^   (\w+)$", (DOCS / "api" / "index.rst").read_text(encoding="utf-8"), re.MULTILINE))
     warnings = {name for name, thing in vars(exceptions).items() if isinstance(thing, type)}
-    public = {*sklearn_gliclass.__all__, *plotting.__all__, *onnx.__all__, *serve.__all__, *distributed.__all__, *warnings}
+    public = {
+        *sklearn_gliclass.__all__,
+        *plotting.__all__,
+        *onnx.__all__,
+        *serve.__all__,
+        *distributed.__all__,
+        *warnings,
+    }
     public -= {"__version__", "SKOPS_TRUSTED_TYPES"}
     assert public <= listed
     assert all(hasattr(rewards, name) for name in listed - public)

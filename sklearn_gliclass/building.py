@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,7 +107,7 @@ def check_unchanged_model(estimator, construction: dict, keeps_optimizer: bool) 
     """Raise if hyperparameters of the model, or of an optimiser that is kept, have changed since it was built."""
     of_training = set(FIELDS) - {"cache_dir"}
     for name, value in construction_parameters(estimator).items():
-        if _equal_values(value, construction[name]) or (name in of_training and not keeps_optimizer):
+        if _equal(value, construction[name]) or (name in of_training and not keeps_optimizer):
             continue
         if name in of_training:
             raise ValueError(
@@ -121,8 +122,10 @@ def check_unchanged_model(estimator, construction: dict, keeps_optimizer: bool) 
         )
 
 
-def _equal_values(value, other) -> bool:
-    return value is other or (type(value) is type(other) and value == other)
+def _equal(value, other) -> bool:
+    """Return whether two values of a hyperparameter are equal; 1 and 1.0 are."""
+    comparable = type(value) is type(other) or (isinstance(value, Real) and isinstance(other, Real))
+    return value is other or (comparable and bool(value == other))
 
 
 def starts_from_own_weights(estimator, problem_type: str) -> bool:
@@ -139,10 +142,6 @@ def set_by_user(estimator) -> dict:
     signature = inspect.signature(type(estimator).__init__).parameters
     own = {name: plain(value) for name, value in estimator.get_params(deep=False).items()}
     return {name: value for name, value in own.items() if not _equal(value, signature[name].default)}
-
-
-def _equal(value, default) -> bool:
-    return value is default or (type(value) in (int, float, str, bool) and value == default)
 
 
 # -- from an encoder -----------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Initialisation of control tokens."""
+"""Initialisation of control tokens, and hyperparameters that further training cannot change."""
 
+import numpy as np
 import pytest
 import torch
-from test_classifier import TEXTS, tiny
+from test_classifier import LABELS, TEXTS, tiny
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModel, PreTrainedTokenizerFast
 
@@ -105,3 +106,10 @@ def test_trained_control_tokens_are_restored(tmp_path):
     clf.tokenizer_.save_pretrained(tmp_path / "trained")
     rows, *_ = start_from(str(tmp_path / "trained"))
     assert torch.equal(rows, trained)
+
+
+def test_value_of_another_numeric_type_is_no_change():
+    clf = tiny(max_epochs=1, others_lr=1, max_grad_norm=1.0).fit(TEXTS, LABELS)
+    clf.set_params(others_lr=1.0, max_grad_norm=np.float64(1)).partial_fit(TEXTS, LABELS)
+    with pytest.raises(ValueError, match=r"others_lr=0\.5 cannot take effect"):
+        clf.set_params(others_lr=0.5).partial_fit(TEXTS, LABELS)

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from lora_linear import LoraLinear
 from safetensors.torch import load_file
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
@@ -341,19 +342,6 @@ def test_skops_stores_basic_types(tmp_path):
 
 
 # -- modules that were changed from outside ------------------------------------------------------------------
-
-
-class LoraLinear(torch.nn.Module):
-    """Replacement of a linear layer by peft."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.base_layer = layer
-        self.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(layer.in_features, 2, bias=False)})
-        self.lora_B = torch.nn.ModuleDict({"default": torch.nn.Linear(2, layer.out_features, bias=False)})
-
-    def forward(self, states):
-        return self.base_layer(states) + self.lora_B["default"](self.lora_A["default"](states))
 
 
 def test_adapter_must_be_merged_before_it_is_stored(tmp_path):

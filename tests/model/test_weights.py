@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.utils.prune
+from lora_linear import LoraLinear
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURE_FAMILIES, tiny_config, tiny_encoder, tiny_model
 from transformers import AutoConfig, AutoModel, BertForMaskedLM
@@ -357,19 +358,6 @@ def test_load_waits_for_the_lock(folder):
 
 
 # -- modules that were changed from outside ------------------------------------------------------------------
-
-
-class LoraLinear(torch.nn.Module):
-    """Replacement of a linear layer by peft."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.base_layer = layer
-        self.lora_A = torch.nn.ModuleDict({"default": torch.nn.Linear(layer.in_features, 2, bias=False)})
-        self.lora_B = torch.nn.ModuleDict({"default": torch.nn.Linear(2, layer.out_features, bias=False)})
-
-    def forward(self, states):
-        return self.base_layer(states) + self.lora_B["default"](self.lora_A["default"](states))
 
 
 def attention(model):

@@ -13,6 +13,7 @@ from skorch.callbacks import Checkpoint, EarlyStopping, PrintLog, TensorBoard, T
 from skorch.callbacks import ProgressBar as SkorchProgressBar
 from skorch.callbacks.logging import MlflowLogger, NeptuneLogger, SacredLogger, WandbLogger
 
+from ..containers import plain
 from ..data.dataset import TextDataset
 from ..fitted import engine_options, warn_unknown_labels
 from ..model.fingerprint import forget
@@ -179,7 +180,7 @@ def prepare(
     if frozen:
         train, valid = (part if part is None else engine.freeze(part, group) for part in (train, valid))
     if net is None:
-        arguments = TrainingArguments(**{name: getattr(estimator, name) for name in FIELDS})
+        arguments = TrainingArguments(**{name: plain(getattr(estimator, name)) for name in FIELDS})
         n_labels = len(fitted.label_names) if samples.groups is None else samples.groups.largest
         n_labels = 1 if samples.problem_type == "regression" else n_labels
         arguments = arguments.resolve(len(train), recipe.regime, recipe.epoch_factor, n_labels)

@@ -206,6 +206,13 @@ def test_training_args_hold_resolved_values():
     assert stopped.training_args_.max_epochs == stopped.n_iter_ == 48
 
 
+def test_training_args_are_plain_after_a_search():
+    clf = fitted(max_epochs=np.int64(2), batch_size=np.int64(4), others_lr=np.float64(1e-3))
+    values = clf.training_args_.get_params().values()
+    assert not [value for value in values if isinstance(value, np.generic)]
+    assert (clf.training_args_.max_epochs, clf.training_args_.others_lr) == (2, 1e-3)
+
+
 def test_resolved_arguments_are_a_copy_that_trains_the_same():
     args = TrainingArguments(max_epochs=None, others_lr=None, lr=2e-3, batch_size=4)
     resolved = args.resolve(100)

@@ -16,7 +16,7 @@ from ..regressor import GLiClassRegressor
 from ..targets import MULTI, logits_to_probabilities
 from .messages import say, short_messages
 from .metrics_report import classification_metrics, regression_metrics, report
-from .table_files import check_folder, check_output, read_table, take_columns, write_table
+from .table_files import check_file, check_folder, check_output, read_table, take_columns, write_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -192,6 +192,8 @@ def evaluate(
     Example:  sklearn-gliclass evaluate model test.csv --label label
     """
     with short_messages():
+        if metrics is not None:
+            check_file(metrics)
         table = read_table(data)
         estimator = load_estimator(model, device=device, verbose=int(not quiet))
         X, y = _without_missing(_inputs(estimator, table, data), take_columns(table, label, data), ", ".join(label))

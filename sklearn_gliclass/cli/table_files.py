@@ -48,7 +48,9 @@ def read_table(path) -> pd.DataFrame:
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     try:
         table = reader(path)
-    except (ValueError, KeyError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: it is not UTF-8 ({error}); save it as UTF-8.") from error
+    except (ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors
         raise ValueError(f"{str(path)!r} cannot be read as {_kind(path, _READERS)[1:]}: {error}") from error
     if table.empty:
         raise ValueError(f"{str(path)!r} has no rows.")
@@ -57,8 +59,13 @@ def read_table(path) -> pd.DataFrame:
 
 def check_output(path) -> None:
     """Raise if a table cannot be written to `path`, before anything is computed."""
+    _kind(Path(path), _WRITERS)
+    check_file(path)
+
+
+def check_file(path) -> None:
+    """Raise if no file can be written to `path`, before anything is computed."""
     path = Path(path).expanduser()
-    _kind(path, _WRITERS)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise ValueError(f"{str(path)!r} cannot be written: its folder does not exist, or it is a folder.")
 

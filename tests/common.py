@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import sklearn
+from sklearn.utils.fixes import parse_version
 
 HAS_STRING_DTYPE = hasattr(np.dtypes, "StringDType")  # NumPy 2
 
@@ -11,3 +13,8 @@ def string_array(values, **options) -> np.ndarray:
     if not HAS_STRING_DTYPE:
         pytest.skip("needs the StringDType of NumPy 2")
     return np.array(values, dtype=np.dtypes.StringDType(**options))
+
+
+def is_scikit_learn_older_than(version: str) -> bool:
+    """Return whether scikit-learn has not yet what a test needs."""
+    return parse_version(sklearn.__version__) < parse_version(version)

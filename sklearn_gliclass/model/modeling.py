@@ -17,7 +17,7 @@ from .options import resolve
 from .outputs import GLiClassOutput
 from .transformers_internals import init
 from .uni_encoder import UniEncoder
-from .weights import check_loaded, fill_shared, named_weights, read_json, skeleton
+from .weights import check_loaded, fill_shared, has_one_name_of_ties, named_weights, read_json, read_weights, skeleton
 
 _LABEL_ENCODER = "model.label_encoder."
 
@@ -140,7 +140,13 @@ class GLiClassModel(PreTrainedModel):
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
         if pretrained_model_name_or_path is not None:
-            check_loaded(model, info, f"The checkpoint {str(pretrained_model_name_or_path)!r}")
+            source = f"The checkpoint {str(pretrained_model_name_or_path)!r}"
+            if has_one_name_of_ties(model, info) and os.path.isdir(pretrained_model_name_or_path):
+                # Old versions of transformers look for each name of tied weights in the file.
+                weights = read_weights(Path(pretrained_model_name_or_path))
+                model = cls.from_weights(model.config, weights, source).to(model.dtype)
+                info = {**info, "missing_keys": set()}
+            check_loaded(model, info, source)
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.data = tensor.data.clone()  # no longer a view of the mapped file
         return (model, info) if output_loading_info else model

@@ -252,6 +252,21 @@ def _is_inside(name: str, model: nn.Module) -> bool:
     return first in dict(model.named_children()) and not _POOLER.search(name)
 
 
+def has_one_name_of_ties(model: nn.Module, info: dict) -> bool:
+    """Return whether all missing weights are tied to others that were found.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model that was loaded.
+    info : dict
+        Report of transformers with ``output_loading_info=True``.
+    """
+    missing = {name for name in info["missing_keys"] if not _POOLER.search(name)}
+    groups = skeleton(type(model), model.config).shared
+    return bool(missing) and missing <= {n for names in groups if not missing.issuperset(names) for n in names}
+
+
 def describe_differences(missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[tuple]) -> str:
     """Describe the differences: their number, and the first five of each kind.
 

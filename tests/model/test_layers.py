@@ -87,6 +87,7 @@ def test_lstm_runs_in_both_directions_over_the_mask(mask):
     output, moved = lstm(states, torch.tensor([mask]))
     own = states[0].numpy()[np.array(mask, bool)]
     expected = np.concatenate([lstm_direction(w, own), lstm_direction(w, own[::-1], "_reverse")[::-1]], axis=1)
+    assert output.shape[2] == 6  # both directions in the width of the encoder
     assert moved.tolist() == [sorted(map(bool, mask), reverse=True)]
     np.testing.assert_allclose(output[0, : len(own)].detach(), expected, rtol=1e-4, atol=1e-6)
 

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURE_FAMILIES, tiny_config, tiny_encoder, tiny_model
 from transformers import AutoConfig, AutoModel, BertForMaskedLM
 
-from sklearn_gliclass.model import GLiClassModel
+from sklearn_gliclass.model import GLiClassModel, GLiClassModelConfig
 from sklearn_gliclass.model.isolation import process_lock
 from sklearn_gliclass.model.loading import build_encoder, load_encoder
-from sklearn_gliclass.model.weights import named_weights, read_weights, skeleton
+from sklearn_gliclass.model.weights import has_one_name_of_ties, named_weights, read_weights, skeleton
 from sklearn_gliclass.persistence import load_model, read_config
+from sklearn_gliclass.testing import TINY_BERT
 
 QUERY = "model.encoder_model.encoder.layer.0.attention.self.query.weight"
 
@@ -416,3 +417,14 @@ def test_skeleton_is_built_once_for_each_configuration(monkeypatch):
 
     monkeypatch.setattr(GLiClassModel, "__init__", fail)
     named_weights(model)
+
+
+def test_weights_under_one_of_their_names_are_recognised():
+    encoder = dict(TINY_BERT, vocab_size=30)
+    config = GLiClassModelConfig(encoder_config=encoder, architecture_type="bi-encoder", tie_encoders=True)
+    model = GLiClassModel(config)
+    [name, other] = next(names for names in skeleton(GLiClassModel, config).shared if "query.weight" in names[0])
+    assert has_one_name_of_ties(model, {"missing_keys": {other}})
+    assert not has_one_name_of_ties(model, {"missing_keys": set()})
+    assert not has_one_name_of_ties(model, {"missing_keys": {name, other}})
+    assert not has_one_name_of_ties(model, {"missing_keys": {other, "model.logit_scale"}})

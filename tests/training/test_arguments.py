@@ -191,3 +191,11 @@ def test_epochs_of_fine_tuning_fall_with_the_square_root_of_the_batches(n_batche
     epochs = TrainingArguments(batch_size=10).resolve_epochs(10 * n_batches, FULL)
     assert epochs == max(FULL.min_epochs, round(FULL.steps_per_root / n_batches**0.5))
     assert TrainingArguments(batch_size=10, max_epochs=0).resolve_epochs(10 * n_batches, FULL) == 0
+
+
+@pytest.mark.parametrize(("n_samples", "n_labels", "warmup_ratio"), [(64, 8, 0.1), (8, 1, 0.0)])
+def test_warm_up_after_a_probe_needs_ten_steps(n_samples, n_labels, warmup_ratio):
+    resolved = TrainingArguments().resolve(n_samples, FROM_PROBE, n_labels=n_labels)
+    n_steps = resolved.max_epochs * resolved.steps_per_epoch(n_samples)
+    assert (n_steps >= 10) == (warmup_ratio > 0)
+    assert resolved.warmup_ratio == warmup_ratio

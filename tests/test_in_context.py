@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.data.examples import MIN_EXAMPLE_TOKENS
 from sklearn_gliclass.data.tokenizer import add_example_token, train_tokenizer
+from sklearn_gliclass.in_context import fitted_instructions
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match, and a law", "a law", "a"]
@@ -92,8 +93,6 @@ def test_same_logits_as_the_pipeline(architecture, prompt_first, tmp_path):
 
 def sequence(clf, text):
     """Tokens of the sequence that the model reads."""
-    from sklearn_gliclass.in_context import fitted_instructions
-
     layout = clf.fitted_.layout(instructions=fitted_instructions(clf))
     (ids,) = layout.batch([layout.tokenize([text])[0]], [np.arange(len(clf.label_names_))])["input_ids"]
     return clf.tokenizer_.convert_ids_to_tokens(ids)
@@ -261,3 +260,21 @@ def test_export_to_onnx_raises(tmp_path):
     clf = GLiClassClassifier(**TINY, prompt="law:").fit(TEXTS, Y)
     with pytest.raises(ValueError, match="exported models read texts and labels only"):
         clf.export_onnx(tmp_path / "model")
+
+
+@pytest.mark.parametrize("prompt_first", [False, True], ids=["prompt last", "prompt first"])
+@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused"])
+def test_text_is_located_beside_prompt_and_examples(architecture, prompt_first):
+    options = {**UNTRAINED, "architecture_type": architecture, "prompt": "law vote:"}
+    if architecture != "bi-encoder":
+        options |= {"prompt_first": prompt_first, "examples": EXAMPLES}
+    clf = GLiClassClassifier(**options).fit(TEXTS, Y)
+    layout = clf.fitted_.layout(instructions=fitted_instructions(clf))
+    for text in ("the goal was near", "goal " * 300):
+        where, spans = layout.locate(text, np.arange(2))
+        inputs = layout.batch([layout.tokenize([text])[0]], [np.arange(2)])
+        tokens = clf.tokenizer_.convert_ids_to_tokens(inputs["input_ids"][0][where])
+        words = [text[start:end].strip() for start, end in spans]
+        assert [token.strip("Ġ") for token in tokens[:-1]] == words[:-1]
+        assert tokens[-1].strip("Ġ").startswith(words[-1])  # a token may go on into the prompt
+        assert spans[-1][1] <= len(text)

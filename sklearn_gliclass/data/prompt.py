@@ -183,9 +183,10 @@ class Layout:
         )
         n_tokens = len(self.pieces_of(self.tokenize([text])[0], prompt_length)[0]) - len(self.ids_after_text)
         skipped = sum(end <= len(self.before_text) for _, end in spans) if self.before_text else 0
+        shifted = [(first - len(self.before_text), last - len(self.before_text)) for first, last in spans]
+        # A token may span the border of text and description.
         spans = [
-            (max(0, first - len(self.before_text)), last - len(self.before_text))
-            for first, last in spans[skipped:n_tokens]
+            (max(0, first), min(last, len(text))) for first, last in shifted[skipped:n_tokens] if first < len(text)
         ]
         return slice(start + skipped, start + skipped + len(spans)), spans
 

@@ -204,9 +204,9 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         How the probabilities of single-label y are calibrated, by a temperature that the logits are divided by. If
         "auto", the logit scale of a label probe is estimated by cross-validation. Fine-tuning from one holds out
         ``min(0.1 * n_samples, 500)`` rows for the temperature from 1,000 rows on, and has the logit scale
-        ``7 + 2 * log(n_classes)`` below; other models are not calibrated. If "cv", a model that is trained on half of
-        the rows predicts the others, and the temperature that fits them best is used, which takes half as long again.
-        If False, the logits of the training are used.
+        ``8.4 + 2.4 * log(n_classes)`` below; other models are not calibrated. If "cv", a model that is trained on half
+        of the rows predicts the others, and the temperature that fits them best is used, which takes half as long
+        again. If False, the logits of the training are used.
 
         Choose "cv" where probabilities are thresholds of decisions or are compared between data sets.
     %(shuffle_labels)s

@@ -28,8 +28,9 @@ SCALES = (3.0, 4.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
 MARGINS = np.arange(0.0, 0.8, 0.02)
 FITTED_SCALE = 14.0  # scale for which the label embeddings are fitted
 TRAINING_SCALE = 10.0  # scale of the fine-tuning that follows, for single-label y
+ROWS_FOR_HALF = 8  # rows per label with which the trained weights are averaged in equal shares with those before
 # Scale of calibrated probabilities after it, by the number of labels: fitted to held-out rows of 8 data sets.
-FINE_TUNED_SCALE, FINE_TUNED_SCALE_PER_LOG_LABEL = 7.0, 2.0
+FINE_TUNED_SCALE, FINE_TUNED_SCALE_PER_LOG_LABEL = 8.4, 2.4
 # Log-normal priors: median, and standard deviation of the logarithm.
 STRENGTH_PRIOR = (50.0, 1.5)
 SCALE_PRIOR = (14.0, 0.4)
@@ -240,6 +241,17 @@ def _geometric_mean(values, weights: Tensor) -> float:
 def fine_tuned_scale(n_labels: int) -> float:
     """Return the logit scale of calibrated probabilities after fine-tuning from a label probe."""
     return FINE_TUNED_SCALE + FINE_TUNED_SCALE_PER_LOG_LABEL * math.log(n_labels)
+
+
+def fine_tuned_share(rows_per_label: float) -> float:
+    """Return the share of the fine-tuned weights in their average with those before.
+
+    Examples
+    --------
+    >>> [round(fine_tuned_share(rows), 2) for rows in (8, 32, 128, 1000)]
+    [0.5, 0.67, 0.8, 0.92]
+    """
+    return 1 / (1 + math.sqrt(ROWS_FOR_HALF / rows_per_label))
 
 
 def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ignore_index: int = -100) -> ProbeData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,15 @@ from ..samples import class_indices, split_targets
 from ..warn import warn
 from .calibration import fit_temperatures
 from .ewc import ElasticWeightConsolidation
-from .probe import TRAINING_SCALE, LabelProbe, distinct_rows, fine_tuned_scale, fit_label_probe, halfway
+from .probe import (
+    TRAINING_SCALE,
+    LabelProbe,
+    distinct_rows,
+    fine_tuned_scale,
+    fine_tuned_share,
+    fit_label_probe,
+    halfway,
+)
 from .prototypes import interpolate_labels
 from .recipe import scores_cosines
 from .ridge import MIN_SHRINKAGE, fit_ridge
@@ -63,7 +72,9 @@ class FromProbe(Supervised):
     """Fit of a label probe, then supervised epochs in which the texts move towards its label embeddings.
 
     The label embeddings are those of the probe throughout: they are not encoded anew in each step, and after the
-    training the label projector maps the label names, as the trained encoder reads them, to the same embeddings.
+    training the label projector maps the label names, as the trained encoder reads them, to the same embeddings. For
+    single-label y, the trained weights are averaged with those before, which overfits less (Wortsman et al. 2022,
+    "Robust Fine-Tuning of Zero-Shot Models", https://arxiv.org/abs/2109.01903).
 
     Parameters
     ----------
@@ -94,7 +105,10 @@ class FromProbe(Supervised):
             _set_scale(head, scale, probe.likely_margin)
             run.temperatures = np.ones(len(probes))
             if epochs:
-                super().run(run)
+                rows_per_label = len(run.train) * len(probes) / run.train.n_labels
+                # Multi-label fits do not gain from an average.
+                with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(rows_per_label)):
+                    super().run(run)
             labels = _project(head, states)
         head.classes_projector.fit_outputs(run.label_states(), labels)
         if self.multi_label:
@@ -159,6 +173,17 @@ class FromRidge(Supervised):
 @torch.no_grad()
 def _project(head, label_states: torch.Tensor) -> torch.Tensor:
     return head.classes_projector(label_states)
+
+
+@contextmanager
+def _averaged(model: torch.nn.Module, share: float):
+    """Average the weights that are trained in the context, which count with `share`, with those before."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad and share < 1]
+    before = [parameter.detach().clone() for parameter in trained]
+    yield
+    with torch.no_grad():
+        for parameter, weight in zip(trained, before, strict=True):
+            parameter.lerp_(weight, 1 - share)
 
 
 @torch.no_grad()

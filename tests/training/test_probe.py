@@ -12,7 +12,7 @@ from test_classifier import LABELS, TEXTS
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.cache import engine
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training import probe
+from sklearn_gliclass.training import probe, stages
 from sklearn_gliclass.training.label_path import LabelPath
 from sklearn_gliclass.training.probe import ProbeData, fit_label_probe
 
@@ -212,6 +212,23 @@ def test_fine_tuning_keeps_the_label_embeddings(checkpoint):
     names, fitted = directions(start.model_, before), directions(probed, before)
     expected = F.normalize(names + fitted, dim=1)
     np.testing.assert_allclose(directions(clf.model_, now), expected, atol=1e-3)
+
+
+def test_fine_tuned_weights_are_averaged_with_those_before(checkpoint, monkeypatch):
+    averaged, start = (fit(checkpoint, max_epochs=n, lr=1e-3).model_ for n in (5, 0))
+    monkeypatch.setattr(stages, "fine_tuned_share", lambda rows_per_label: 1.0)
+    trained = fit(checkpoint, max_epochs=5, lr=1e-3).model_
+    share = 1 / (1 + np.sqrt(8 / (len(TEXTS) / 2)))
+    weights = {name: dict(model.model.named_parameters()) for name, model in
+               {"averaged": averaged, "start": start, "trained": trained}.items()}  # fmt: skip
+    changed = 0
+    for name, weight in weights["averaged"].items():
+        if "classes_projector" in name or "logit_scale" in name:  # they are set after the training
+            continue
+        before, after = (weights[model][name].detach() for model in ("start", "trained"))
+        np.testing.assert_allclose(weight.detach(), before + share * (after - before), atol=1e-5, err_msg=name)
+        changed += not torch.equal(before, after)
+    assert changed
 
 
 def test_cached_lower_layers_train_the_same(checkpoint, monkeypatch):

@@ -1,7 +1,10 @@
-"""Memory and time of many texts: `python benchmarks/memory.py [--quick]`.
+"""Memory and time of many texts, and of training: `python benchmarks/memory.py [--quick]`.
 
 `predict` with a tiny encoder on 250,000, 500,000 and 1,000,000 distinct short texts (with --quick, a tenth), each in a
 process of its own: the peak of the resident memory minus that before the call, without the texts.
+
+`fit` with MiniLM on texts of 256 tokens, 32 per optimiser step, in 1, 2 or 4 forward passes
+(`gradient_accumulation_steps`): the same peak, and that of a first fit without training is the start.
 """
 
 import os
@@ -41,21 +44,66 @@ assert len(predicted) == len(texts)
 print(start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - start, seconds)
 """
 
+TRAIN = """
+import resource, sys, time
+import torch
+from sklearn_gliclass import GLiClassClassifier
+
+torch.set_num_threads(int(sys.argv[2]))
+accumulate = int(sys.argv[1])
+texts = [f"{n} " + "card " * 253 for n in range(64)]
+y = ["card", "transfer"] * 32
+options = {"freeze_encoder": "embeddings", "device": "cpu", "random_state": 0, "scorer_type": "mlp"}
+clf = GLiClassClassifier(**options, max_epochs=0).fit(texts, y)
+clf.predict(texts[:2])
+
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+
+start, begin = resident(), time.perf_counter()
+clf.set_params(max_epochs=1, batch_size=32 // accumulate, gradient_accumulation_steps=accumulate).fit(texts, y)
+seconds = time.perf_counter() - begin
+print(start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - start, seconds)
+"""
+TRAINING_WIDTHS = (10, 10, 16, 18, 12)
+TRAINING_TITLES = ("batch", "passes", "memory, start", "peak over start", "fit, s")
+
 
 def main():
     options = common.arguments(__doc__)
     common.header(options)
+    training(options)
+    print()
     common.title(TITLES, WIDTHS)
     for number in NUMBERS:
         n = number // 10 if options.quick else number
-        command = [sys.executable, "-c", PREDICT, str(n), str(options.threads)]
-        environment = {**os.environ, "PYTHONPATH": str(common.ROOT), "OMP_NUM_THREADS": str(options.threads)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        start, more, seconds = map(float, done.stdout.split())
+        start, more, seconds = measure(PREDICT, n, options)
         common.row(
             (n, f"{start:.0f} MiB", f"{more:.0f} MiB", f"{more * 2**20 / n:.0f} B", f"{seconds:.1f}",
              f"{n / seconds:.0f}"), WIDTHS,
         )  # fmt: skip
+
+
+def training(options) -> None:
+    """Print the memory of a fit on batches of 32 x 256 tokens."""
+    common.title(TRAINING_TITLES, TRAINING_WIDTHS)
+    for passes in (1, 4) if options.quick else (1, 2, 4):
+        start, more, seconds = measure(TRAIN, passes, options)
+        common.row(
+            (32 // passes, passes, f"{start:.0f} MiB", f"{more:.0f} MiB", f"{seconds:.1f}"), TRAINING_WIDTHS
+        )  # fmt: skip
+
+
+def measure(script: str, number: int, options) -> tuple[float, float, float]:
+    """Run a script in a process; return MiB at the start, MiB of the peak over it, and seconds."""
+    command = [sys.executable, "-c", script, str(number), str(options.threads)]
+    environment = {**os.environ, "PYTHONPATH": str(common.ROOT), "OMP_NUM_THREADS": str(options.threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    start, more, seconds = map(float, done.stdout.split())
+    return start, more, seconds
 
 
 if __name__ == "__main__":

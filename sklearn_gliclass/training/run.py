@@ -272,7 +272,7 @@ def _copy_results(run: TrainingRun) -> None:
     group, config = run.net.group, run.net.module_.config
     if group.size > 1:
         group.copy_from_main(run.net.module_.parameters())
-        config.logit_offset, run.temperature = group.from_main((config.logit_offset, run.temperature))
+        config.logit_offset, run.temperatures = group.from_main((config.logit_offset, run.temperatures))
 
 
 @contextmanager

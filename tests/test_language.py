@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("sklearn_gliclass", "tests", "benchmarks", "tools", "docs", "notebooks")
-FILES = ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")
+FILES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml")
 # Files and folders that are not checked yet.
 NOT_YET = ()
 

@@ -23,7 +23,7 @@ from .data.tokenizer import (
 )
 from .fitted import FittedModel
 from .model import GLiClassModelConfig
-from .model.config import BI_ENCODERS
+from .model.config import BI_ENCODERS, ENCODER_DECODERS
 from .model.loading import build_encoder, load_encoder, resolve_max_length
 from .model.lookup import (
     DEFAULT_ENCODER,
@@ -88,7 +88,8 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
         The model, on the device and in the dtype of the hyperparameters.
     """
     if estimator.pretrained is not None:
-        model, tokenizer, label_tokenizer = _from_checkpoint(estimator, problem_type)
+        is_trained = len(texts) > 0 and estimator.max_epochs != 0
+        model, tokenizer, label_tokenizer = _from_checkpoint(estimator, problem_type, is_trained)
     else:
         model, tokenizer, label_tokenizer = _from_encoder(estimator, texts, label_names, problem_type, zero_shot)
     max_length = resolve_max_length(estimator.max_length, model.config.encoder_config, tokenizer)
@@ -167,7 +168,7 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
 def _text_encoder(estimator, texts, problem_type):
     """Load the encoder and its tokenizer, or build an encoder and train a tokenizer on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
-    whole = estimator.architecture_type == "encoder-decoder"
+    whole = estimator.architecture_type in ENCODER_DECODERS
     if name is not None and options is not None:
         raise ValueError(
             "encoder_model and encoder_config exclude each other: the first loads an encoder, the second builds one "
@@ -246,7 +247,8 @@ def _model_config(
     fields = {**model_parameters(estimator), **_sentence_fields(estimator)}
     from_probe = supports_probe(estimator, SimpleNamespace(problem_type=problem_type, **fields)) and not zero_shot
     text_config = encoder.config.get_text_config()
-    if estimator.projector_init == "identity" and estimator.hidden_size is None:
+    widens = estimator.projector_init == "identity" and estimator.architecture_type != "decoder-kv"
+    if widens and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
     if estimator.logit_scale_init_value is None:
         scale = TRAINING_SCALE if from_probe else _logit_scale(estimator, problem_type)
@@ -307,9 +309,9 @@ def _sentence_fields(estimator) -> dict:
 def _logit_scale(estimator, problem_type) -> float:
     """Return the value that ``logit_scale_init_value=None`` resolves to."""
     # In the fused architecture the label embeddings are not normalised after the encoder; the standardised values
-    # of a regression are small.
-    fused, regression = estimator.architecture_type == "bi-encoder-fused", problem_type == "regression"
-    large = estimator.normalize_features and not fused and not regression
+    # of a regression are small. The decoder has no such factor.
+    cosines = estimator.normalize_features and estimator.architecture_type not in ("bi-encoder-fused", "decoder-kv")
+    large = cosines and problem_type != "regression"
     return COSINE_LOGIT_SCALE if large else CHECKPOINT_LOGIT_SCALE
 
 
@@ -375,8 +377,11 @@ def _check_options_are_read(estimator, config) -> None:
 # -- from a checkpoint ---------------------------------------------------------------------------------------
 
 
-def _from_checkpoint(estimator, problem_type: str):
-    """Load the model in ``pretrained``; hyperparameters override its configuration where the weights allow it."""
+def _from_checkpoint(estimator, problem_type: str, is_trained: bool):
+    """Load the model in ``pretrained``; hyperparameters override its configuration where the weights allow it.
+
+    A calibrator was fitted to the logits of these weights. It is left out if they will be trained.
+    """
     folder = find_checkpoint(estimator.pretrained, estimator.cache_dir)
     config = GLiClassModelConfig.from_pretrained(folder)
     chosen = set_by_user(estimator)
@@ -391,6 +396,8 @@ def _from_checkpoint(estimator, problem_type: str):
         if name in chosen and (name, chosen[name]) != ("pooling_strategy", AUTO_POOLING):
             setattr(config, name, chosen[name])
     config.problem_type = problem_type
+    if is_trained or getattr(estimator, "calibrate", None) is False:
+        config.use_calibrator = False
     if supports_probe(estimator, config):
         for name, (after_probe, _) in AFTER_PROBE.items():
             if getattr(estimator, name, 0) is None:

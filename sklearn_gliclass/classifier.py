@@ -24,7 +24,7 @@ from .inputs import UNSEEN
 from .label_lists import label_indicator, read_label_lists
 from .model.freezing import count_layers
 from .model.isolation import seed_torch
-from .model.scorers import DOT_PRODUCT_SCORERS
+from .model.scorers import DOT_PRODUCT_SCORERS, TOKEN_SCORERS
 from .multi_output import output_label_texts, zero_shot_outputs
 from .multi_output_mixin import MultiOutputMixin
 from .parameters import CLASSIFICATION_CONSTRAINTS
@@ -130,6 +130,10 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
     %(dropout)s
     %(tie_encoders)s
     %(projector_init)s
+    %(use_segment_embeddings)s
+    %(scorer_encoder_num_layers)s
+    %(recurrent_steps)s
+    %(recurrent_read_text)s
     %(lr)s
     %(others_lr)s
     %(weight_decay, others_weight_decay)s
@@ -206,7 +210,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         ``min(0.1 * n_samples, 500)`` rows for the temperature from 1,000 rows on, and has the logit scale
         ``8.4 + 2.4 * log(n_classes)`` below; other models are not calibrated. If "cv", a model that is trained on half
         of the rows predicts the others, and the temperature that fits them best is used, which takes half as long
-        again. If False, the logits of the training are used.
+        again. If False, the logits of the training are used, and without training the calibrator of a checkpoint is
+        not.
 
         Choose "cv" where probabilities are thresholds of decisions or are compared between data sets.
     %(shuffle_labels)s
@@ -383,6 +388,10 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         dropout=None,
         tie_encoders=None,
         projector_init="identity",
+        use_segment_embeddings=False,
+        scorer_encoder_num_layers=2,
+        recurrent_steps=1,
+        recurrent_read_text=False,
         lr=1e-4,
         others_lr="auto",
         weight_decay=0.01,
@@ -469,6 +478,10 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         self.dropout = dropout
         self.tie_encoders = tie_encoders
         self.projector_init = projector_init
+        self.use_segment_embeddings = use_segment_embeddings
+        self.scorer_encoder_num_layers = scorer_encoder_num_layers
+        self.recurrent_steps = recurrent_steps
+        self.recurrent_read_text = recurrent_read_text
         self.lr = lr
         self.others_lr = others_lr
         self.weight_decay = weight_decay
@@ -762,12 +775,12 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
                 "calibrate='cv' trains new models on half of the rows, which say nothing of the model that "
                 "warm_start=True continues with; set calibrate='auto' or warm_start=False."
             )
-        is_in_scale = samples.groups is None  # the temperatures of several targets are not in the model
-        if is_in_scale and self.architecture_type in ("uni-encoder", "encoder-decoder") and not self.normalize_features:
+        is_in_model = samples.groups is None  # the temperatures of several targets are not
+        if is_in_model and self.scorer_type in TOKEN_SCORERS and not self.normalize_features:
             raise ValueError(
                 "calibrate='cv' stores the temperature in the logit scale, which normalize_features=False does not "
-                f"apply with architecture_type={self.architecture_type!r}; set normalize_features=True or "
-                "calibrate='auto'."
+                f"apply, or in a calibrator, which scorer_type={self.scorer_type!r} excludes; set "
+                "normalize_features=True or calibrate='auto'."
             )
 
     def _training_attributes(self, fitted, run, ewc):
@@ -1047,7 +1060,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
     def _known_proba(self, logits) -> np.ndarray:
         if self._kind == MULTI:
             return logits_to_probabilities(logits, MULTI).max(axis=1)
-        return self._known_evidence().known_proba(logits, self.model_.model.logit_scale.item())
+        return self._known_evidence().known_proba(logits, self.model_.model.logit_factor)
 
     def predict(self, X: Texts) -> Array:
         """Predict the classes.

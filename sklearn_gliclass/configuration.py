@@ -8,6 +8,11 @@ from .parameters import MODEL_PARAMETERS
 from .training import RLTrainerConfig, TrainingArguments
 
 _DERIVED_FIELDS = ("class_token_index", "text_token_index", "vocab_size")  # derived by `fit` from the tokenizer
+_CHECKPOINT_FIELDS = (
+    "recurrent_min_steps", "recurrent_inference", "recurrent_inference_max_steps", "recurrent_halt_threshold",
+    "recurrent_improvement_coef", "recurrent_improvement_margin", "recurrent_bptt_steps", "recurrent_confidence_coef",
+    "recurrent_confidence_mode", "recurrent_confidence_margin", "use_calibrator",
+)  # fmt: skip
 _INFERRED_PROBLEM_TYPE = "single_label_classification"  # the default: it may not be an explicit choice
 
 
@@ -47,11 +52,24 @@ def read_hyperparameters(estimator: type, config: GLiClassModelConfig, training_
                 "hyperparameter; set encoder_model and pooling_strategy='auto' instead, or load a checkpoint with "
                 "from_pretrained."
             )
+    _check_builds_new_model(config)
     found = _model_hyperparameters(config)
     known = set(estimator._get_param_names())
     _check_fields_are_read(estimator, config, sorted(set(found) - known))
     found = {name: value for name, value in found.items() if name in known}
     return {**found, **_training_hyperparameters(training_args)}
+
+
+def _check_builds_new_model(config: GLiClassModelConfig) -> None:
+    """Raise for fields of trained checkpoints that are set and are no hyperparameters."""
+    documented = inspect.signature(GLiClassModelConfig.__init__).parameters
+    values = {name: getattr(config, name) for name in _CHECKPOINT_FIELDS}
+    chosen = [f"{name}={value!r}" for name, value in values.items() if value != documented[name].default]
+    if chosen:
+        raise ValueError(
+            f"{', '.join(chosen)} cannot be set for a new model: checkpoints hold these fields. Load the checkpoint "
+            "with pretrained=..., or set the fields to their defaults."
+        )
 
 
 def _check_fields_are_read(estimator: type, config: GLiClassModelConfig, unread: list[str]) -> None:

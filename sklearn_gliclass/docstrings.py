@@ -64,32 +64,34 @@ scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, defau
     How the logit of a text and a label is computed. "simple" is their dot product. "weighted-dot" is an MLP over
     both and their elementwise product, "mlp" an MLP over both, "hopfield" an MLP over the label and the text that
     it retrieves from a Hopfield network. In "cross-attn" the label attends to the tokens of the text; it needs
-    ``pooling_strategy="pass"`` and one of the architectures "uni-encoder" and "encoder-decoder".
+    ``pooling_strategy="pass"`` and one of the architectures "uni-encoder" and "encoder-decoder". The architecture
+    "decoder-kv" has a scorer of its own.
 
     "mlp", "hopfield" and "cross-attn" start from random weights and need more training data.
 scorer_num_heads : int, default=16
     Number of attention heads of the scorer "cross-attn", a divisor of the encoder's hidden size.
 scorer_mlp_hidden_size : int or None, default=None
-    Width of the first hidden layer of the MLP in the scorers "mlp", "hopfield" and "cross-attn". If None, 256 for
-    "mlp" and "hopfield", and 1024 for "cross-attn".
+    Width of the first hidden layer of the MLP in the scorers "mlp", "hopfield" and "cross-attn", and in that of the
+    architecture "decoder-kv". If None, 256 for "mlp" and "hopfield", and 1024 for the others.
 scorer_attn_dropout : float, default=0.1
     Dropout probability of the attention weights in the scorer "cross-attn", in [0, 1).
 pooling_strategy : str, default="avg"
     How the token embeddings of a text become one vector: "max", "first", "last", "avg", "sum", "rms", "abs_max" or
-    "abs_avg". "pass" keeps them all, for the scorer "cross-attn". With "auto", the pooling of the sentence encoder
-    or of the checkpoint `pretrained`; "avg" for other encoders, and "pass" for "cross-attn". It also reads the
-    default prompt of the sentence encoder, such as "query: ", which then precedes texts and labels in the
-    "bi-encoder" unless `prompt` is set.
+    "abs_avg". "pass" keeps them all, for the scorer "cross-attn". In the architectures "encoder-decoder-cls" and
+    "decoder-kv" the last token is the text. With "auto", the pooling of the sentence encoder or of the checkpoint
+    `pretrained`; "avg" for other encoders, and "pass" for "cross-attn". It also reads the default prompt of the
+    sentence encoder, such as "query: ", which then precedes texts and labels in the "bi-encoder" unless `prompt` is
+    set.
 
     Use "auto" with sentence encoders other than MiniLM, whose pooling is the mean, "avg". Published GLiClass
     checkpoints use "first".
 class_token_pooling : {"first", "average"}, default="first"
     How a label in a prompt becomes one vector: the embedding of its ``<<LABEL>>`` token ("first"), or the mean over
-    its tokens ("average"). Read by the architectures "uni-encoder" and "encoder-decoder".
+    its tokens ("average"). Read by the architectures "uni-encoder", "encoder-decoder" and "encoder-decoder-cls".
 logit_scale_init_value : float or None, default=None
     Initial value of the factor of the logits, which is trained. If None, 20.0 for classifiers with
-    ``normalize_features=True`` and another architecture than "bi-encoder-fused"; otherwise 2.6592, as in the
-    published checkpoints.
+    ``normalize_features=True`` and another architecture than "bi-encoder-fused" and "decoder-kv"; otherwise 2.6592,
+    as in the published checkpoints.
 
     Cosines lie in [-1, 1]: a larger factor makes the probabilities of an untrained model more certain.
 normalize_features : bool, default=True
@@ -107,8 +109,9 @@ contrastive_loss_coef : float, default=0
     :class:`~sklearn_gliclass.plotting.LabelSimilarityDisplay` shows.
 architecture_type : str, default="bi-encoder"
     How texts and labels are encoded: together in one sequence ("uni-encoder"), separately ("bi-encoder"), text with
-    label embeddings in its sequence ("bi-encoder-fused"), or the text by the encoder and the labels by the decoder
-    ("encoder-decoder").
+    label embeddings in its sequence ("bi-encoder-fused"), the text by the encoder and the labels by the decoder
+    ("encoder-decoder") or the other way round ("encoder-decoder-cls"), or together in one sequence of a causal
+    decoder, the text first ("decoder-kv").
 
     With the default, labels are encoded once for all texts. With "uni-encoder", the default of published GLiClass
     checkpoints, labels attend to the text; it needs GLiClass pretraining to learn from few examples.
@@ -127,7 +130,8 @@ encoder_layer_id : int, default=-1
     `squeeze_layers` and `layer_wise`.
 embed_class_token : bool, default=True
     Whether the embedding of a label in a prompt includes its ``<<LABEL>>`` token. If False, `class_token_pooling`
-    starts from the token after it. Read by the architectures "uni-encoder" and "encoder-decoder".
+    starts from the token after it. Read by the architectures "uni-encoder", "encoder-decoder" and
+    "encoder-decoder-cls".
 dropout : float or None, default=None
     Dropout probability of the heads, in [0, 1). If None, 0 if the training starts with a label probe (see
     `preset`), and 0.1 otherwise.
@@ -145,6 +149,19 @@ projector_init : {"identity", "normal"}, default="identity"
     With "identity", the untrained model compares the embeddings of text and label, as sentence encoders do. The
     scorer "weighted-dot" then starts as a dot product. The scorers "mlp", "hopfield" and "cross-attn" start from
     random weights either way.
+use_segment_embeddings : bool, default=False
+    Whether learnt embeddings are added to the tokens of the "uni-encoder" that tell what is before and after the
+    first ``<<SEP>>``. Checkpoints that were trained with them bring their own value.
+scorer_encoder_num_layers : int, default=2
+    Number of layers of the encoder in the scorer of "decoder-kv", which reads the hidden states of the labels.
+recurrent_steps : int, default=1
+    Largest number of passes through that encoder in "decoder-kv". From the second on, it reads a gated mixture of
+    its output and its input. A training step makes a random number of passes, and a prediction ends once no
+    probability of the text changes by 0.01.
+
+    More passes let the labels be compared more thoroughly, in proportionally more time.
+recurrent_read_text : bool, default=False
+    Whether the passes from the second on attend to the tokens of the text too. It needs ``recurrent_steps > 1``.
 lr : float, default=1e-4
     Peak learning rate of the encoder parameters.
 

@@ -102,11 +102,19 @@ class InferenceEngine:
         return label_chunks(self.n_labels, None if self.layout.shares_labels else self.chunk_size)
 
     def _shared_inputs(self, chunk: np.ndarray) -> dict:
-        """Return the inputs that all batches of a chunk share: the label embeddings of the bi-encoders."""
-        if not hasattr(self.layout, "label_batch"):
+        """Return the inputs that all batches of a chunk share: its labels, where they are encoded separately."""
+        if hasattr(self.layout, "label_batch"):
+            shared = self._label_embeddings()
+            return {"class_embeddings": shared if len(chunk) == self.n_labels else shared[chunk[0] : chunk[-1] + 1]}
+        modules = self.model.model.label_modules()
+        if not modules:
             return {}
-        embeddings = self._label_embeddings()
-        return {"class_embeddings": embeddings if len(chunk) == self.n_labels else embeddings[chunk[0] : chunk[-1] + 1]}
+        key = (self.layout.prompt(chunk).tobytes(), self.model.device, self.dtype)
+        return self.label_cache.get(modules, key, lambda: self._encode_prompt(chunk))
+
+    def _encode_prompt(self, chunk: np.ndarray) -> dict[str, torch.Tensor]:
+        with self.products:
+            return self.model.model.encode_shared_labels(**self._tensors(self.layout.label_inputs([chunk])))
 
     def _label_embeddings(self) -> torch.Tensor:
         """Return the projected embeddings (labels, hidden) of all labels, which further calls reuse."""

@@ -61,6 +61,7 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
         raise TypeError(f"export_onnx takes the name of a folder, a str or Path, got {folder!r}.")
     if not isinstance(quantize, (bool, np.bool_)):
         raise TypeError(f"quantize must be True or False, got {quantize!r}.")
+    _check_is_traced(estimator.config_)
     fitted_attributes = _describe_fitted(estimator)
     _check_reads_texts(estimator)
     _check_has_no_instructions(estimator)
@@ -102,6 +103,20 @@ def _is_export_file(name: str) -> bool:
 
 
 # -- settings ----------------------------------------------------------------------------------------------------
+
+
+def _check_is_traced(config) -> None:
+    """Raise for models without graphs for the export."""
+    if config.architecture_type in ("encoder-decoder-cls", "decoder-kv"):
+        raise ValueError(
+            f"export_onnx cannot export architecture_type={config.architecture_type!r}; predict with torch, or choose "
+            "another architecture."
+        )
+    if config.use_calibrator:
+        raise ValueError(
+            "export_onnx cannot export a calibrator (use_calibrator=True); load the checkpoint with calibrate=False, "
+            "or set normalize_features=True for a temperature that the logit scale holds."
+        )
 
 
 def _check_reads_texts(estimator) -> None:
@@ -163,7 +178,7 @@ def _describe_unknown(estimator) -> dict:
     """Return what `known_proba` and `unknown_label` need."""
     estimator._check_decisions(estimator.config_.problem_type, estimator.classes_)
     return {
-        "logit_scale": estimator.model_.model.logit_scale.item(),
+        "logit_scale": estimator.model_.model.logit_factor,
         "evidence": asdict(estimator._known_evidence()),
         "unknown_label": estimator.unknown_label,
         "unknown_threshold": resolve_unknown_threshold(estimator.unknown_threshold),

@@ -4,7 +4,14 @@ from numbers import Integral, Real
 from os import PathLike
 
 from .containers import plain
-from .model.config import ARCHITECTURE_TYPES, BI_ENCODERS, CLASS_TOKEN_POOLINGS, PROBLEM_TYPES, PROJECTOR_INITS
+from .model.config import (
+    ARCHITECTURE_TYPES,
+    BI_ENCODERS,
+    CLASS_TOKEN_POOLINGS,
+    ENCODER_DECODERS,
+    PROBLEM_TYPES,
+    PROJECTOR_INITS,
+)
 from .model.losses import REDUCTIONS
 from .model.poolings import NO_POOLING, POOLINGS
 from .model.precision import DTYPES
@@ -47,6 +54,10 @@ MODEL_CONSTRAINTS = {
     "dropout": [_fraction, None],
     "tie_encoders": ["boolean", None],
     "projector_init": [StrOptions(set(PROJECTOR_INITS))],
+    "use_segment_embeddings": ["boolean"],
+    "scorer_encoder_num_layers": [_positive],
+    "recurrent_steps": [_positive],
+    "recurrent_read_text": ["boolean"],
 }
 # Fields without effect on regression.
 CLASSIFICATION_MODEL_CONSTRAINTS = {
@@ -104,7 +115,8 @@ WEIGHT_PARAMETERS = (
     "encoder_model", "encoder_config", "label_model_name", "label_model_config", "class_token_index",
     "text_token_index", "hidden_size", "projector_hidden_act", "vocab_size", "use_lstm", "initializer_range",
     "scorer_type", "scorer_num_heads", "scorer_mlp_hidden_size", "logit_scale_init_value", "architecture_type",
-    "squeeze_layers", "tie_encoders", "projector_init",
+    "squeeze_layers", "tie_encoders", "projector_init", "use_segment_embeddings", "scorer_encoder_num_layers",
+    "recurrent_steps", "recurrent_read_text",
 )  # fmt: skip
 
 ADAPTER_PARAMETERS = ("lora_rank", "lora_alpha", "lora_target")
@@ -135,7 +147,7 @@ def _shares_sequence(config) -> bool:
 
 
 def _has_label_prompt(config) -> bool:
-    return config.architecture_type in ("uni-encoder", "encoder-decoder")
+    return config.architecture_type in ("uni-encoder", *ENCODER_DECODERS)
 
 
 def _has_label_encoder(config) -> bool:
@@ -147,7 +159,23 @@ def _has_cross_attention(config) -> bool:
 
 
 def _has_scorer_mlp(config) -> bool:
-    return config.scorer_type in ("mlp", "hopfield", "cross-attn")
+    return config.scorer_type in ("mlp", "hopfield", "cross-attn") or _is_decoder(config)
+
+
+def _is_decoder(config) -> bool:
+    return config.architecture_type == "decoder-kv"
+
+
+def _has_projectors(config) -> bool:
+    return not _is_decoder(config)
+
+
+def _pools_texts(config) -> bool:
+    return config.architecture_type not in ("encoder-decoder-cls", "decoder-kv")
+
+
+def _has_recurrence(config) -> bool:
+    return config.recurrent_steps > 1
 
 
 def _is_single_label(config) -> bool:
@@ -158,18 +186,27 @@ def _is_multi_label(config) -> bool:
     return config.problem_type == "multi_label_classification"
 
 
+_PROMPTED = "uni-encoder, encoder-decoder, encoder-decoder-cls"
+
 # Options that affect some models only, with the condition. Set for another model, they raise an error.
 OPTION_READERS = {
     "prompt_first": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
     "extract_text_features": (_shares_sequence, "text and labels share a sequence (uni-encoder, bi-encoder-fused)"),
-    "class_token_pooling": (_has_label_prompt, "label texts are in a prompt (uni-encoder, encoder-decoder)"),
-    "embed_class_token": (_has_label_prompt, "label texts are in a prompt (uni-encoder, encoder-decoder)"),
+    "class_token_pooling": (_has_label_prompt, f"label texts are in a prompt ({_PROMPTED})"),
+    "embed_class_token": (_has_label_prompt, f"label texts are in a prompt ({_PROMPTED})"),
+    "scorer_type": (_has_projectors, "the architecture has no scorer of its own (decoder-kv)"),
+    "projector_hidden_act": (_has_projectors, "the architecture has no scorer of its own (decoder-kv)"),
+    "logit_scale_init_value": (_has_projectors, "the architecture has no scorer of its own (decoder-kv)"),
+    "pooling_strategy": (_pools_texts, "texts are pooled (not in encoder-decoder-cls and decoder-kv)"),
+    "scorer_encoder_num_layers": (_is_decoder, "architecture_type='decoder-kv'"),
+    "recurrent_steps": (_is_decoder, "architecture_type='decoder-kv'"),
+    "recurrent_read_text": (_has_recurrence, "recurrent_steps > 1"),
     "label_model_name": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "label_model_config": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "tie_encoders": (_has_label_encoder, "there is a label encoder (bi-encoder, bi-encoder-fused)"),
     "scorer_num_heads": (_has_cross_attention, "scorer_type='cross-attn'"),
     "scorer_attn_dropout": (_has_cross_attention, "scorer_type='cross-attn'"),
-    "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP of its own (mlp, hopfield, cross-attn)"),
+    "scorer_mlp_hidden_size": (_has_scorer_mlp, "the scorer has an MLP (mlp, hopfield, cross-attn, decoder-kv)"),
     "text_contrastive_loss_coef": (_is_single_label, "each text has one class"),
     "ignore_index": (_is_multi_label, "y is multi-label"),
     "focal_loss_alpha": (_is_multi_label, "y is multi-label"),

@@ -158,7 +158,7 @@ def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiCl
     folder : Path
         The folder.
     config : GLiClassModelConfig, optional
-        Configuration that replaces that of the folder.
+        Configuration that replaces that of the folder. A calibrator is left out if it has none.
 
     Raises
     ------
@@ -169,8 +169,12 @@ def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiCl
     """
     from .model import GLiClassModel  # imports the models of transformers, which takes long
 
-    config = read_config(folder) if config is None else config
-    return GLiClassModel.from_weights(config, read_weights(Path(folder)), f"The checkpoint {str(folder)!r}")
+    stored = read_config(folder)
+    config = stored if config is None else config
+    weights = read_weights(Path(folder))
+    if stored.use_calibrator and not config.use_calibrator:
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("calibrator.")}
+    return GLiClassModel.from_weights(config, weights, f"The checkpoint {str(folder)!r}")
 
 
 def load_tokenizers(folder: Path, config: GLiClassModelConfig):

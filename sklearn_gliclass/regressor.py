@@ -67,6 +67,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(dropout)s
     %(tie_encoders)s
     %(projector_init)s
+    %(use_segment_embeddings)s
+    %(scorer_encoder_num_layers)s
+    %(recurrent_steps)s
+    %(recurrent_read_text)s
     %(lr)s
     %(others_lr)s
     %(weight_decay, others_weight_decay)s
@@ -187,6 +191,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         dropout=None,
         tie_encoders=None,
         projector_init="identity",
+        use_segment_embeddings=False,
+        scorer_encoder_num_layers=2,
+        recurrent_steps=1,
+        recurrent_read_text=False,
         lr=1e-4,
         others_lr="auto",
         weight_decay=0.01,
@@ -254,6 +262,10 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.dropout = dropout
         self.tie_encoders = tie_encoders
         self.projector_init = projector_init
+        self.use_segment_embeddings = use_segment_embeddings
+        self.scorer_encoder_num_layers = scorer_encoder_num_layers
+        self.recurrent_steps = recurrent_steps
+        self.recurrent_read_text = recurrent_read_text
         self.lr = lr
         self.others_lr = others_lr
         self.weight_decay = weight_decay

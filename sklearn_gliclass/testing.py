@@ -72,5 +72,12 @@ TINY_ENCODERS = {
         "decoder_start_token_id": 3,
         "forced_eos_token_id": 3,
     },
+    "qwen3": {
+        "model_type": "qwen3",
+        **_SIZES,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+    },
 }
-"""``encoder_config`` of tiny encoders of several families; "t5" and "bart" are encoder-decoders."""
+"""``encoder_config`` of tiny encoders of several families; "t5" and "bart" are encoder-decoders, "qwen3" a decoder."""

@@ -11,7 +11,7 @@ import torch
 from skorch.callbacks import Callback
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
-from sklearn_gliclass.testing import TINY
+from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 from tests.common import string_array
 
 X = ["red apple pie", "blue sea wave", "green apple tart", "deep sea fish"] * 2
@@ -63,6 +63,11 @@ def failing(event, error=None, calls=1):
 
 def classifier(**options):
     return GLiClassClassifier(**{**OPTIONS, **options}).fit(X, FOOD)
+
+
+def decoder(**options):
+    qwen = TINY_ENCODERS["qwen3"]
+    return classifier(architecture_type="decoder-kv", encoder_config=qwen, **options)
 
 
 def on_table(**options):
@@ -193,6 +198,17 @@ CASES = {
     "unknown label of another type": (classifier, fit(X, FOOD, unknown_label=3), "cannot stand among the classes"),
     "unknown label of multi-label y": (multi_label, fit(X, MULTI, unknown_label="none"), "no effect on multi-label"),
     "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
+    "pooling without effect": (
+        decoder, fit(X, FOOD, pooling_strategy="max"), "pooling_strategy='max' has no effect here"),
+    "scorer without effect": (decoder, fit(X, FOOD, scorer_type="mlp"), "scorer_type='mlp' has no effect here"),
+    "steps of another architecture": (classifier, fit(X, FOOD, recurrent_steps=2), "recurrent_steps=2 cannot be used"),
+    "layers of another scorer": (
+        classifier, fit(X, FOOD, scorer_encoder_num_layers=1), "scorer_encoder_num_layers=1 has no effect"),
+    "text read in no step": (decoder, fit(X, FOOD, recurrent_read_text=True), "used if recurrent_steps > 1"),
+    "decoder of another width": (decoder, fit(X, FOOD, hidden_size=20), "must be the decoder's 32, got 20"),
+    "encoder as a decoder": (decoder, fit(X, FOOD, encoder_config=BERT), "needs a causal decoder"),
+    "segments of another architecture": (
+        classifier, fit(X, FOOD, use_segment_embeddings=True), "needs architecture_type='uni-encoder'"),
     "label names alike": (classifier, fit(X, FOOD, label_names=["POS", "pos"]), "POS"),
     "label names of another number": (classifier, fit(X, FOOD, label_names=["a", "b", "c"]), "3 texts"),
     "labels alike": (classifier, fit(X, ["Sea", "sea"] * 4), "Sea"),

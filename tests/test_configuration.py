@@ -21,13 +21,16 @@ TINY = {"max_epochs": 1, "device": "cpu", "random_state": 0}
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_model_is_that_of_the_configuration(architecture):
+    heads = {"scorer_type": "mlp", "pooling_strategy": "max", "hidden_size": 24}
+    if architecture == "decoder-kv":
+        heads = {"recurrent_steps": 2, "recurrent_read_text": True, "scorer_encoder_num_layers": 1}
+    elif architecture == "encoder-decoder-cls":
+        del heads["pooling_strategy"]
     config = GLiClassModelConfig(
         encoder_config=TINY_ENCODERS[ARCHITECTURES[architecture]],
         architecture_type=architecture,
-        scorer_type="mlp",
         scorer_mlp_hidden_size=16,
-        pooling_strategy="max",
-        hidden_size=24,
+        **heads,
         dropout=0.3,
         initializer_range=0.1,
         contrastive_loss_coef=0.2,
@@ -127,6 +130,13 @@ def test_configuration_without_such_fields_serves_a_regressor(problem_type):
     config = GLiClassModelConfig(encoder_config=TINY_BERT, problem_type=problem_type, dropout=0.3)
     reg = GLiClassRegressor.from_config(config, **TINY).fit(TEXTS, range(8))
     assert (reg.config_.problem_type, reg.config_.dropout) == ("regression", 0.3)
+
+
+@pytest.mark.parametrize("fields", [{"use_calibrator": True}, {"recurrent_min_steps": 2}], ids=str)
+def test_fields_of_trained_checkpoints_raise(fields):
+    named = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+    with pytest.raises(ValueError, match=f"{named} cannot be set for a new model.*pretrained="):
+        GLiClassClassifier.from_config(GLiClassModelConfig(encoder_config=TINY_BERT, **fields))
 
 
 def test_other_objects_raise():

@@ -8,12 +8,13 @@ from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 from sklearn_gliclass.explain import compute_label_embeddings, compute_token_attributions
 from sklearn_gliclass.testing import TINY_ENCODERS
 
+OF_ARCHITECTURE = {"encoder-decoder": ("t5", "bart"), "encoder-decoder-cls": ("t5", "bart"), "decoder-kv": ("qwen3",)}
 # All encoder families in all architectures that support them.
 FAMILIES = [
     (architecture, family, prompt_first)
     for architecture in ARCHITECTURES
     for family in TINY_ENCODERS
-    if (family in ("t5", "bart") if architecture == "encoder-decoder" else family != "bart")
+    if (family in OF_ARCHITECTURE[architecture] if architecture in OF_ARCHITECTURE else family not in ("bart", "qwen3"))
     for prompt_first in ([False, True] if architecture in ("uni-encoder", "bi-encoder-fused") else [False])
 ]
 

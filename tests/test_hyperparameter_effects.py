@@ -22,10 +22,11 @@ from transformers import get_scheduler
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.model import ARCHITECTURES
 from sklearn_gliclass.model.scorers import SCORERS
-from sklearn_gliclass.testing import TINY, TINY_BERT
+from sklearn_gliclass.testing import TINY, TINY_BERT, TINY_ENCODERS
 
 BASE = {**TINY, "random_state": 0, "max_epochs": 2}
 UNI = {"architecture_type": "uni-encoder"}
+DECODER = {"architecture_type": "decoder-kv", "encoder_config": TINY_ENCODERS["qwen3"]}
 CROSS = {**UNI, "scorer_type": "cross-attn", "pooling_strategy": "pass"}
 UNTRAINED = {"max_epochs": 0}
 # One epoch with learning rates of 0: the loss in the history is that of the predictions.
@@ -137,6 +138,48 @@ def test_pooling_strategy_pools_the_token_states(pooling):
         with torch.no_grad():
             states = clf.model_.encoder(**clf.tokenizer_(text, return_tensors="pt")).last_hidden_state[0]
         np.testing.assert_allclose(embedding, pool(states.numpy()), rtol=1e-4, atol=1e-5)
+
+
+def test_use_segment_embeddings_adds_them_to_the_tokens():
+    clf, plain = (fit(**UNTRAINED, **UNI, use_segment_embeddings=use) for use in (True, False))
+    segments = clf.model_.model.segment_embeddings.weight
+    with torch.no_grad():
+        segments.zero_()
+    assert_equal_predictions(clf, plain, rtol=1e-5)
+    with torch.no_grad():
+        segments[1] = torch.linspace(-1.0, 1.0, segments.shape[1])  # of <<SEP>> and what follows
+    assert not np.allclose(clf.decision_function(TEXTS), plain.decision_function(TEXTS), rtol=1e-3)
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_scorer_encoder_num_layers_is_the_depth_of_the_scorer(n_layers):
+    clf = fit(**UNTRAINED, **DECODER, scorer_encoder_num_layers=n_layers)
+    assert len(clf.model_.model.scorer.scorer_encoder.layer) == n_layers
+
+
+def test_recurrent_steps_is_the_number_of_passes():
+    """At most: a prediction ends once no probability changes by 0.01, which an update gate of 0 prevents."""
+    clf = fit(**UNTRAINED, **DECODER, recurrent_steps=4)
+    scorer, passes = clf.model_.model.scorer, []
+    scorer.scorer_encoder.register_forward_hook(lambda *_: passes.append(1))
+    clf.model_.config.recurrent_halt_threshold = None
+    clf.predict(TEXTS[:1])
+    assert len(passes) == 4
+    clf.model_.config.recurrent_halt_threshold = 0.01
+    with torch.no_grad():
+        scorer.reasoning_cell.update_gate.bias.fill_(-1e4)
+    passes.clear()
+    clf.predict(TEXTS[:1])
+    assert len(passes) == 2
+
+
+def test_recurrent_read_text_attends_to_the_text():
+    clf = fit(**UNTRAINED, **DECODER, recurrent_steps=2, recurrent_read_text=True)
+    cell = clf.model_.model.scorer.reasoning_cell
+    before = clf.decision_function(TEXTS)
+    with torch.no_grad():
+        cell.read_out.weight.zero_()
+    assert not np.allclose(clf.decision_function(TEXTS), before, rtol=1e-4, atol=0)
 
 
 def test_encoder_layer_id_reads_the_states_of_that_layer():
@@ -516,6 +559,19 @@ def test_calibrate_divides_the_logits_by_a_temperature(checkpoint):
     assert fit(calibrate="cv").temperature_ != 1.0  # without a label probe too
 
 
+@pytest.mark.parametrize("options", [{**UNI, "normalize_features": False}, DECODER], ids=str)
+def test_calibrate_cv_adds_a_calibrator_where_no_scale_holds_the_temperature(options, tmp_path):
+    plain, cv = (fit(calibrate=how, **options) for how in (False, "cv"))
+    assert plain.model_.calibrator is None
+    assert cv.temperature_ != 1.0
+    expected = plain.decision_function(TEXTS) / cv.temperature_
+    np.testing.assert_allclose(cv.decision_function(TEXTS), expected, rtol=1e-3, atol=1e-5)
+    cv.save_pretrained(tmp_path)
+    loaded = [GLiClassClassifier.from_pretrained(tmp_path, calibrate=how) for how in ("cv", False)]
+    assert_equal_predictions(loaded[0], cv, rtol=1e-6)
+    assert_equal_predictions(loaded[1], plain, rtol=1e-5)
+
+
 def test_calibrate_holds_out_rows_from_1000_on(checkpoint):
     texts, y = [f"{text} {i}" for i in range(125) for text in TEXTS], LABELS * 125
     clf = GLiClassClassifier(pretrained=checkpoint, max_epochs=1, random_state=0)
@@ -532,7 +588,7 @@ def test_calibrate_holds_out_rows_from_1000_on(checkpoint):
     ("y", "options", "message"),
     [
         (MULTI, {}, "single-label probabilities, and y is multi-label"),
-        (LABELS, {"architecture_type": "uni-encoder", "normalize_features": False}, "set normalize_features=True"),
+        (LABELS, {**CROSS, "normalize_features": False}, "set normalize_features=True"),
     ],
 )
 def test_calibrate_cv_raises_without_a_temperature(y, options, message):

@@ -28,8 +28,11 @@ CASES = [
     ("uni-encoder", "t5"),
     ("encoder-decoder", "t5"),
     ("encoder-decoder", "bart"),
+    ("encoder-decoder-cls", "bart"),
+    ("decoder-kv", "qwen3"),
 ]
-CASES = [case for case in CASES if case[0] != "encoder-decoder" or case[1] in ("t5", "bart")]
+FAMILIES = {"encoder-decoder": ("t5", "bart"), "encoder-decoder-cls": ("t5", "bart"), "decoder-kv": ("qwen3",)}
+CASES = [case for case in CASES if case[0] not in FAMILIES or case[1] in FAMILIES[case[0]]]
 
 
 def by_folder(estimator, folder):

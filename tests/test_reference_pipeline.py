@@ -15,13 +15,24 @@ TEXTS = ["the goal was late", "the vote is near", "a goal and a match, and a law
 LABELS = ["ball games", "politics", "weather report"]
 
 
-@pytest.fixture(params=["uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder"])
+FAMILIES = {"encoder-decoder": "bart", "encoder-decoder-cls": "bart", "decoder-kv": "qwen3"}
+RECURRENT = {"recurrent_steps": 3, "recurrent_read_text": True}
+CALIBRATED = {"use_calibrator": True, "calibrator_use_bias": True}
+MODELS = [
+    *((architecture, {}) for architecture in ("uni-encoder", "bi-encoder", "bi-encoder-fused", *FAMILIES)),
+    ("uni-encoder", {"use_segment_embeddings": True, **CALIBRATED}),
+    ("bi-encoder", CALIBRATED),
+    ("decoder-kv", {**RECURRENT, **CALIBRATED}),
+]
+
+
+@pytest.fixture(params=MODELS, ids=str)
 def reference(request, tmp_path):
     """Save a random gliclass model with its tokenizer to a folder."""
     from gliclass.model import GLiClassModel, GLiClassModelConfig
 
-    architecture = request.param
-    encoder = dict(TINY_ENCODERS["bart" if architecture == "encoder-decoder" else "bert"])
+    architecture, options = request.param
+    encoder = dict(TINY_ENCODERS[FAMILIES.get(architecture, "bert")])
     tokenizer = train_tokenizer([*TEXTS, *LABELS])
     tokenizer.save_pretrained(tmp_path)
     encoder.update(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
@@ -36,6 +47,8 @@ def reference(request, tmp_path):
         problem_type="multi_label_classification",
         prompt_first=True,
         initializer_range=0.3,
+        sep_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
+        **options,
         **(label_model if architecture.startswith("bi") else {}),
     )
     torch.manual_seed(0)
@@ -59,6 +72,17 @@ def test_same_probabilities_as_the_pipeline(reference):
     clf = GLiClassClassifier.from_pretrained(folder, problem_type="multi_label_classification").fit(None, LABELS)
     assert clf.classes_.tolist() == LABELS  # already sorted
     np.testing.assert_allclose(clf.predict_proba(TEXTS), probabilities(model, tokenizer), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_epochs": 0, "calibrate": False}], ids=str)
+def test_calibrator_is_left_out_where_it_does_not_fit(reference, options):
+    """It was fitted to the logits of the weights of the checkpoint."""
+    model, _, folder = reference
+    clf = GLiClassClassifier(pretrained=str(folder), problem_type="multi_label_classification", device="cpu", **options)
+    clf.fit(TEXTS[:2], [["politics"], ["ball games"]])
+    assert (clf.model_.calibrator, clf.config_.use_calibrator) == (None, False)
+    kept = GLiClassClassifier(pretrained=str(folder), max_epochs=0, device="cpu").fit(TEXTS[:2], LABELS[:2])
+    assert (kept.model_.calibrator is None) == (model.calibrator is None)
 
 
 def test_checkpoint_of_another_program_knows_no_classes(reference):

@@ -24,6 +24,7 @@ BATCHES_AT_ONCE = 64  # number of batches whose hidden states prediction holds i
 STATE_OPTIONS = (
     "architecture_type", "pooling_strategy", "class_token_pooling", "embed_class_token", "extract_text_features",
     "prompt_first", "encoder_layer_id", "squeeze_layers", "class_token_index", "text_token_index",
+    "recurrent_read_text",
 )  # fmt: skip
 # Fields of an encoder's configuration that do not affect its output.
 _ORIGIN = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
@@ -164,7 +165,7 @@ class StateEngine(InferenceEngine):
         return HiddenStates.concatenate([states, new]).take(np.argsort(order))
 
     def _encode(self, tokens, rows, chunk, every_layer) -> HiddenStates:
-        shared = super()._shared_inputs(chunk) if self.model.config.architecture_type == "bi-encoder-fused" else {}
+        shared = {} if self.labels_separate else super()._shared_inputs(chunk)
         lengths = self.layout.sequence_lengths(tokens, chunk)[rows]
         function = functools.partial(self.model.model.text_states, every_layer=every_layer)
         parts = []
@@ -189,7 +190,7 @@ class StateEngine(InferenceEngine):
             "tokens": self.model.model.heads_read_tokens,
             "every_layer": every_layer,
             "labels": labels,
-            "frame": [layout.pieces.prefix.tolist(), layout.pieces.suffix.tolist()],
+            "frame": [layout.prefix.tolist(), layout.suffix.tolist()],
         }
 
     def _describe_labels(self) -> dict:

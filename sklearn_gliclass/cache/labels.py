@@ -1,13 +1,15 @@
 """Cached label embeddings of a fitted model, which are reused by further predictions."""
 
 from collections.abc import Callable, Hashable
+from typing import TypeVar
 
-import torch
 from torch import nn
 
 from ..model.fingerprint import sample_sum
 from ..model.torch_internals import change_counter
 from ..model.traversal import collect_parameters
+
+Result = TypeVar("Result")
 
 
 class LabelCache:
@@ -27,7 +29,7 @@ class LabelCache:
     def __init__(self):
         self._entry: tuple = (None, None)
 
-    def get(self, modules: list[nn.Module], key: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def get(self, modules: list[nn.Module], key: Hashable, compute: Callable[[], Result]) -> Result:
         """Return the cached result of `compute`, or call it if `key` or the weights of the modules have changed."""
         now = (key, _versions(modules))
         before, states = self._entry

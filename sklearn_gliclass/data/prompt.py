@@ -45,6 +45,7 @@ class Layout:
         self.prompt_first = config.prompt_first
         self.pieces = pieces
         self.label_pieces = label_pieces or pieces
+        self.prefix, self.suffix = self._frame()
         self.max_length = max_length
         self.label_texts = list(label_texts)
         self.labels = self._tokenize_labels()
@@ -75,6 +76,10 @@ class Layout:
     def _tokenize_inner(self, text: str) -> np.ndarray:
         return self.pieces.tokenize([text] if text else [], at_start=False).ids
 
+    def _frame(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids before and after the pieces of a sequence."""
+        return self.pieces.prefix, self.pieces.suffix
+
     def _tokenize_labels(self) -> TokenizedTexts:
         return self.pieces.tokenize(self.label_texts, at_start=False)
 
@@ -103,7 +108,7 @@ class Layout:
 
     def text_room(self, prompt_length: int, reserved: int = 0) -> int:
         """Return the number of text tokens that fit beside the prompt and `reserved` tokens of examples."""
-        room = self.max_length - len(self.pieces.prefix) - len(self.pieces.suffix) - prompt_length - reserved
+        room = self.max_length - len(self.prefix) - len(self.suffix) - prompt_length - reserved
         least = MIN_TEXT_TOKENS + self.n_beside
         if room >= least:
             return room
@@ -177,10 +182,8 @@ class Layout:
     def locate(self, text: str, order) -> tuple[slice, list[tuple[int, int]]]:
         """Return the positions of the text's tokens in its sequence, and the characters (start, end) of each."""
         prompt_length = self.prompt_length(order)
-        start = len(self.pieces.prefix) + (prompt_length if self.prompt_first else 0)
-        spans = self.pieces.spans(
-            f"{self.before_text}{text}{self.after_text}", at_start=start == len(self.pieces.prefix)
-        )
+        start = len(self.prefix) + (prompt_length if self.prompt_first else 0)
+        spans = self.pieces.spans(f"{self.before_text}{text}{self.after_text}", at_start=self._text_is_first)
         n_tokens = len(self.pieces_of(self.tokenize([text])[0], prompt_length)[0]) - len(self.ids_after_text)
         skipped = sum(end <= len(self.before_text) for _, end in spans) if self.before_text else 0
         shifted = [(first - len(self.before_text), last - len(self.before_text)) for first, last in spans]
@@ -300,19 +303,81 @@ class EncoderDecoderLayout(Layout):
         return 0
 
     def text_batch(self, texts, orders):
-        framed = [self.pieces.frame(*self.pieces_of(text, 0)) for text in texts]
+        return {**self._texts_alone(texts), **self._prompt_batch(orders)}
+
+    def _texts_alone(self, texts):
+        return _named(pad([self.pieces.frame(*self.pieces_of(text, 0)) for text in texts], self.pieces.pad_id))
+
+    def _prompt_batch(self, orders):
         prompts = [self.pieces.frame(prompt) for prompt in _shared(self.prompt, orders)]
         for prompt in prompts:
             if len(prompt) > self.max_length:
                 self.text_room(len(prompt))  # raises an error: the prompt does not fit
-        return {**_named(pad(framed, self.pieces.pad_id)), **_named(pad(prompts, self.pieces.pad_id), "class_")}
+        return _named(pad(prompts, self.pieces.pad_id), "class_")
 
+
+class EncoderDecoderClsLayout(EncoderDecoderLayout):
+    """Layout of the encoder-decoder-cls: the label prompt in the encoder, the text in the decoder."""
+
+    def text_batch(self, texts, orders):
+        return self._texts_alone(texts)
+
+    def label_inputs(self, orders):
+        """Build the prompts, (1, length) if all texts of the batch share theirs."""
+        return self._prompt_batch(orders[:1] if _all_same(orders) else orders)
+
+
+class DecoderLayout(Layout):
+    """Layout of the decoder-kv: ``text<<SEP>>l1<<LABEL>>l2<<LABEL>>...<<SEP>>``, without the tokenizer's own frame.
+
+    A task description and examples come before the text.
+    """
+
+    @property
+    def _text_is_first(self):
+        return self.examples is None
+
+    def _place_description(self, description):
+        if self.examples is None:
+            self.before_text = description
+        else:
+            self.description = self.pieces.tokenize([description])[0]
+
+    def _frame(self):
+        return _EMPTY, _EMPTY
+
+    def prompt(self, order):
+        label, sep = (np.array([token], np.int32) for token in (self.pieces.label_id, self.pieces.sep_id))
+        parts = [part for index in order for part in (self.labels[index], label)]
+        return np.concatenate([sep, *parts, sep])
+
+    def prompt_length(self, order):
+        return len(self.description) + len(self.prompt(order))
+
+    def context(self, text: np.ndarray, prompt_length: int) -> np.ndarray:
+        """Return what precedes the labels: task description, examples and text, shortened to fit."""
+        text, examples = self.pieces_of(text, prompt_length)
+        return np.concatenate([self.description, examples, text])
+
+    def sequence(self, text, prompt):
+        return np.concatenate([self.context(text, len(self.description) + len(prompt)), prompt])
+
+    def locate(self, text, order):
+        where, spans = super().locate(text, order)
+        _, examples = self.pieces_of(self.tokenize([text])[0], self.prompt_length(order))
+        shift = len(self.description) + len(examples)
+        return slice(where.start + shift, where.stop + shift), spans
+
+
+_EMPTY = np.empty(0, np.int32)
 
 LAYOUTS = {
     "uni-encoder": UniLayout,
     "bi-encoder": BiLayout,
     "bi-encoder-fused": FusedLayout,
     "encoder-decoder": EncoderDecoderLayout,
+    "encoder-decoder-cls": EncoderDecoderClsLayout,
+    "decoder-kv": DecoderLayout,
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,27 @@ NORM_EPSILON = 1e-8
 Reading = namedtuple("Reading", ["text", "text_mask", "classes", "class_mask", "is_projected"], defaults=[False])
 
 
+class Scores(NamedTuple):
+    """Output of the heads for one layer: logits (batch, labels), and the embeddings that they were computed from.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (batch, labels)
+        Logits, also of empty slots.
+    text : Tensor of shape (batch, hidden), or (batch, length, hidden) without pooling
+        The projected text.
+    classes : Tensor of shape (batch or 1, labels, hidden)
+        The projected labels.
+    class_mask : BoolTensor of shape (batch or 1, labels)
+        True for real labels.
+    """
+
+    logits: Tensor
+    text: Tensor
+    classes: Tensor
+    class_mask: Tensor
+
+
 class Architecture(nn.Module):
     """Heads and forward pass; subclasses define the encoders and the positions of text and labels.
 
@@ -35,6 +57,9 @@ class Architecture(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
+        self._build_heads(config)
+
+    def _build_heads(self, config) -> None:
         width = config.encoder_width
         shape = (width, config.hidden_size, width, config.projector_hidden_act, config.dropout)
         self.text_projector = Projector(*shape)
@@ -44,14 +69,23 @@ class Architecture(nn.Module):
             self.lstm = LstmSeq2SeqEncoder(width)
         if config.squeeze_layers:
             # The embedding layer's output is a hidden state too.
-            n_layers = config.encoder_config.get_text_config().num_hidden_layers + 1
-            self.layer_wise_attention = LayerwiseAttention(n_layers, width)
+            self.layer_wise_attention = LayerwiseAttention(config.n_layers + 1, width)
         self.dropout = nn.Dropout(config.dropout)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
 
     @property
     def backbone(self) -> nn.Module:
         return getattr(self, self.backbone_name)
+
+    @property
+    def scales_logits(self) -> bool:
+        """Whether the logits are multiplied by `logit_scale`."""
+        return self.scales_logits_always or self.config.normalize_features
+
+    @property
+    def logit_factor(self) -> float:
+        """Value of `logit_scale`, or 1 without one."""
+        return self.logit_scale.item()
 
     def encoder_modules(self) -> list[nn.Module]:
         return [self.backbone]
@@ -63,6 +97,15 @@ class Architecture(nn.Module):
     def label_modules(self) -> list[nn.Module]:
         """Return the modules that the hidden states of separately encoded labels depend on."""
         return []
+
+    def encode_shared_labels(self, **labels) -> dict[str, Tensor]:
+        """Encode the labels of many batches: inputs of :meth:`encode` that replace the token ids of the labels."""
+        return labels
+
+    @property
+    def pooling(self) -> str:
+        """Name of the pooling of the texts."""
+        return self.config.pooling_strategy
 
     def frozen_modules(self) -> list[nn.Module]:
         """Return the modules that are frozen with the encoders, as cached hidden states depend on them."""
@@ -104,15 +147,15 @@ class Architecture(nn.Module):
 
     def mask_pooled_tokens(self, mask: Tensor) -> Tensor:
         """Return the mask of the tokens in `mask` whose last hidden states :meth:`pool_text` depends on."""
-        return mask.bool() if self.config.use_lstm else mask_read_tokens(self.config.pooling_strategy, mask)
+        return mask.bool() if self.config.use_lstm else mask_read_tokens(self.pooling, mask)
 
     def pool_text(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Pool the text to (batch, hidden), except with the pooling "pass", and return it with its mask."""
         if self.config.use_lstm:
             states, mask = self.lstm(states, mask)
-        if self.config.pooling_strategy == NO_POOLING:
+        if self.pooling == NO_POOLING:
             return states, mask
-        return POOLINGS[self.config.pooling_strategy](states, mask), mask
+        return POOLINGS[self.pooling](states, mask), mask
 
     def project_text(self, text: Tensor) -> Tensor:
         return self._normalize(self.dropout(self.text_projector(text)))
@@ -138,9 +181,13 @@ class Architecture(nn.Module):
             parts = zip(classes.split(at_once, dim=1), class_mask.split(at_once, dim=1), strict=True)
             return torch.cat([self.score(text, part, text_mask, mask) for part, mask in parts], dim=1)
         logits = self.scorer(text, classes, text_mask, class_mask)
-        if self.scales_logits_always or self.config.normalize_features:
+        if self.scales_logits:
             logits = logits * self.logit_scale
         return logits - self.config.logit_offset if self.config.logit_offset else logits
+
+    def steps_loss(self, steps: list[Scores], labels, sample_weight=None, class_ids=None) -> Tensor:
+        """Compute the loss of the results of :meth:`apply_heads`, which has a single one."""
+        return self.loss(*steps[-1], labels, sample_weight, class_ids)
 
     def loss(self, logits, text, classes, class_mask, labels, sample_weight=None, class_ids=None) -> Tensor:
         """Compute the loss of `logits`, and the contrastive losses of projected `text` and `classes`, if configured."""
@@ -159,13 +206,13 @@ class Architecture(nn.Module):
 
     def forward(
         self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None,
-        gather=None, **inputs,
+        gather=None, calibrator=None, **inputs,
     ) -> GLiClassOutput:  # fmt: skip
         """Compute logits and loss from token ids; the arguments are those of :meth:`GLiClassModel.forward`."""
         every_layer = self.config.layer_wise and labels is not None
         layers, context = self.encode(input_ids, attention_mask, every_layer, **inputs)
         readings = (self.read(states, context) for states in layers)
-        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once, gather)
+        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once, gather, calibrator)
 
     def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
         """Compute pooled text embeddings (batch, hidden) before the projection; mean-pooled if there is no pooling."""
@@ -186,8 +233,11 @@ class Architecture(nn.Module):
         class_ids: Tensor | None = None,
         labels_at_once: int | None = None,
         gather: Callable | None = None,
+        calibrator: nn.Module | None = None,
     ) -> GLiClassOutput:
         """Pool, project and score each layer; the output is that of the last one, the loss the sum over layers.
+
+        The loss is that of the logits before their calibration, as the calibrator is fitted to a trained model.
 
         Parameters
         ----------
@@ -197,29 +247,37 @@ class Architecture(nn.Module):
             Number of consecutive rows that belong to one text, with one label prompt each.
         labels, sample_weight, class_ids, labels_at_once, gather
             As in :meth:`GLiClassModel.forward`.
+        calibrator : Calibrator, optional
+            Calibrator of the logits of each prompt.
         """
         losses = []
         for reading in readings:
-            text, text_mask = reading.text, reading.text_mask
-            if text_mask is not None:
-                text, text_mask = self.pool_text(text, text_mask)
-            text = self.project_text(text)
-            classes = reading.classes if reading.is_projected else self.project_class_states(reading.classes)
-            logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
-            class_mask = reading.class_mask
+            steps = self.apply_heads(reading, labels_at_once)
+            final = steps[-1] if calibrator is None else steps[-1]._replace(logits=calibrator(*steps[-1]))
             if n_prompts > 1:
-                logits, text, classes, class_mask = join_prompts(n_prompts, logits, text, classes, class_mask)
+                *steps, final = (join_prompts(n_prompts, scores) for scores in (*steps, final))
             if gather is not None:
-                logits, text, classes, class_mask = gather(logits, text, classes, class_mask)
+                *steps, final = (Scores(*gather(*scores)) for scores in (*steps, final))
             if labels is not None:
-                losses.append(self.loss(logits, text, classes, class_mask, labels, sample_weight, class_ids))
+                losses.append(self.steps_loss(steps, labels, sample_weight, class_ids))
+        lowest = torch.finfo(final.logits.dtype).min
         return GLiClassOutput(
             loss=torch.stack(losses).sum() if losses else None,
-            logits=logits.masked_fill(~class_mask, torch.finfo(logits.dtype).min),
-            text_embeddings=text,
-            class_embeddings=classes,
-            class_mask=class_mask,
+            logits=final.logits.masked_fill(~final.class_mask, lowest),
+            text_embeddings=final.text,
+            class_embeddings=final.classes,
+            class_mask=final.class_mask,
         )
+
+    def apply_heads(self, reading: Reading, labels_at_once: int | None = None) -> list[Scores]:
+        """Pool, project and score the hidden states of a layer; the last result is that of the model."""
+        text, text_mask = reading.text, reading.text_mask
+        if text_mask is not None:
+            text, text_mask = self.pool_text(text, text_mask)
+        text = self.project_text(text)
+        classes = reading.classes if reading.is_projected else self.project_class_states(reading.classes)
+        logits = self.score(text, classes, text_mask, reading.class_mask, labels_at_once)
+        return [Scores(logits, text, classes, reading.class_mask)]
 
     # -- from cached hidden states -------------------------------------------------------------------------
 
@@ -227,7 +285,7 @@ class Architecture(nn.Module):
     def heads_read_tokens(self) -> bool:
         """Whether a trainable head reads the tokens of a text, which can then not be cached pooled."""
         config = self.config
-        return config.use_lstm or config.squeeze_layers or config.pooling_strategy == NO_POOLING
+        return config.use_lstm or config.squeeze_layers or self.pooling == NO_POOLING
 
     @torch.no_grad()
     def text_states(
@@ -261,7 +319,7 @@ class Architecture(nn.Module):
         if self.heads_read_tokens:
             states = {"text_states": torch.stack([reading.text for reading in readings], dim=2), "text_mask": mask}
         else:
-            pooling = POOLINGS[config.pooling_strategy]
+            pooling = POOLINGS[self.pooling]
             states = {"text_states": torch.stack([pooling(reading.text, mask) for reading in readings], dim=1)}
         if config.squeeze_layers:
             states["layer_means"] = torch.stack([POOLINGS["avg"](layer, attention_mask) for layer in layers], dim=1)
@@ -298,7 +356,7 @@ class Architecture(nn.Module):
         class_embeddings : Tensor of shape (labels, hidden), optional
             Projected labels of the plain bi-encoder, in place of `label_states`.
         **targets
-            `labels`, `sample_weight`, `class_ids`, `labels_at_once` and `gather`, as in :meth:`forward`.
+            `labels`, `sample_weight`, `class_ids`, `labels_at_once`, `gather` and `calibrator`, as in :meth:`forward`.
         """
         batch, n_prompts = text_states.shape[:2]
         is_projected = class_embeddings is not None
@@ -341,15 +399,16 @@ class Architecture(nn.Module):
         return text, attention.mix(weights, classes).unsqueeze(-2) if classes.shape[-2] > 1 else classes
 
 
-def join_prompts(n_prompts: int, logits: Tensor, text: Tensor, classes: Tensor, class_mask: Tensor):
+def join_prompts(n_prompts: int, scores: Scores) -> Scores:
     """Concatenate the labels of a text's prompts, which are rows of their own.
 
     Returns logits (batch, all labels), the mean text (batch, ..., hidden), classes (batch or 1, all labels, hidden)
     and their mask (1, all labels). Empty slots of the last prompt are left out.
     """
+    logits, text, classes, class_mask = scores
     class_mask = class_mask.unflatten(0, (-1, n_prompts))[:1].flatten(1)  # (1, prompts * labels), same for all texts
     n_labels = int(class_mask.sum())
     logits = logits.unflatten(0, (-1, n_prompts)).flatten(1)[:, :n_labels]
     classes = classes.unflatten(0, (-1, n_prompts)).flatten(1, 2)[:, :n_labels]
     text = text.unflatten(0, (-1, n_prompts)).mean(dim=1)
-    return logits, text, classes, class_mask[:, :n_labels]
+    return Scores(logits, text, classes, class_mask[:, :n_labels])

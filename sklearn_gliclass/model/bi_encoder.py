@@ -33,6 +33,9 @@ class BiEncoder(Architecture):
     def label_modules(self):
         return [self.label_encoder, self.biencoder_projector]
 
+    def encode_shared_labels(self, **labels):
+        return {"class_states": self.pool_labels(**labels)}
+
     def init_identity(self):
         super().init_identity()
         self.biencoder_projector.init_identity()

@@ -8,16 +8,26 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
 from .losses import PROBLEM_TYPES, REDUCTIONS
 from .options import resolve
 from .poolings import NO_POOLING, POOLINGS
-from .scorers import MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
+from .scorers import DECODER_MLP_HIDDEN_SIZE, MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS
 
 MODEL_TYPE = "GLiClass"
-ARCHITECTURE_TYPES = ("uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder")
+ARCHITECTURE_TYPES = (
+    "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls", "decoder-kv"
+)  # fmt: skip
 BI_ENCODERS = ("bi-encoder", "bi-encoder-fused")
+ENCODER_DECODERS = ("encoder-decoder", "encoder-decoder-cls")
 CLASS_TOKEN_POOLINGS = ("first", "average")
 PROJECTOR_INITS = ("identity", "normal")
 
-# Fields of newer checkpoints that change the computation of the model and are not supported.
-UNSUPPORTED_FIELDS = ("use_segment_embeddings", "use_calibrator", "multimodal")
+# Fields of checkpoints that are not supported, and why.
+UNSUPPORTED_FIELDS = {
+    "multimodal": "images and audio are not read here, only texts",
+    "scorer_full_sequence": "gliclass 0.1.21 stores this field and does not read it, so that its meaning is unknown",
+}
+# Names of the number of decoder layers, in the families of T5 and BART.
+_DECODER_LAYERS = ("num_decoder_layers", "decoder_layers", "num_hidden_layers")
+CONFIDENCE_MODES = ("relative", "absolute")
+MAX_LABELS_ALLOCS = ("dynamic", "fixed")  # or a number
 
 
 def _encoder_config(config, default_type: str = "deberta-v2"):
@@ -87,7 +97,8 @@ class GLiClassModelConfig(PretrainedConfig):
         Number of attention heads of the scorer "cross-attn".
     scorer_mlp_hidden_size : int, optional
         Width of the first hidden layer of the MLP in the scorers "mlp", "hopfield" and "cross-attn". If None, 256 for
-        "mlp" and "hopfield", and 1024 for "cross-attn".
+        "mlp" and "hopfield", and 1024 for "cross-attn" and in the architecture "decoder-kv", which has a scorer of its
+        own.
     scorer_attn_dropout : float, default=0.1
         Dropout probability of the attention weights in the scorer "cross-attn".
     pooling_strategy : str, default="first"
@@ -139,6 +150,49 @@ class GLiClassModelConfig(PretrainedConfig):
     text_prefix, label_prefix : str, default=""
         Text before each text, and before each label, in the bi-encoder: the default prompts of sentence encoders.
         Published checkpoints do not have these fields.
+    use_segment_embeddings : bool, default=False
+        Whether learnt embeddings of three segments are added to the token embeddings of the uni-encoder: before the
+        first ``<<SEP>>``, from it on, and from the first ``<<EXAMPLE>>`` on.
+    max_labels_alloc : {"dynamic", "fixed"} or int, default="dynamic"
+        Number of label slots that gliclass computes: those that the batch needs, `max_num_classes`, or this number.
+        Here no empty slot is computed, so that all values give the same logits.
+    scorer_encoder_num_layers : int, default=2
+        Number of layers of the scorer's encoder in "decoder-kv".
+    recurrent_steps : int, default=1
+        Number of steps of the scorer in "decoder-kv". From the second on, its encoder runs on a gated mixture of its
+        output and its input. A training step takes a random number of steps from `recurrent_min_steps` on.
+    recurrent_min_steps : int, default=1
+        Smallest number of steps in the training.
+    recurrent_inference : bool, default=True
+        Whether prediction takes more than one step.
+    recurrent_inference_max_steps : int, optional
+        Largest number of steps of a prediction. If None, `recurrent_steps`.
+    recurrent_halt_threshold : float or None, default=0.01
+        Change of the probabilities of a text below which its prediction stops. If None or 0, it never does.
+    recurrent_improvement_coef, recurrent_improvement_margin : float, default=0.1, 0.05
+        Weight of a hinge loss on steps whose loss is not by this fraction below that of the step before, from the third
+        step on.
+    recurrent_bptt_steps : int, optional
+        Number of steps that gradients flow back. If None, all.
+    recurrent_read_text : bool, default=False
+        Whether the steps from the second on attend to the text.
+    recurrent_confidence_coef : float, default=0.0
+        Weight of a loss on the entropy of the probabilities from the second step on.
+    recurrent_confidence_mode : {"relative", "absolute"}, default="relative"
+        Whether that loss is the entropy above that of the step before, or all of it.
+    recurrent_confidence_margin : float, default=0.0
+        With the mode "relative", fraction by which the entropy should be below that of the step before.
+    use_calibrator : bool, default=False
+        Whether a calibrator scales and shifts the logits: an MLP of the embeddings and logits, which is not trained
+        here.
+    calibrator_hidden_size : int, default=256
+        Width of the calibrator.
+    calibrator_beta_max : float, default=3.0
+        Largest factor of the logits.
+    calibrator_dropout : float, default=0.1
+        Dropout probability of the calibrator in its training.
+    calibrator_use_bias : bool, default=False
+        Whether it shifts the logits too.
     **kwargs
         Fields of ``PretrainedConfig`` and of newer checkpoints.
 
@@ -206,12 +260,34 @@ class GLiClassModelConfig(PretrainedConfig):
         projector_init="normal",
         text_prefix="",
         label_prefix="",
+        use_segment_embeddings=False,
+        max_labels_alloc="dynamic",
+        scorer_encoder_num_layers=2,
+        recurrent_steps=1,
+        recurrent_min_steps=1,
+        recurrent_inference=True,
+        recurrent_inference_max_steps=None,
+        recurrent_halt_threshold=0.01,
+        recurrent_improvement_coef=0.1,
+        recurrent_improvement_margin=0.05,
+        recurrent_bptt_steps=None,
+        recurrent_read_text=False,
+        recurrent_confidence_coef=0.0,
+        recurrent_confidence_mode="relative",
+        recurrent_confidence_margin=0.0,
+        use_calibrator=False,
+        calibrator_hidden_size=256,
+        calibrator_beta_max=3.0,
+        calibrator_dropout=0.1,
+        calibrator_use_bias=False,
         **kwargs,
     ):
         self.encoder_config = _encoder_config(encoder_config)
         self.encoder_model_name = kwargs.pop("encoder_model_name", None) or encoder_model or ""
         self.label_model_name = label_model_name
         self.label_model_config = label_model_config
+        if architecture_type == "decoder-kv":
+            self.encoder_config = self.encoder_config.get_text_config()  # without the encoders of images and audio
         text_config = self.encoder_config.get_text_config()
         if vocab_size not in (None, text_config.vocab_size):
             self.encoder_config = copy.deepcopy(self.encoder_config)  # the caller's is not changed
@@ -233,9 +309,10 @@ class GLiClassModelConfig(PretrainedConfig):
         self.initializer_range = initializer_range
         self.scorer_type = scorer_type
         self.scorer_num_heads = scorer_num_heads
-        self.scorer_mlp_hidden_size = (
-            MLP_HIDDEN_SIZES.get(scorer_type) if scorer_mlp_hidden_size is None else scorer_mlp_hidden_size
-        )
+        self.scorer_mlp_hidden_size = scorer_mlp_hidden_size
+        if scorer_mlp_hidden_size is None:
+            own = architecture_type == "decoder-kv"
+            self.scorer_mlp_hidden_size = DECODER_MLP_HIDDEN_SIZE if own else MLP_HIDDEN_SIZES.get(scorer_type)
         self.scorer_attn_dropout = scorer_attn_dropout
         self.pooling_strategy = pooling_strategy
         self.class_token_pooling = class_token_pooling
@@ -260,6 +337,28 @@ class GLiClassModelConfig(PretrainedConfig):
         self.projector_init = projector_init
         self.text_prefix = text_prefix
         self.label_prefix = label_prefix
+        self.use_segment_embeddings = use_segment_embeddings
+        self.max_labels_alloc = max_labels_alloc
+        self.scorer_encoder_num_layers = scorer_encoder_num_layers
+        self.recurrent_steps = recurrent_steps
+        self.recurrent_min_steps = recurrent_min_steps
+        self.recurrent_inference = recurrent_inference
+        self.recurrent_inference_max_steps = recurrent_inference_max_steps
+        self.recurrent_halt_threshold = recurrent_halt_threshold
+        self.recurrent_improvement_coef = recurrent_improvement_coef
+        self.recurrent_improvement_margin = recurrent_improvement_margin
+        self.recurrent_bptt_steps = recurrent_bptt_steps
+        self.recurrent_read_text = recurrent_read_text
+        self.recurrent_confidence_coef = recurrent_confidence_coef
+        self.recurrent_confidence_mode = recurrent_confidence_mode
+        self.recurrent_confidence_margin = recurrent_confidence_margin
+        self.use_calibrator = use_calibrator
+        self.calibrator_hidden_size = calibrator_hidden_size
+        self.calibrator_beta_max = calibrator_beta_max
+        self.calibrator_dropout = calibrator_dropout
+        self.calibrator_use_bias = calibrator_use_bias
+        if architecture_type == "decoder-kv":
+            self._name_separator(kwargs)
         if problem_type is not None:  # the error message of the base class does not list the choices
             resolve(dict.fromkeys(PROBLEM_TYPES), problem_type, "problem_type")
         self.problem_type = problem_type
@@ -299,7 +398,8 @@ class GLiClassModelConfig(PretrainedConfig):
                 f"This is an encoder (model_type={model_type!r}), not a GLiClass checkpoint: use "
                 "GLiClassClassifier(encoder_model=...)."
             )
-        if "projector_init" not in config_dict and config_dict.get("scorer_type") in ("mlp", "hopfield"):
+        ignores_width = config_dict.get("scorer_type") in ("mlp", "hopfield")
+        if "projector_init" not in config_dict and ignores_width and config_dict["architecture_type"] != "decoder-kv":
             config_dict = {**config_dict, "scorer_mlp_hidden_size": None}
         return super().from_dict(config_dict, **kwargs)
 
@@ -307,6 +407,22 @@ class GLiClassModelConfig(PretrainedConfig):
     def encoder_width(self) -> int:
         """Hidden size of the text encoder, which is the width of all embeddings that the model returns."""
         return self.encoder_config.get_text_config().hidden_size
+
+    def _name_separator(self, newer_fields: dict) -> None:
+        """Set the id of ``<<SEP>>`` under the name that gliclass reads in "decoder-kv"."""
+        stored = newer_fields.pop("sep_token_index", None)
+        self.text_token_index = self.text_token_index if stored is None else stored
+        self.sep_token_index = self.text_token_index
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers of the module that reads the texts."""
+        text_config = self.encoder_config.get_text_config()
+        if self.architecture_type == "encoder-decoder-cls":
+            return next(
+                getattr(text_config, name) for name in _DECODER_LAYERS if getattr(text_config, name, None) is not None
+            )
+        return text_config.num_hidden_layers
 
     def _resolve_label_config(self, config, tied: bool):
         """Return the label encoder's configuration: that of the text encoder, a copy of it, or another one."""
@@ -322,14 +438,18 @@ class GLiClassModelConfig(PretrainedConfig):
             ("pooling_strategy", {**POOLINGS, NO_POOLING: None}),
             ("class_token_pooling", CLASS_TOKEN_POOLINGS),
             ("projector_init", PROJECTOR_INITS),
+            ("recurrent_confidence_mode", CONFIDENCE_MODES),
         ):
             resolve(dict.fromkeys(choices), getattr(self, name), name)
         if self.focal_loss_reduction is not None:
             resolve(REDUCTIONS, self.focal_loss_reduction, "focal_loss_reduction")
-        for name in UNSUPPORTED_FIELDS:
+        if type(self.max_labels_alloc) is not int:
+            resolve(dict.fromkeys(MAX_LABELS_ALLOCS), self.max_labels_alloc, "max_labels_alloc")
+        for name, reason in UNSUPPORTED_FIELDS.items():
             if newer_fields.get(name):
                 raise ValueError(
-                    f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not support."
+                    f"This configuration has {name}={newer_fields[name]!r}, which sklearn_gliclass does not support: "
+                    f"{reason}. Choose another checkpoint."
                 )
         self.check_combinations()
 
@@ -338,9 +458,18 @@ class GLiClassModelConfig(PretrainedConfig):
         self._check_pooling_fits_scorer()
         self._check_one_way_to_read_layers()
         self._check_layer_exists()
+        self._check_heads_of_decoder()
+        if self.use_segment_embeddings and self.architecture_type != "uni-encoder":
+            raise ValueError(
+                "use_segment_embeddings=True needs architecture_type='uni-encoder', where text and labels share a "
+                f"sequence, got {self.architecture_type!r}; set use_segment_embeddings=False."
+            )
 
     def _check_pooling_fits_scorer(self) -> None:
         reads_tokens = self.scorer_type in TOKEN_SCORERS
+        last_token_is_text = self.architecture_type == "encoder-decoder-cls" and not reads_tokens
+        if last_token_is_text or self.architecture_type == "decoder-kv":
+            return  # the pooling has no effect
         if reads_tokens and self.pooling_strategy != NO_POOLING:
             raise ValueError(
                 f"scorer_type={self.scorer_type!r} needs the embeddings of all tokens, without pooling, got "
@@ -351,11 +480,39 @@ class GLiClassModelConfig(PretrainedConfig):
                 f"pooling_strategy={NO_POOLING!r} keeps all tokens, but scorer_type={self.scorer_type!r} needs one "
                 f"vector per text; choose a pooling from {sorted(POOLINGS)}, or scorer_type='cross-attn'."
             )
-        if reads_tokens and self.architecture_type in BI_ENCODERS:
+        if reads_tokens and self.architecture_type not in ("uni-encoder", "encoder-decoder"):
+            pooled = "its labels" if self.architecture_type in BI_ENCODERS else "its texts"
             raise ValueError(
                 f"scorer_type={self.scorer_type!r} excludes pooling, but architecture_type="
-                f"{self.architecture_type!r} pools its labels; choose another scorer, or "
+                f"{self.architecture_type!r} pools {pooled}; choose another scorer, or "
                 "architecture_type='uni-encoder' or 'encoder-decoder'."
+            )
+
+    def _check_heads_of_decoder(self) -> None:
+        """Raise for options of other heads than those of "decoder-kv", and for its options elsewhere."""
+        if self.use_calibrator and self.pooling_strategy == NO_POOLING and self.scorer_type in TOKEN_SCORERS:
+            raise ValueError(
+                f"use_calibrator=True needs one vector per text, and scorer_type={self.scorer_type!r} has none; set "
+                "use_calibrator=False."
+            )
+        is_decoder = self.architecture_type == "decoder-kv"
+        if is_decoder and self.hidden_size != self.encoder_width:
+            raise ValueError(
+                f"architecture_type='decoder-kv' has no projector of another width, so that hidden_size must be the "
+                f"decoder's {self.encoder_width}, got {self.hidden_size}; set hidden_size=None."
+            )
+        without_effect = (
+            {"use_lstm": False, "squeeze_layers": False, "layer_wise": False, "encoder_layer_id": -1}
+            if is_decoder
+            else {"recurrent_steps": 1, "recurrent_read_text": False}
+        )
+        chosen = [
+            f"{name}={getattr(self, name)!r}" for name, off in without_effect.items() if getattr(self, name) != off
+        ]
+        if chosen:
+            raise ValueError(
+                f"{', '.join(chosen)} cannot be used with architecture_type={self.architecture_type!r}, which has "
+                f"other heads; set {', '.join(f'{name}={off!r}' for name, off in without_effect.items())}."
             )
 
     def _check_one_way_to_read_layers(self) -> None:
@@ -376,7 +533,7 @@ class GLiClassModelConfig(PretrainedConfig):
 
     def _check_layer_exists(self) -> None:
         # The embedding layer's output is layer 0.
-        n_layers = self.encoder_config.get_text_config().num_hidden_layers
+        n_layers = self.n_layers
         if not -n_layers - 1 <= self.encoder_layer_id <= n_layers:
             raise ValueError(
                 f"encoder_layer_id={self.encoder_layer_id} is not a layer of this encoder, which has the layers 0 (the "

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from .bi_encoder import BiEncoder, FusedBiEncoder
+from .calibrator import Calibrator
 from .config import GLiClassModelConfig
-from .encoder_decoder import EncoderDecoder
+from .decoder_kv import DecoderKV
+from .encoder_decoder import EncoderDecoder, EncoderDecoderCls
 from .isolation import seed_torch
 from .loading import load_weights, silence_transformers
 from .options import resolve
@@ -62,10 +64,14 @@ class GLiClassModel(PreTrainedModel):
         super().__init__(config)
         architecture = resolve(ARCHITECTURES, config.architecture_type, "architecture_type")
         self.model = architecture(config, encoder, label_encoder)
+        self.calibrator = Calibrator(config) if config.use_calibrator else None
         self.post_init()
-        # On the meta device (from_pretrained), the weights are loaded afterwards.
-        if config.projector_init == "identity" and not self.model.logit_scale.is_meta:
+        if next(self.parameters()).is_meta:  # from_pretrained: the weights are loaded afterwards
+            return
+        if config.projector_init == "identity":
             self.model.init_identity()
+        if self.calibrator is not None:
+            self.calibrator.init_identity()
 
     def _init_weights(self, module):
         # Called for the heads only: encoders are PreTrainedModels, which initialise their own weights.
@@ -74,6 +80,8 @@ class GLiClassModel(PreTrainedModel):
             init.normal_(module.weight, mean=0.0, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=std)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -98,6 +106,28 @@ class GLiClassModel(PreTrainedModel):
             The text encoder, and the label encoder if it is another module.
         """
         return self.model.encoder_modules()
+
+    @torch.no_grad()
+    def divide_logits(self, temperature: float) -> None:
+        """Divide all logits by a temperature, which is stored in the logit scale if there is one.
+
+        Otherwise, it is stored in the calibrator. A new one with a constant inverse temperature is added if needed.
+
+        Parameters
+        ----------
+        temperature : float
+            Positive temperature.
+        """
+        if self.calibrator is not None:
+            self.calibrator.divide(temperature)
+        elif self.model.scales_logits:
+            self.model.logit_scale.div_(temperature)
+        else:
+            config, beta = self.config, 1.0 / temperature
+            config.use_calibrator, config.calibrator_use_bias, config.calibrator_hidden_size = True, False, 1
+            config.calibrator_beta_max = max(3.0, 2 * beta)
+            self.calibrator = Calibrator(config).to(self.device, self.dtype)
+            self.calibrator.init_constant(beta)
 
     def get_input_embeddings(self):
         """Return the token embeddings of the text encoder."""
@@ -268,6 +298,7 @@ class GLiClassModel(PreTrainedModel):
             Loss, logits and embeddings.
         """
         inputs |= {"labels": labels, "sample_weight": sample_weight, "class_ids": class_ids}
+        inputs["calibrator"] = self.calibrator
         if "text_states" in inputs:
             return self.model.score_states(**inputs)
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **inputs)
@@ -278,6 +309,8 @@ ARCHITECTURES = {
     "bi-encoder": BiEncoder,
     "bi-encoder-fused": FusedBiEncoder,
     "encoder-decoder": EncoderDecoder,
+    "encoder-decoder-cls": EncoderDecoderCls,
+    "decoder-kv": DecoderKV,
 }
 
 

@@ -82,9 +82,8 @@ class UniGraph(nn.Module):
         self.heads = architecture
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, text_mask: Tensor, label_weights: Tensor) -> Tensor:
-        outputs = run_encoder(
-            self.heads.encoder_model, attention_mask, self.heads.needs_hidden_states, input_ids=input_ids
-        )
+        tokens = self.heads.embed_tokens(input_ids)
+        outputs = run_encoder(self.heads.encoder_model, attention_mask, self.heads.needs_hidden_states, **tokens)
         states = _pick_layer(self.heads, outputs, attention_mask)
         return _score(self.heads, states, text_mask, label_weights @ states)
 

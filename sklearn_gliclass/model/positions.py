@@ -72,3 +72,11 @@ def mask_text(config, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return mask & (input_ids == config.text_token_index).cumsum(dim=1).bool()
     control = (input_ids == config.class_token_index) | (input_ids == config.text_token_index)
     return mask & ~control.cumsum(dim=1).bool()
+
+
+def segment_ids(config, input_ids: Tensor) -> Tensor:
+    """Return the segment of each token: 0, from the first ``<<SEP>>`` on 1, and from the first ``<<EXAMPLE>>`` on 2."""
+    is_after = [
+        (input_ids == token).cumsum(dim=1) > 0 for token in (config.text_token_index, config.example_token_index)
+    ]
+    return torch.where(is_after[1], 2, is_after[0].long())

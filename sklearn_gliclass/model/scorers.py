@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .torch_internals import keep_above
 
 
-def _score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Sequential:
+def score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Sequential:
+    """Build the MLP that computes a logit, with two hidden layers of `hidden` and half as many units."""
     return nn.Sequential(
         nn.Linear(n_inputs, hidden),
         activation(),
@@ -165,7 +166,7 @@ class MLPScorer(nn.Module):
     def __init__(self, config, width: int):
         super().__init__()
         self.width = width
-        self.mlp = _score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)
+        self.mlp = score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         first = self.mlp[0]
@@ -184,7 +185,7 @@ class HopfieldScorer(nn.Module):
         self.q_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
-        self.mlp = _score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)
+        self.mlp = score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         attention = _dot(self.k_proj(text), self.q_proj(classes)) * self.beta  # (B, C)
@@ -216,7 +217,7 @@ class CrossAttentionScorer(nn.Module):
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.score_mlp = _score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.GELU)
+        self.score_mlp = score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.GELU)
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, D / heads)
@@ -248,5 +249,6 @@ DOT_PRODUCT_SCORERS = {name for name, scorer in SCORERS.items() if hasattr(score
 # Scorers that read the tokens of the text, without pooling.
 TOKEN_SCORERS = {"cross-attn"}
 
-# Default width of the MLP in the scorers.
+# Default width of the MLP in the scorers, and in that of the architecture decoder-kv.
 MLP_HIDDEN_SIZES = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}
+DECODER_MLP_HIDDEN_SIZE = 1024

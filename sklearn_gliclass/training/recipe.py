@@ -71,6 +71,8 @@ def supports_probe(estimator, config) -> bool:
     The logits must be scaled cosines, from encoders that are pretrained.
     """
     other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
+    if getattr(config, "use_calibrator", False):  # fitted to the logits of the model as it is
+        return False
     pretrained = estimator.encoder_config is None and estimator.label_model_config is None
     return scores_cosines(config) and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
 

@@ -111,14 +111,13 @@ class TrainingRun:
         has_states = part is None or part.label_states is not None  # of a frozen encoder
         return part if has_states else self.engine.hold_labels(part, n_layers)
 
-    @torch.no_grad()
     def divide_logits(self, temperatures: np.ndarray) -> None:
         """Divide the logits of each target by a temperature.
 
-        That of a single target becomes part of the model's logit scale; predictions divide by those of several targets.
+        That of a single target becomes part of the model; predictions divide by those of several targets.
         """
         if self.train.groups is None:
-            self.net.module_.model.logit_scale.div_(float(temperatures[0]))
+            self.net.module_.divide_logits(float(temperatures[0]))
         self.temperatures = temperatures if self.temperatures is None else self.temperatures * temperatures
 
     def label_states(self) -> torch.Tensor:

@@ -270,7 +270,7 @@ class EvidenceMeasurement:
         net, dataset = run.net, run.train if run.held_out is None else run.held_out
         rows = np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_EVIDENCE_ROWS)).round().astype(int)
         logits = net.score_rows(dataset, rows).cpu().numpy()
-        scale = net.module_.model.logit_scale.item()
+        scale = net.module_.model.logit_factor
         classes, weight = class_indices(dataset.targets[rows]), dataset.sample_weight[rows]
         if weight.any():
             measured = measure_evidence(logits, scale, classes, weight, scores_cosines(net.module_.config))

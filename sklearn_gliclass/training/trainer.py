@@ -314,12 +314,12 @@ class Trainer(skorch.NeuralNet):
         """Return the inputs that all batches of each chunk of labels share: the label embeddings of the bi-encoders."""
         self._set_training(False)
         with autocast(self.device, self.dtype):
-            return [self._label_states(self._on_device(tensors(labels))) for labels in dataset.evaluation_labels()]
+            return [self._encode_labels(self._on_device(tensors(labels))) for labels in dataset.evaluation_labels()]
 
-    def _label_states(self, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _encode_labels(self, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if not labels or "class_states" in labels:  # no label encoder, or its output
             return labels
-        return {"class_states": self.module_.model.pool_labels(**labels)}
+        return self.module_.model.encode_shared_labels(**labels)
 
     @torch.no_grad()
     def embed(self, dataset: TextDataset, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
 from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, find_unknown_labels
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
 from sklearn_gliclass.model import ARCHITECTURES
-from sklearn_gliclass.model.config import BI_ENCODERS
+from sklearn_gliclass.model.config import BI_ENCODERS, ENCODER_DECODERS
 
 PIECES = {name: PieceTokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 PROMPTED = ["uni-encoder", "bi-encoder-fused"]
@@ -31,7 +31,9 @@ def reference_strings(architecture: str, text: str, labels, prompt_first: bool) 
     )
     if architecture == "uni-encoder":
         return [pipeline.UniEncoderZeroShotClassificationPipeline.prepare_input(this, text, labels)]
-    if architecture == "encoder-decoder":
+    if architecture == "decoder-kv":
+        return ["".join([text, SEP_TOKEN, *(label + LABEL_TOKEN for label in labels), SEP_TOKEN])]
+    if architecture in ENCODER_DECODERS:
         return [text, pipeline.EncoderDecoderZeroShotClassificationPipeline.prepare_labels_prompt(this, labels)]
     if architecture == "bi-encoder-fused":
         text = pipeline.BiEncoderZeroShotClassificationPipeline.prepare_input(this, text, labels)
@@ -67,10 +69,13 @@ def test_ids_equal_those_of_the_joined_string(architecture, tokenizer, prompt_fi
     batch = batch_of(make_layout(architecture, tokenizer, prompt_first=prompt_first), TEXTS)
     for row, text in enumerate(TEXTS):
         strings = reference_strings(architecture, text, LABELS, prompt_first)
-        expected = [TOKENIZERS[tokenizer](string).input_ids for string in strings]
+        framed = architecture != "decoder-kv"
+        expected = [TOKENIZERS[tokenizer](string, add_special_tokens=framed).input_ids for string in strings]
         got = [rows(batch)[row]]
         if architecture in BI_ENCODERS:
             got += rows(batch, "class_input_ids")  # shared by the batch
+        elif architecture == "encoder-decoder-cls":
+            got.append(rows(batch, "class_input_ids")[0])  # shared too
         elif architecture == "encoder-decoder":
             got.append(rows(batch, "class_input_ids")[row])
         assert got == expected
@@ -93,7 +98,7 @@ def test_text_is_truncated_and_labels_are_not(architecture, tokenizer, prompt_fi
     assert long == pieces.frame(*([prompt, text] if prompt_first else [text, prompt])).tolist()
 
 
-@pytest.mark.parametrize("architecture", ["bi-encoder", "encoder-decoder"])
+@pytest.mark.parametrize("architecture", ["bi-encoder", *ENCODER_DECODERS])
 def test_text_in_a_bi_encoder_is_truncated_at_max_length(architecture):
     layout = make_layout(architecture, max_length=30)
     batch = batch_of(layout, ["the card", LONG])
@@ -115,7 +120,7 @@ def test_lengths_are_known_before_the_batch_is_built(architecture, max_length):
     assert layout.is_truncated(tokens, order).tolist() == [a != b for a, b in zip(built, uncut, strict=True)]
 
 
-@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
+@pytest.mark.parametrize("architecture", [*PROMPTED, *ENCODER_DECODERS, "decoder-kv"])
 def test_prompt_that_leaves_no_room_raises(architecture):
     """The reference truncates labels that do not fit."""
     layout = make_layout(architecture, labels=MANY_LABELS[:60], max_length=64)
@@ -149,7 +154,7 @@ def test_number_of_labels_is_not_limited_to_25(architecture):
     """The reference drops labels beyond `max_num_classes`; here only `max_length` limits their number."""
     layout = make_layout(architecture, labels=MANY_LABELS[:40], max_length=300)
     batch = batch_of(layout, ["a text"])
-    name = "class_input_ids" if architecture == "encoder-decoder" else "input_ids"
+    name = "class_input_ids" if architecture in ENCODER_DECODERS else "input_ids"
     if architecture == "bi-encoder":
         assert len(batch["class_input_ids"]) == 40
     else:
@@ -178,7 +183,7 @@ def test_control_tokens_of_users_stay_text(architecture, tokenizer, prompt_first
 # -- orders --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["uni-encoder", "encoder-decoder"])
+@pytest.mark.parametrize("architecture", ["uni-encoder", *ENCODER_DECODERS, "decoder-kv"])
 def test_each_sample_has_its_own_order(architecture):
     layout = make_layout(architecture)
     orders = [np.array([2, 0]), np.array([1, 3])]
@@ -187,6 +192,26 @@ def test_each_sample_has_its_own_order(architecture):
         alone = batch_of(make_layout(architecture, labels=[LABELS[i] for i in order]), [text])
         for name in (name for name in alone if name.endswith("input_ids")):
             assert rows(together, name)[row] == rows(alone, name)[0]
+
+
+def test_prompt_that_a_batch_shares_is_in_it_once():
+    layout = make_layout("encoder-decoder-cls")
+    order = np.array([1, 0])
+    assert len(batch_of(layout, ["a", "b"], [order, order.copy()])["class_input_ids"]) == 1
+    assert len(batch_of(layout, ["a", "b"], [order, order[::-1]])["class_input_ids"]) == 2
+
+
+def test_truncated_text_of_a_decoder_keeps_its_labels():
+    """The tokenizer's own frame is not part of the sequence."""
+    layout = make_layout("decoder-kv", max_length=60)
+    pieces, order = PIECES["wordpiece"], np.arange(len(LABELS))
+    short, long = rows(batch_of(layout, ["the card", LONG]))
+    prompt = layout.prompt(order).tolist()
+    assert len(long) == 60
+    assert long == [*layout.tokenize([LONG])[0][: 60 - len(prompt)].tolist(), *prompt]
+    assert prompt.count(pieces.label_id) == len(LABELS)
+    assert prompt.count(pieces.sep_id) == 2
+    assert short[-len(prompt) :] == prompt
 
 
 @pytest.mark.parametrize("architecture", BI_ENCODERS)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import make_batch, random_ids, tiny_model
 
+from sklearn_gliclass.cache.states import _same_length
 from sklearn_gliclass.model import ARCHITECTURES
 from sklearn_gliclass.model.outputs import GLiClassOutput
 
@@ -25,8 +26,19 @@ def cached(model, batch):
     return {name: tensor.unsqueeze(1) for name, tensor in states.items()}
 
 
-@pytest.mark.parametrize("options", HEADS, ids=str)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+OTHERS = [name for name in ARCHITECTURES if name != "decoder-kv"]
+DECODER_HEADS = [
+    {},
+    {"recurrent_steps": 3},
+    {"recurrent_steps": 3, "recurrent_read_text": True, "recurrent_confidence_coef": 0.5},
+]
+CACHED = [
+    *((architecture, options) for architecture in OTHERS for options in HEADS),
+    *(("decoder-kv", options) for options in DECODER_HEADS),
+]
+
+
+@pytest.mark.parametrize(("architecture", "options"), CACHED, ids=str)
 def test_cached_states_agree_with_token_ids(architecture, options):
     model = tiny_model(architecture, **options).double()
     batch = make_batch(architecture, TEXTS, LABELS)
@@ -40,18 +52,23 @@ def test_cached_states_agree_with_token_ids(architecture, options):
     assert isinstance(output, GLiClassOutput)
     for name in ("loss", "logits", "text_embeddings", "class_embeddings"):
         torch.testing.assert_close(output[name], expected[name], rtol=1e-9, atol=1e-12)
-    states.pop("label_states")
+    states.pop("label_states", None)
     torch.testing.assert_close(model.model.embed_states(**states), embeddings, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused", "encoder-decoder"])
+JOINED = ["uni-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls", "decoder-kv"]
+
+
+@pytest.mark.parametrize("architecture", JOINED)
 def test_label_prompts_are_joined(architecture):
     model = tiny_model(architecture).double()
     parts = [[own[:2] for own in LABELS], [own[2:3] for own in LABELS]]  # the last prompt has one label less
     expected = torch.cat([model(**make_batch(architecture, TEXTS, part)).logits for part in parts], dim=1)
     prompts = [model.model.text_states(**make_batch(architecture, TEXTS, part)) for part in parts]
-    prompts[1]["label_states"] = torch.cat([prompts[1]["label_states"]] * 2, dim=1)  # an empty slot holds anything
-    states = {name: torch.stack([prompt[name] for prompt in prompts], dim=1) for name in prompts[0]}
+    for name in ("label_states", "label_positions"):
+        if name in prompts[1]:
+            prompts[1][name] = torch.cat([prompts[1][name]] * 2, dim=1)  # an empty slot holds anything
+    states = {name: torch.stack(_same_length([prompt[name] for prompt in prompts]), dim=1) for name in prompts[0]}
     output = model(**states, label_mask=torch.tensor([[[True, True], [True, False]]]))
     torch.testing.assert_close(output.logits, expected, rtol=1e-9, atol=1e-12)
     assert output.class_mask.shape == (1, 3)

@@ -14,6 +14,8 @@ FIELDS = set(inspect.signature(GLiClassModelConfig.__init__).parameters) - {"sel
 PROMPT_FIRST_TEXT = {"prompt_first": True, "extract_text_features": True, "pooling_strategy": "avg"}
 MULTI_LABEL = {"problem_type": "multi_label_classification"}
 CROSS_ATTENTION = {"scorer_type": "cross-attn"}
+DECODER = {"architecture_type": "decoder-kv"}
+STEPS = {**DECODER, "recurrent_steps": 4, "recurrent_halt_threshold": None}
 
 # field -> (other options, the value to change to, what changes with it).
 CHANGES = {
@@ -52,17 +54,40 @@ CHANGES = {
     "dropout": ({}, 0.9, "training loss"),
     "tie_encoders": ({"architecture_type": "bi-encoder"}, True, "logits"),
     "projector_init": ({"hidden_size": 64}, "identity", "initial weights"),
+    "example_token_index": ({"use_segment_embeddings": True}, TEXT_ID, "logits"),
+    "use_segment_embeddings": ({}, True, "logits"),
+    "scorer_encoder_num_layers": (DECODER, 1, "shapes"),
+    "recurrent_steps": (DECODER, 3, "shapes"),
+    "recurrent_min_steps": ({**STEPS, "recurrent_steps": 8}, 8, "training loss"),
+    "recurrent_inference": (STEPS, False, "logits"),
+    "recurrent_inference_max_steps": (STEPS, 6, "logits"),
+    "recurrent_halt_threshold": (STEPS, 0.9, "logits"),
+    "recurrent_improvement_coef": (STEPS, 5.0, "loss"),
+    "recurrent_improvement_margin": (STEPS, 0.9, "loss"),
+    "recurrent_bptt_steps": (STEPS, 1, "gradient"),
+    "recurrent_read_text": (STEPS, True, "shapes"),
+    "recurrent_confidence_coef": (STEPS, 0.5, "loss"),
+    "recurrent_confidence_mode": ({**STEPS, "recurrent_confidence_coef": 5.0}, "absolute", "loss"),
+    "recurrent_confidence_margin": ({**STEPS, "recurrent_confidence_coef": 5.0}, 0.9, "loss"),
+    "use_calibrator": ({}, True, "shapes"),
+    "calibrator_hidden_size": ({"use_calibrator": True}, 12, "shapes"),
+    "calibrator_beta_max": ({"use_calibrator": True}, 2.0, "logits"),
+    "calibrator_use_bias": ({"use_calibrator": True}, True, "shapes"),
 }
 
 NOT_READ_BY_THE_MODEL = {
     "encoder_model": "a name, stored because gliclass needs it",
     "label_model_name": "a name, stored because gliclass needs it",
     "weights_edition": "a record of the weights that the package comes with",
-    "example_token_index": "stored for gliclass, which finds examples by it",
     "text_prefix": "precedes the texts: tests/test_sentence_encoders.py",
     "label_prefix": "precedes the labels: tests/test_sentence_encoders.py",
+    "max_labels_alloc": "empty slots of labels are never computed",
+    "calibrator_dropout": "stored for gliclass; the calibrator is not trained",
     "max_num_classes": "limits the prompts: tests/data and the estimators",
 }
+
+
+UNREAD_VALUES = {"max_num_classes": 7, "max_labels_alloc": 7, "calibrator_dropout": 0.3}
 
 
 def observe(fields: dict) -> dict:
@@ -87,8 +112,11 @@ def observe(fields: dict) -> dict:
     with torch.no_grad():
         output = model(**batch)
         seen |= {"logits": output.logits, "loss": output.loss}
+    if "labels" in batch:
         torch.manual_seed(0)
-        seen["training loss"] = model.train()(**batch).loss
+        seen["training loss"] = model.train()(**batch).loss.detach()
+        model.eval()(**batch).loss.backward()
+        seen["gradient"] = model.get_input_embeddings().weight.grad
     return seen
 
 
@@ -115,9 +143,10 @@ def test_changing_a_field_changes_the_model(field):
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
 def test_fields_survive_dict_and_file(field, tmp_path):
-    options, value, _ = CHANGES.get(field, ({}, {"max_num_classes": 7, "example_token_index": 5}.get(field, "x"), None))
+    options, value, _ = CHANGES.get(field, ({}, UNREAD_VALUES.get(field, "x"), None))
     architecture = {"label_model_name": "bi-encoder"}.get(field, options.get("architecture_type", "uni-encoder"))
-    options = {"encoder_config": tiny_encoder("bert"), "architecture_type": architecture, **options, field: value}
+    family = "qwen3" if architecture == "decoder-kv" else "bert"
+    options = {"encoder_config": tiny_encoder(family), "architecture_type": architecture, **options, field: value}
     if options.get("scorer_type") == "cross-attn":
         options["pooling_strategy"] = "pass"
     config = GLiClassModelConfig(**options)
@@ -166,13 +195,15 @@ def test_label_config_is_a_copy_of_the_text_encoder_s():
 
 
 UNKNOWN_NAMES = {
-    "architecture_type": "'bi-encoder', 'bi-encoder-fused', 'encoder-decoder', 'uni-encoder'",
+    "architecture_type": ", ".join(map(repr, sorted(ARCHITECTURE_TYPES))),
     "scorer_type": ", ".join(map(repr, sorted(SCORERS))),
     "pooling_strategy": ", ".join(map(repr, sorted([*POOLINGS, "pass"]))),
     "class_token_pooling": "'average', 'first'",
     "projector_init": "'identity', 'normal'",
     "problem_type": "'multi_label_classification', 'regression', 'single_label_classification'",
     "focal_loss_reduction": "'mean', 'none', 'sum'",
+    "max_labels_alloc": "'dynamic', 'fixed'",
+    "recurrent_confidence_mode": "'absolute', 'relative'",
 }
 
 
@@ -198,8 +229,15 @@ IMPOSSIBLE = [
     ({"layer_wise": True, "encoder_layer_id": 0}, "exclude each other"),
     ({"encoder_layer_id": 3}, "not a layer of this encoder"),
     ({"encoder_layer_id": -4}, "not a layer of this encoder"),
-    ({"use_segment_embeddings": True}, "does not support"),
-    ({"use_calibrator": True}, "does not support"),
+    ({"scorer_type": "cross-attn", "architecture_type": "encoder-decoder-cls"}, "pools its texts"),
+    ({"use_segment_embeddings": True, "architecture_type": "bi-encoder"}, "needs architecture_type='uni-encoder'"),
+    ({"use_calibrator": True, "scorer_type": "cross-attn"}, "needs one vector per text"),
+    ({"multimodal": True, "architecture_type": "decoder-kv"}, "multimodal=True.*images and audio are not read"),
+    ({"scorer_full_sequence": True, "architecture_type": "decoder-kv"}, "scorer_full_sequence=True.*does not read"),
+    ({"hidden_size": 20, "architecture_type": "decoder-kv"}, "must be the decoder's 32, got 20"),
+    ({"use_lstm": True, "architecture_type": "decoder-kv"}, "use_lstm=True cannot be used"),
+    ({"squeeze_layers": True, "architecture_type": "decoder-kv"}, "squeeze_layers=True cannot be used"),
+    ({"recurrent_steps": 2}, "recurrent_steps=2 cannot be used"),
 ]
 
 
@@ -217,6 +255,9 @@ def without_type(options: dict) -> dict:
     ("architecture", "family", "message"),
     [
         ("encoder-decoder", "bert", "needs an encoder-decoder model such as T5 or BART"),
+        ("encoder-decoder-cls", "bert", "needs an encoder-decoder model such as T5 or BART"),
+        ("decoder-kv", "bert", "needs a causal decoder such as Qwen3 or Llama, got model_type='bert'"),
+        ("decoder-kv", "t5", "needs a causal decoder"),
         ("uni-encoder", "bart", "has a decoder and no encoder that can be used separately"),
         ("bi-encoder", "bart", "has a decoder and no encoder that can be used separately"),
     ],

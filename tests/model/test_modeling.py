@@ -27,11 +27,15 @@ from sklearn_gliclass.model.poolings import POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
 ARCHITECTURE_NAMES = list(ARCHITECTURES)
+# Without the decoder, whose heads are not made of projectors and a scorer of one's choice.
+PROJECTED = [name for name in ARCHITECTURES if name != "decoder-kv"]
+PROJECTED_FAMILIES = [pair for pair in ARCHITECTURE_FAMILIES if pair[0] in PROJECTED]
+POOLED = [*BI_ENCODERS, "encoder-decoder-cls", "decoder-kv"]  # before the scorer, always
 ARCHITECTURE_SCORERS = [
     (architecture, scorer)
-    for architecture in ARCHITECTURES
+    for architecture in PROJECTED
     for scorer in SCORERS
-    if scorer not in TOKEN_SCORERS or architecture not in BI_ENCODERS
+    if scorer not in TOKEN_SCORERS or architecture not in POOLED
 ]
 TWO_TEXTS = random_ids(2, 5)
 THREE_LABELS = [random_ids(3, 2), random_ids(3, 2, seed=1)]
@@ -156,7 +160,10 @@ PADDING_FACTORS = {
 IMPOSSIBLE = [
     {"scorer": list(TOKEN_SCORERS), "pooling": list(POOLINGS)},
     {"scorer": [name for name in SCORERS if name not in TOKEN_SCORERS], "pooling": ["pass"]},
-    {"scorer": list(TOKEN_SCORERS), "architecture": list(BI_ENCODERS)},
+    {"scorer": list(TOKEN_SCORERS), "architecture": POOLED},
+    {"architecture": ["decoder-kv"], "use_lstm": [True]},
+    {"architecture": ["decoder-kv"], "squeeze_layers": [True]},
+    {"architecture": ["decoder-kv"], "encoder_layer_id": [1]},
     {"squeeze_layers": [True], "encoder_layer_id": [1]},  # all layers are read, so that none can be selected
     *[{"architecture": [architecture], "family": [family]} for architecture in ARCHITECTURE_NAMES
       for family in PADDING_FACTORS["family"] if (architecture, family) not in ARCHITECTURE_FAMILIES],
@@ -166,7 +173,7 @@ FULL_PADDING_CASES = [
       for pooling in (["pass"] if scorer in TOKEN_SCORERS else POOLINGS)],
     *[(architecture, family, "simple", pooling, {}) for architecture, family in ARCHITECTURE_FAMILIES
       for pooling in ("avg", "last")],
-    *[(architecture, None, "simple", "avg", options) for architecture in ARCHITECTURE_NAMES for options in (
+    *[(architecture, None, "simple", "avg", options) for architecture in PROJECTED for options in (
         {"use_lstm": True}, {"squeeze_layers": True}, {"encoder_layer_id": 1}, {"prompt_first": True},
         {"extract_text_features": True}, {"extract_text_features": True, "prompt_first": True},
         {"extract_text_features": True, "use_lstm": True}, {"class_token_pooling": "average"},
@@ -254,7 +261,7 @@ def test_label_encoder_of_another_width_and_family(architecture, label_width, tm
     assert logits_of(loaded, **batch_for(model)).shape == (2, 3)
 
 
-@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+@pytest.mark.parametrize(("architecture", "family"), PROJECTED_FAMILIES)
 def test_layer_wise_loss_is_the_sum_over_the_layers(architecture, family):
     """The reference needs squeeze_layers for encoder_layer_id. Layer 0 is the embedding layer, and 2 the last one "
     "here."""
@@ -273,7 +280,7 @@ def test_layer_wise_loss_is_the_sum_over_the_layers(architecture, family):
     torch.testing.assert_close(logits_of(model, **batch_for(model)), plain)
 
 
-@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+@pytest.mark.parametrize(("architecture", "family"), PROJECTED_FAMILIES)
 def test_squeeze_layers_reads_all_hidden_states(architecture, family):
     """The reference leaves out the embedding layer, and fails."""
     model = tiny_model(architecture, family, squeeze_layers=True, scale=0.1)
@@ -320,7 +327,7 @@ def test_identity_projectors_change_nothing_at_first():
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
+@pytest.mark.parametrize("architecture", PROJECTED)
 def test_with_identity_projectors_weighted_dot_starts_as_simple(architecture, normalize):
     options = {"projector_init": "identity", "hidden_size": 64, "normalize_features": normalize}
     simple = GLiClassModel(tiny_config(architecture, scorer_type="simple", **options)).eval()
@@ -531,7 +538,7 @@ def test_tied_encoder_reads_texts_and_shared_labels_in_one_pass():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURE_NAMES)
 def test_embeddings_of_texts_are_as_wide_as_the_encoder(architecture):
-    model = tiny_model(architecture, hidden_size=20)
+    model = tiny_model(architecture, hidden_size=20 if architecture in PROJECTED else None)
     with torch.no_grad():
         assert model.model.embed_text(**batch_for(model)).shape == (2, 32)
 

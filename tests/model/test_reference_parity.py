@@ -9,8 +9,8 @@ import torch
 from covering_array import pairwise
 from tiny_models import LABEL_ID, TEXT_ID, make_batch, random_ids, randomize, tiny_config, tiny_encoder
 
-from sklearn_gliclass.model import ARCHITECTURES, GLiClassModel, GLiClassModelConfig
-from sklearn_gliclass.model.config import BI_ENCODERS
+from sklearn_gliclass.model import GLiClassModel, GLiClassModelConfig
+from sklearn_gliclass.model.config import BI_ENCODERS, ENCODER_DECODERS
 from sklearn_gliclass.model.poolings import POOLINGS as OUR_POOLINGS
 from sklearn_gliclass.model.scorers import SCORERS, TOKEN_SCORERS
 
@@ -34,6 +34,8 @@ FAMILIES = {
     "bi-encoder": ["bert", "deberta-v2", "modernbert"],
     "bi-encoder-fused": ["bert", "deberta-v2", "modernbert"],
     "encoder-decoder": ["t5", "bart"],
+    "encoder-decoder-cls": ["t5", "bart"],
+    "decoder-kv": ["qwen3"],
 }
 ACTIVATIONS = ["relu", "silu", "tanh", "gelu_new", "linear"]
 FOCAL = {
@@ -67,6 +69,7 @@ def encoders_of(*architectures):
 
 
 UNI, BI = encoders_of("uni-encoder"), encoders_of(*BI_ENCODERS)
+CLS, DECODER = encoders_of("encoder-decoder-cls"), encoders_of("decoder-kv")
 # Excluded combinations: options that an architecture does not have, or that gliclass does not support or computes
 # wrongly (see CRASHES, WRONG and IGNORED_IN_THE_LOSS below).
 FORBIDDEN = [
@@ -78,14 +81,25 @@ FORBIDDEN = [
     {"encoder": UNI, "extract_text_features": [True], "use_lstm": [False],
      "pooling_strategy": [name for name in POOLINGS if name not in BLIND_TO_ZEROS]},
     {"encoder": UNI, "extract_text_features": [False], "class_token_pooling": ["average"]},
-    {"encoder": encoders_of("encoder-decoder"), "extract_text_features": [False], "class_token_pooling": ["average"]},
-    {"encoder": encoders_of("encoder-decoder"), "extract_text_features": [True], "class_token_pooling": ["first"]},
+    {"encoder": encoders_of(*ENCODER_DECODERS), "extract_text_features": [False], "class_token_pooling": ["average"]},
+    {"encoder": encoders_of(*ENCODER_DECODERS), "extract_text_features": [True], "class_token_pooling": ["first"]},
+    {"encoder": CLS, "scorer_type": ["cross-attn"]},
+    {"encoder": [*CLS, *DECODER], "use_lstm": [True]},
+    {"encoder": DECODER, "problem_type": ["regression", None]},
+    {"encoder": DECODER, "focal": ["sum"]},
+    {"encoder": DECODER, "hidden_size": [20]},
+    {"encoder": DECODER, "contrastive_loss_coef": [0.3]},
+    {"encoder": DECODER, "extract_text_features": [True]},
+    {"encoder": DECODER, "class_token_pooling": ["average"]},
+    {"encoder": DECODER, "embed_class_token": [False]},
+    {"encoder": DECODER, "scorer_type": [*POOLED_SCORERS[1:], "cross-attn"]},
+    {"encoder": DECODER, "projector_hidden_act": ACTIVATIONS},
     {"encoder": BI, "extract_text_features": [True]},
     {"encoder": BI, "class_token_pooling": ["average"]},
     {"encoder": BI, "embed_class_token": [False]},
     {"encoder": BI, "use_lstm": [True]},
     {"encoder": BI, "contrastive_loss_coef": [0.3]},
-    {"encoder": encoders_of("bi-encoder", "encoder-decoder"), "prompt_first": [True]},
+    {"encoder": encoders_of("bi-encoder", *ENCODER_DECODERS, "decoder-kv"), "prompt_first": [True]},
     {"encoder": [encoder for encoder in FACTORS["encoder"] if encoder not in UNI], "layer_wise": [True]},
     {"hidden_size": [20], "scorer_type": ["weighted-dot", "mlp", "hopfield", "cross-attn"]},
     {"hidden_size": [20], "use_lstm": [True]},
@@ -151,6 +165,14 @@ OPTIONS = {
         AVERAGE,
         {**AVERAGE, "embed_class_token": False},
     ],
+    "encoder-decoder-cls": [
+        {},
+        {"normalize_features": True},
+        {"embed_class_token": False},
+        AVERAGE,
+        {**AVERAGE, "embed_class_token": False},
+    ],
+    "decoder-kv": [{}, {"normalize_features": True}, {"scorer_mlp_hidden_size": 24}],
 }
 
 
@@ -164,13 +186,16 @@ def full_grid():
     for architecture, families in FAMILIES.items():
         for number, family in enumerate(families):
             # All options with the first family; both families of encoder-decoders.
-            every = number == 0 or architecture == "encoder-decoder"
+            every = number == 0 or architecture in ENCODER_DECODERS
             for options in OPTIONS[architecture] if every else [{}]:
                 for scorer in POOLED_SCORERS:
                     for pooling in poolings_of(options):
                         yield architecture, family, {"scorer_type": scorer, "pooling_strategy": pooling, **options}
-                if architecture not in BI_ENCODERS and not (options.keys() >= {"use_lstm", "extract_text_features"}):
+                reads_tokens = architecture in ("uni-encoder", "encoder-decoder")
+                if reads_tokens and not (options.keys() >= {"use_lstm", "extract_text_features"}):
                     yield architecture, family, {"scorer_type": "cross-attn", "pooling_strategy": "pass", **options}
+        if architecture == "decoder-kv":
+            continue  # without projectors
         for activation in ACTIVATIONS:
             yield architecture, families[0], {"projector_hidden_act": activation}
         for pooling in POOLINGS:
@@ -228,6 +253,8 @@ def reference_config(architecture, family=None, **options):
         # Another width and family than the text's.
         label_config = tiny_encoder("deberta-v2", hidden_size=16)
         options = {"label_model_name": "labels", "label_model_config": label_config, **options}
+    if architecture == "decoder-kv":
+        options = {"sep_token_index": TEXT_ID, **options}
     return gliclass.GLiClassModelConfig(
         encoder_config=tiny_encoder(family),
         architecture_type=architecture,
@@ -275,8 +302,11 @@ def test_equal_logits_and_losses(architecture, family, options):
     reference = reference_model(architecture, family, **options)
     model = with_weights_of(reference)
     assert_equal_logits(reference, model)
-    # gliclass has no working loss for single-label classes.
-    if options["problem_type"] != "single_label_classification":
+    # gliclass has no working loss for single-label classes, except in one architecture.
+    if architecture == "decoder-kv" and options["problem_type"] == "single_label_classification":
+        theirs, ours = outputs(reference, model, targets=CLASSES)
+        torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
+    elif options["problem_type"] != "single_label_classification":
         theirs, ours = outputs(reference, model, targets=torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]]))
         torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-5)
 
@@ -308,7 +338,7 @@ def test_checkpoints_of_gliclass_load(architecture, family, options, tmp_path):
     assert_equal_logits(reference, GLiClassModel.from_pretrained(tmp_path).eval())
 
 
-@over(*([cell for cell in cells if cell[0] != "encoder-decoder"] for cells in (ON_DISK, FULL_ON_DISK)))
+@over(*([cell for cell in cells if cell[0] not in ENCODER_DECODERS] for cells in (ON_DISK, FULL_ON_DISK)))
 def test_gliclass_loads_our_checkpoints(architecture, family, options, tmp_path):
     label_config = tiny_encoder("deberta-v2", hidden_size=16) if architecture in BI_ENCODERS else None
     config = tiny_config(architecture, family, label_model_config=label_config, max_num_classes=3, **options)
@@ -417,9 +447,10 @@ WIDE = {"max_num_classes": 25}
 # test_modeling.py.
 WRONG = [
     *[("padding takes part in the pooling", architecture, {"pooling_strategy": pooling}, {"texts": UNEQUAL})
-      for architecture in ARCHITECTURES for pooling in POOLINGS if pooling != "first"],
+      for architecture in (*BI_ENCODERS, "uni-encoder", "encoder-decoder")
+      for pooling in POOLINGS if pooling != "first"],
     *[("hopfield's softmax counts empty slots", architecture, {"scorer_type": "hopfield", **WIDE}, {})
-      for architecture in ("uni-encoder", "encoder-decoder")],
+      for architecture in ("uni-encoder", *ENCODER_DECODERS)],
     *[("only <<SEP>> and the end token are pooled", "uni-encoder",
        {"extract_text_features": True, "pooling_strategy": pooling}, {}) for pooling in POOLINGS],
     *[("the zeros that fill the text up are pooled", "uni-encoder", {**EXTRACT, "pooling_strategy": pooling},
@@ -428,11 +459,12 @@ WRONG = [
      {"class_token_pooling": "average", "prompt_first": True}, {}),
     ("the last label swallows <<SEP>> and the end token", "uni-encoder",
      {"class_token_pooling": "average"}, {}),
-    ("the last label swallows <<SEP>> and the end token", "encoder-decoder",
-     {"class_token_pooling": "average"}, {}),
-    *[("use_lstm is built and not used", architecture, {"use_lstm": True}, {}) for architecture in BI_ENCODERS],
+    *[("the last label swallows <<SEP>> and the end token", architecture,
+       {"class_token_pooling": "average"}, {}) for architecture in ENCODER_DECODERS],
+    *[("use_lstm is built and not used", architecture, {"use_lstm": True}, {})
+      for architecture in (*BI_ENCODERS, "encoder-decoder-cls")],
     *[("encoder_layer_id is ignored", architecture, {"encoder_layer_id": 1}, {})
-      for architecture in (*BI_ENCODERS, "encoder-decoder")],
+      for architecture in (*BI_ENCODERS, *ENCODER_DECODERS)],
     ("extract_text_features is ignored", "bi-encoder-fused",
      {"extract_text_features": True, "pooling_strategy": "avg"}, {}),
 ]  # fmt: skip
@@ -448,9 +480,9 @@ def test_reference_computes_other_values(reason, architecture, options, inputs):
 # (reason, architecture, options): the option changes our loss and leaves theirs as it was.
 IGNORED_IN_THE_LOSS = [
     *[("contrastive_loss_coef is ignored", architecture, {"contrastive_loss_coef": 0.5})
-      for architecture in BI_ENCODERS],
+      for architecture in (*BI_ENCODERS, "decoder-kv")],
     *[("layer_wise is ignored", architecture, {"layer_wise": True})
-      for architecture in (*BI_ENCODERS, "encoder-decoder")],
+      for architecture in (*BI_ENCODERS, *ENCODER_DECODERS)],
 ]  # fmt: skip
 
 
@@ -473,9 +505,10 @@ def test_reference_ignores_the_width_of_the_scorer(scorer):
     assert ours.model.scorer.mlp[0].out_features == 24
 
 
-def test_reference_drops_labels_beyond_max_num_classes():
+@pytest.mark.parametrize("architecture", ENCODER_DECODERS)
+def test_reference_drops_labels_beyond_max_num_classes(architecture):
     """The fourth label has no logit."""
-    reference = reference_model("encoder-decoder", max_num_classes=3)
+    reference = reference_model(architecture, max_num_classes=3)
     four = [random_ids(4, 2), random_ids(4, 2, seed=1)]
     theirs, ours = outputs(reference, with_weights_of(reference), labels=four)
     assert theirs.logits.shape == (2, 3)
@@ -483,10 +516,11 @@ def test_reference_drops_labels_beyond_max_num_classes():
     torch.testing.assert_close(ours.logits[:, :3], theirs.logits, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("architecture", ENCODER_DECODERS)
 @pytest.mark.parametrize("family", FAMILIES["encoder-decoder"])
-def test_reference_loses_tied_weights_of_its_own_files(family, tmp_path):
+def test_reference_loses_tied_weights_of_its_own_files(architecture, family, tmp_path):
     """It therefore cannot load our encoder-decoders; we load its."""
-    reference = reference_model("encoder-decoder", family)
+    reference = reference_model(architecture, family)
     reference.save_pretrained(tmp_path)
     model = GLiClassModel.from_pretrained(tmp_path).eval()
     assert_equal_logits(reference, model)

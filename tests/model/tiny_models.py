@@ -15,7 +15,13 @@ ARCHITECTURE_FAMILIES = [
       for family in ("bert", "deberta-v2", "modernbert", "t5")],
     ("encoder-decoder", "t5"),
     ("encoder-decoder", "bart"),
+    ("encoder-decoder-cls", "t5"),
+    ("encoder-decoder-cls", "bart"),
+    ("decoder-kv", "qwen3"),
 ]  # fmt: skip
+
+
+DEFAULT_FAMILIES = {"encoder-decoder": "t5", "encoder-decoder-cls": "t5", "decoder-kv": "qwen3"}
 
 
 def tiny_encoder(family: str, **options) -> dict:
@@ -23,7 +29,7 @@ def tiny_encoder(family: str, **options) -> dict:
 
 
 def tiny_config(architecture: str, family: str | None = None, encoder_options=None, **options) -> GLiClassModelConfig:
-    family = family or ("t5" if architecture == "encoder-decoder" else "bert")
+    family = family or DEFAULT_FAMILIES.get(architecture, "bert")
     options = {"scorer_num_heads": 4, "class_token_index": LABEL_ID, "text_token_index": TEXT_ID, **options}
     if options.get("scorer_type") == "cross-attn":
         options.setdefault("pooling_strategy", "pass")
@@ -65,6 +71,10 @@ def padded(sequences, length: int | None = None) -> tuple[torch.Tensor, torch.Te
 
 def make_batch(architecture: str, texts, labels, prompt_first: bool = False) -> dict[str, torch.Tensor]:
     """The model's inputs for ids of texts and, per text, ids of each of its labels."""
+    if architecture == "decoder-kv":
+        prompts = [[TEXT_ID, *(token for label in own for token in (*label, LABEL_ID)), TEXT_ID] for own in labels]
+        sequences = [text + prompt for text, prompt in zip(texts, prompts, strict=True)]
+        return dict(zip(("input_ids", "attention_mask"), padded(sequences), strict=True))
     prompts = [[token for label in own for token in (LABEL_ID, *label)] + [TEXT_ID] for own in labels]
     if architecture == "bi-encoder-fused":
         prompts = [[LABEL_ID] * len(own) + [TEXT_ID] for own in labels]
@@ -72,7 +82,7 @@ def make_batch(architecture: str, texts, labels, prompt_first: bool = False) -> 
     if architecture in ("uni-encoder", "bi-encoder-fused"):
         inner = [prompt + text if prompt_first else text + prompt for text, prompt in zip(texts, prompts, strict=True)]
     batch = dict(zip(("input_ids", "attention_mask"), padded([[CLS, *ids, SEP] for ids in inner]), strict=True))
-    if architecture == "encoder-decoder":
+    if architecture.startswith("encoder-decoder"):
         ids, mask = padded([[CLS, *prompt, SEP] for prompt in prompts])
         batch |= {"class_input_ids": ids, "class_attention_mask": mask}
     elif architecture != "uni-encoder":

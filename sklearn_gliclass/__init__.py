@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .persistence import SKOPS_TRUSTED_TYPES
     from .plotting import TrainingHistoryDisplay
     from .regressor import GLiClassRegressor
+    from .streaming import StreamingClassifier
     from .training import RLTrainer, RLTrainerConfig, Trainer, TrainingArguments
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "GLiClassRegressor",
     "RLTrainer",
     "RLTrainerConfig",
+    "StreamingClassifier",
     "Trainer",
     "TrainingArguments",
     "TrainingHistoryDisplay",
@@ -46,6 +48,7 @@ _MODULES = {
     "GLiClassRegressor": "regressor",
     "RLTrainer": "training",
     "RLTrainerConfig": "training",
+    "StreamingClassifier": "streaming",
     "Trainer": "training",
     "TrainingArguments": "training",
     "TrainingHistoryDisplay": "plotting",

@@ -41,7 +41,7 @@ LAYERS = [
     ["mixins"],
     ["base", "multi_output_mixin"],
     ["classifier", "regressor"],
-    ["estimator_folder"],
+    ["estimator_folder", "streaming"],
     ["serve", "cli", "distributed"],
     ["testing", "__init__"],
 ]
@@ -217,6 +217,7 @@ def test_public_names():
         "Trainer",
         "RLTrainer",
         "RLTrainerConfig",
+        "StreamingClassifier",
         "TrainingHistoryDisplay",
     }
     assert set(sklearn_gliclass.__all__) - {"__version__", "SKOPS_TRUSTED_TYPES"} == public

@@ -31,7 +31,7 @@ class LabelCache:
 
     def get(self, modules: list[nn.Module], key: Hashable, compute: Callable[[], Result]) -> Result:
         """Return the cached result of `compute`, or call it if `key` or the weights of the modules have changed."""
-        now = (key, _versions(modules))
+        now = (key, weight_versions(modules))
         before, states = self._entry
         if before != now:
             states = compute()
@@ -39,7 +39,7 @@ class LabelCache:
         return states
 
 
-def _versions(modules: list[nn.Module]) -> tuple:
+def weight_versions(modules: list[nn.Module]) -> tuple:
     """Return a key that changes when weights change, within microseconds.
 
     In-place operations increase the version counter of a tensor. Fused optimisers do not, but they change all weights,

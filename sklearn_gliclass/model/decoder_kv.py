@@ -171,7 +171,7 @@ class DecoderKV(Architecture):
         section = self.read(states, context)
         found = {"text_embedding": POOLINGS["avg"](section.text_states, section.text_mask)}
         starts = section.text_mask.sum(dim=1, keepdim=True)
-        if self.config.recurrent_read_text:
+        if self.reads_text:
             positions, _ = class_positions(input_ids, self.config.class_token_index)
             kept = {"text_states": states, "text_mask": attention_mask.bool()}
             return {**found, **_with_layer_axis(kept), "label_positions": positions, "section_start": starts}
@@ -214,6 +214,11 @@ class DecoderKV(Architecture):
     def extend(self, input_ids: Tensor, cache) -> Tensor:
         """Compute the hidden states (1, length, hidden) of tokens that follow those in `cache`, which is extended."""
         return self.decoder_model(input_ids=input_ids, past_key_values=cache, use_cache=True).last_hidden_state
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the scorer attends to the hidden states of the text."""
+        return self.config.recurrent_steps > 1 and self.config.recurrent_read_text
 
     def classify(self, prompt_ids: Tensor, cache, text_states: Tensor | None = None, calibrator=None) -> GLiClassOutput:
         """Score the labels of a prompt (1, length) after the text in `cache`, which is extended.

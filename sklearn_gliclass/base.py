@@ -157,7 +157,6 @@ class BaseGLiClass(
                 fitted = alone.with_label_names(samples.label_names, length)
             else:
                 fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
-            seed_dropout(seed)
             recipe = choose_recipe(self, fitted.config, epochs)
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
@@ -166,6 +165,7 @@ class BaseGLiClass(
             stages += [*last_stages, *([] if ewc is None else [Consolidation(ewc)])]
             adapters = build_adapters(self, fitted, recipe.freeze_encoder)
             with merge_adapters(adapters if trains else None, fitted.model) as attached:
+                seed_dropout(seed)  # all processes have built the same model and adapters
                 run = prepare(
                     self, fitted, samples, seed, recipe, net=net, trains=trains, is_hidden=is_hidden, adapters=attached
                 )

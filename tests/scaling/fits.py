@@ -75,6 +75,7 @@ FITS = {
     "reinforcement": lambda: classifier(rl=REINFORCED, value_model=MeanToken()),
     "regressor": lambda: GLiClassRegressor(**OPTIONS).fit(TEXTS, PRICES),
     "adam": lambda: classifier(optim="adamw_torch", lr=1e-3, others_lr=1e-3),
+    "adapters": lambda: classifier(lora_rank=2),
     "probe": probe,
 }
 

@@ -23,7 +23,7 @@ from .model import GLiClassModelConfig
 from .model.folders import read_unchanged, replace_folder
 from .model.precision import require_device
 from .model.torch_internals import unwrap
-from .model.weights import named_weights, read_json, read_weights
+from .model.weights import named_weights, read_json, read_weights, skeleton
 from .model_card import CARD_FILE, build_card, is_own_card
 from .training.adapters import Adapters
 from .warn import warn
@@ -139,10 +139,12 @@ def read_config(folder: Path) -> GLiClassModelConfig:
     try:
         return GLiClassModelConfig.from_dict(fields)
     except (AttributeError, LookupError, StrictDataclassError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{str(Path(folder) / 'config.json')!r} is not a valid configuration: {error} Restore the file, or save "
-            "the estimator again."
-        ) from error
+        raise _invalid_configuration(folder, error) from error
+
+
+def _invalid_configuration(folder: Path, error: Exception) -> ValueError:
+    path = str(Path(folder) / "config.json")
+    return ValueError(f"{path!r} is not a valid configuration: {error} Restore the file, or save the estimator again.")
 
 
 def problem_type(folder: Path) -> str | None:
@@ -171,6 +173,10 @@ def load_model(folder: Path, config: GLiClassModelConfig | None = None) -> GLiCl
 
     stored = read_config(folder)
     config = stored if config is None else config
+    try:
+        skeleton(GLiClassModel, config)
+    except TypeError as error:  # old versions of transformers do not check the types of the fields
+        raise _invalid_configuration(folder, error) from error
     weights = read_weights(Path(folder))
     if stored.use_calibrator and not config.use_calibrator:
         weights = {name: weight for name, weight in weights.items() if not name.startswith("calibrator.")}

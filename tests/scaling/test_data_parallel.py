@@ -8,6 +8,8 @@ from filelock import FileLock
 from fits import FITS, results
 from processes import N_PROCESSES, read_output, start, wait
 
+from sklearn_gliclass import __version__
+
 TOLERANCES = {"bfloat16": 1e-2, "probe": 1e-4}  # the probe stops when its loss hardly changes
 
 
@@ -54,7 +56,7 @@ def test_two_processes_fit_the_model_of_one(folder, name):
         "rows": "the data: number of rows is 29 on process 0 and 28 on process 1",
         "labels": "the data: labels is ['law', 'neither', 'politics', 'sports'] on process 0 and ['neither', 'pol",
         "hyperparameter": "the hyperparameter lr is 0.1 on process 0 and 0.2 on process 1",
-        "version": "the version of sklearn_gliclass is 0.1.0.0 on process 0 and 0.1.0.1 on process 1",
+        "version": f"the version of sklearn_gliclass is {__version__}.0 on process 0 and {__version__}.1 on process 1",
         "weights": "the fitted model: weights is",
         "n_jobs": "A fit with n_jobs inside of a group of 2 processes",
     }.items(),

@@ -339,11 +339,19 @@ class Trainer(skorch.NeuralNet):
         labels : Tensor of shape (labels, hidden)
             Embeddings of all labels before their projection.
         """
-        shared, batch_size = self._shared_inputs(dataset), self._evaluation_batch_size(dataset, len(rows))
+        self._set_training(False)
+        batch_size = self._evaluation_batch_size(dataset, len(rows))
         batches = list(dataset.evaluation_batches(batch_size, rows, self.group))
-        parts = [(self._run(batch.chunks[0], **shared[0]).text_embeddings, len(batch)) for batch in batches]
+        parts = [(self._embed_texts(self._on_device(batch.chunks[0])), len(batch)) for batch in batches]
         texts = torch.cat([self.group.gather_rows(*part) for part in parts])
         return _in_order(texts, batches), self.embed_labels(dataset)
+
+    def _embed_texts(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        architecture = self.module_.model
+        with autocast(self.device, self.dtype):
+            if "text_states" in inputs:
+                return architecture.project_text(architecture.embed_states(**inputs))
+            return architecture.project_text(architecture.embed_text(**{"input_ids": None, **inputs}))
 
     def _evaluation_batch_size(self, dataset: TextDataset, n_rows: int) -> int:
         return max(dataset.min_evaluation_batch, self.args_.resolve_batch_size(n_rows))

@@ -156,8 +156,9 @@ class BaseGLiClass(
                 alone = self.fitted_.unshare(keeps_model=hasattr(self, "net_"))
                 fitted = alone.with_label_names(samples.label_names, length)
             else:
-                fitted = build(self, samples.label_names, samples.problem_type, texts=samples.texts)
-            recipe = choose_recipe(self, fitted.config, epochs)
+                starts = {"texts": samples.texts, "zero_shot": samples.own_labels is not None}
+                fitted = build(self, samples.label_names, samples.problem_type, **starts)
+            recipe = choose_recipe(self, fitted.config, epochs, samples.own_labels is not None)
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
             net = getattr(self, "net_", None) if continues and epochs is not None else None

@@ -80,7 +80,8 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
     texts : sequence of str, default=()
         Training texts: a new tokenizer is trained on them, and their number decides `max_num_classes`.
     zero_shot : bool, default=False
-        Whether no training follows, so that the package's weight delta is added in full.
+        Whether the model starts as for zero-shot classification: no training follows, or one on texts with labels of
+        their own.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from .abstention import Evidence, answer_unknown, check_unknown_label, resolve_u
 from .annotations import Array, ArrayOrList, Targets, Texts, Weights
 from .base import BaseGLiClass, is_fitted_attribute
 from .building import build
+from .candidate_labels import read_candidates
 from .class_values import by_class, class_keys, class_text, order_columns, read_thresholds
 from .containers import EXPECTED_CLASSES, as_container, plain_strings
 from .docstrings import fill_docstring
@@ -22,7 +23,7 @@ from .fitted import FittedModel, engine_options, warn_unknown_labels
 from .in_context import NEAREST, read_instructions, training_examples
 from .inputs import UNSEEN
 from .label_lists import label_indicator, read_label_lists
-from .model.freezing import count_layers
+from .model.freezing import count_layers, is_fully_frozen
 from .model.isolation import seed_torch
 from .model.scorers import DOT_PRODUCT_SCORERS, TOKEN_SCORERS
 from .multi_output import output_label_texts, zero_shot_outputs
@@ -42,6 +43,7 @@ from .targets import (
     label_texts,
     logits_to_log_probabilities,
     logits_to_probabilities,
+    read_candidate_targets,
     read_class_targets,
     zero_shot_classes,
 )
@@ -562,6 +564,10 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             numbers, categories, or integers besides 0 and 1. Missing classes take no part in the loss of their target,
             and a row without any class raises.
 
+            Dicts ``{label: value}`` give each sample candidate labels of its own, as in a mixture of tasks: 1 where the
+            label holds, 0 where it does not, or a probability. Other labels take no part in its loss. Each label is a
+            decision of its own unless ``problem_type="single_label_classification"``.
+
             With ``X=None``, the classes, of shape (n_classes,), or ``{class: description}``, whose descriptions the
             model reads in place of the names. They are mutually exclusive unless
             ``problem_type="multi_label_classification"``. ``{target: [class, ...]}`` and ``{target: {class:
@@ -621,8 +627,11 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         more = continues and epochs is not None
         texts, weight, rows, reader = self._read_rows(X, y, sample_weight, more)
         fitted_classes = getattr(self, "classes_", None) if more else None
-        outputs = self._find_outputs(y, continues)
-        if outputs is None:
+        candidates = read_candidates(y)
+        outputs = self._find_outputs(y, continues) if candidates is None else None
+        if candidates is not None:
+            targets = self._read_candidates(candidates, classes, fitted_classes, continues)
+        elif outputs is None:
             targets = self._read_one_target(y, classes, fitted_classes, continues)
         else:
             targets = self._read_outputs(outputs, classes, is_known=fitted_classes is not None)
@@ -635,7 +644,16 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         pool = self._training_examples(texts, targets, names, more)
         classes = targets.classes if outputs is None else names
         instructions = read_instructions(self, classes, names, pool.get("examples_"))
-        samples = Samples(texts, targets.array, weight, names, targets.problem_type, instructions, targets.groups)
+        samples = Samples(
+            texts,
+            targets.array,
+            weight,
+            names,
+            targets.problem_type,
+            instructions,
+            targets.groups,
+            targets.own_labels,
+        )
         return samples, {**attributes, "_text_reader": reader, **pool, **reader.fitted_attributes}
 
     def _training_examples(self, texts, targets, names, more: bool) -> dict:
@@ -653,9 +671,42 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             return targets.reorder(fitted_classes)
         return targets if known is None else targets.sort_classes()
 
+    def _read_candidates(self, rows, classes, fitted_classes, continues):
+        """Read texts with labels of their own."""
+        self._check_allows_own_labels(continues)
+        known = fitted_classes if classes is None else known_classes(classes, fitted_classes)
+        problem_type = self.config_.problem_type if continues else self.problem_type
+        return read_candidate_targets(rows, problem_type, self.ignore_index, known)
+
+    def _check_allows_own_labels(self, continues) -> None:
+        """Raise for hyperparameters that need the same labels in each row."""
+        defaults = {"class_weight": None, "unknown_label": None, "rl": None, "examples": None}
+        wrong = [name for name, value in defaults.items() if getattr(self, name) is not value]
+        wrong += ["label_centroid_share"] if self.label_centroid_share else []
+        wrong += ["calibrate"] if self.calibrate == "cv" else []
+        wrong += ["freeze_encoder"] if is_fully_frozen(self.freeze_encoder) else []
+        if wrong:
+            name = wrong[0]
+            raise ValueError(
+                f"{name}={getattr(self, name)!r} needs the same labels in each row, and y is dicts with labels of "
+                f"their own; leave {name} at its default, or give a list of labels per row."
+            )
+        if continues and self._has_several_targets:
+            raise ValueError(
+                f"The fitted model is for the targets {self.target_names_!r}, and y is dicts of labels: training "
+                "cannot continue. Give a y as in the earlier fit, or set warm_start=False and call fit, which builds a "
+                "new model."
+            )
+        if active_group().size > 1:
+            raise ValueError(
+                "y is dicts of labels, which processes of torchrun cannot share yet; train in one process, or give a "
+                "list of labels per row."
+            )
+
     def _describe_one_target(self, targets, weight, continues) -> tuple[np.ndarray, list[str], dict]:
         """Return the weights, the label texts and the fitted attributes of y."""
-        weight = class_sample_weight(targets, self.class_weight, weight)
+        if targets.own_labels is None:
+            weight = class_sample_weight(targets, self.class_weight, weight)
         self._check_decisions(targets.problem_type, targets.classes)
         names = self._label_texts(targets.classes, continues)
         if not continues:
@@ -733,7 +784,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             calibrates=self.calibrate is not False,
         )
 
-    def _resolve_centroid_share(self, config) -> float:
+    def _resolve_centroid_share(self, config, has_own_labels: bool = False) -> float:
         """Return the resolved `label_centroid_share`; a positive one raises where labels cannot be interpolated."""
         share, movable = self.label_centroid_share, supports_prototypes(config)
         if share and not movable:
@@ -744,7 +795,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
                 f"scorer_type={config.scorer_type!r}. Leave label_centroid_share=None."
             )
         if share is None:
-            return LABEL_CENTROID_SHARE if movable and not supports_probe(self, config) else 0.0
+            applies = movable and not has_own_labels and not supports_probe(self, config)
+            return LABEL_CENTROID_SHARE if applies else 0.0
         return float(share)
 
     def _measure(self, samples, seed, *, continues, epochs):
@@ -784,7 +836,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             )
 
     def _training_attributes(self, fitted, run, ewc):
-        share = self._resolve_centroid_share(fitted.config)
+        share = self._resolve_centroid_share(fitted.config, run.train.own_labels is not None)
         own = {"label_centroid_share_": share, **self._describe_temperatures(run)}
         if run.evidence is not None:
             own["_evidence"] = run.evidence.stored

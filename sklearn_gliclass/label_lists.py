@@ -37,7 +37,7 @@ def read_label_lists(y) -> list[list] | None:
     >>> read_label_lists([{0, 1}, {1}])
     [[0, 1], [1]]
     """
-    rows = _rows(y)
+    rows = one_column(y)
     if rows is None:
         return None
     for row, value in enumerate(rows):
@@ -104,7 +104,7 @@ def label_indicator(rows: list[list], classes: np.ndarray, others: bool = False)
     return indicator
 
 
-def _rows(y) -> list | None:
+def one_column(y) -> list | None:
     """Return the values of a 1-D y or of a single column; None for other shapes."""
     if y is None or sp.issparse(y):
         return None

@@ -153,6 +153,7 @@ class MultiOutputTargets:
     parts: list[ClassTargets]
 
     problem_type = PROBLEM_TYPES[SINGLE]
+    own_labels = None  # all texts have the same targets
 
     def __len__(self) -> int:
         return len(self.parts[0])

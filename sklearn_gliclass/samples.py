@@ -8,6 +8,7 @@ import numpy as np
 
 from .data.examples import NO_INSTRUCTIONS, Instructions
 from .data.label_groups import MISSING, LabelGroups
+from .data.own_labels import OwnLabels
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Samples:
         Task description and in-context examples.
     groups : LabelGroups or None
         Labels of each target, if there are several targets.
+    own_labels : OwnLabels or None
+        How the targets are read if each text has labels of its own.
     """
 
     texts: list[str]
@@ -40,6 +43,7 @@ class Samples:
     problem_type: str
     instructions: Instructions = NO_INSTRUCTIONS
     groups: LabelGroups | None = None
+    own_labels: OwnLabels | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -13,6 +13,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from .candidate_labels import check_exclusive, encode_candidates
 from .class_values import (
     align_to_classes,
     check_kinds,
@@ -27,13 +28,29 @@ from .class_values import (
 )
 from .containers import EXPECTED_CLASSES, EXPECTED_NUMBERS, as_container, column_names, to_values
 from .data.label_groups import MISSING
+from .data.own_labels import OwnLabels
 from .label_lists import encode_label_lists, read_label_lists
 from .text_checks import ROWS_SHOWN, check_encodable, is_missing, missing_rows
 
 __all__ = [
-    "MULTI", "PROBLEM_TYPES", "SINGLE", "SOFT", "ClassTargets", "RegressionTargets", "class_sample_weight",
-    "decision_values", "integer_classes_warning", "known_classes", "label_texts", "logits_to_log_probabilities",
-    "logits_to_probabilities", "read_class_targets", "read_regression_targets", "read_thresholds", "zero_shot_classes",
+    "MULTI",
+    "PROBLEM_TYPES",
+    "SINGLE",
+    "SOFT",
+    "ClassTargets",
+    "RegressionTargets",
+    "class_sample_weight",
+    "decision_values",
+    "integer_classes_warning",
+    "known_classes",
+    "label_texts",
+    "logits_to_log_probabilities",
+    "logits_to_probabilities",
+    "read_candidate_targets",
+    "read_class_targets",
+    "read_regression_targets",
+    "read_thresholds",
+    "zero_shot_classes",
 ]  # fmt: skip
 
 SINGLE, MULTI, SOFT = "single-label", "multi-label", "soft labels"
@@ -56,12 +73,15 @@ class ClassTargets:
         Class indices (n,), or indicators or probabilities (n, n_classes).
     is_listed : bool
         Whether y was lists of labels, so that the classes are those that occur in them.
+    own_labels : OwnLabels or None
+        How `array` is read if each text has labels of its own.
     """
 
     kind: str
     classes: np.ndarray
     array: np.ndarray
     is_listed: bool = False
+    own_labels: OwnLabels | None = None
 
     groups = None  # there is one target
 
@@ -76,6 +96,9 @@ class ClassTargets:
     def take(self, rows, keep_classes: bool) -> "ClassTargets":
         """Select rows; unless `keep_classes`, classes that only occurred in other rows are dropped."""
         array, classes = self.array[rows], self.classes
+        if self.own_labels is not None and not keep_classes:
+            present = self.own_labels.offered(array).any(axis=0)
+            array, classes = array[:, present], classes[present]
         if self.is_listed and not keep_classes:
             present = array.any(axis=0)
             array, classes = array[:, present], classes[present]
@@ -156,6 +179,33 @@ def read_class_targets(y, problem_type=None, ignore_index=-100, classes=None, is
     if classes is not None:
         targets = _with_known_classes(targets, classes, is_named=names is not None)
     return targets.check_classes()
+
+
+def read_candidate_targets(rows: list[dict], problem_type=None, ignore_index=-100, classes=None) -> ClassTargets:
+    """Read the y of a classifier whose texts have labels of their own.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Values of the labels of each text, as :func:`read_candidates` returns them.
+    problem_type : str, optional
+        If it is "single_label_classification", one label of each text holds. Otherwise, each label is a decision.
+    ignore_index : int, default=-100
+        Target of the labels that a text does not offer, if each is a decision.
+    classes : ndarray of shape (n_classes,), optional
+        Classes of an earlier fit, or of `partial_fit`.
+
+    Raises
+    ------
+    ValueError
+        If exclusive values don't sum to 1, labels are not among `classes`, or there are fewer than two classes.
+    """
+    is_exclusive = problem_type == PROBLEM_TYPES[SOFT]
+    if is_exclusive:
+        check_exclusive(rows)
+    own = OwnLabels(-1.0 if is_exclusive else float(ignore_index), is_exclusive)
+    classes, array = encode_candidates(rows, own.not_offered, classes)
+    return ClassTargets(SOFT if is_exclusive else MULTI, classes, array, own_labels=own).check_classes()
 
 
 _EXPECTED = {

@@ -5,6 +5,7 @@ import numpy as np
 from ..process_group import SINGLE, ProcessGroup
 from .batching import Batch, bucketed_batches, choose_labels, label_chunks
 from .label_groups import LabelGroups
+from .own_labels import OwnLabels
 from .prompt import Layout
 from .tokenizer import TokenizedTexts
 
@@ -33,13 +34,17 @@ class TextDataset:
         The texts, for reference and value models.
     groups : LabelGroups, optional
         Labels of each target, if there are several targets.
+    own_labels : OwnLabels, optional
+        How the targets are read if each text has labels of its own. A training prompt then has these only; where the
+        texts of a batch share the labels, it has those of all of them.
     """
 
     label_states = None  # cached output of a frozen label encoder
     min_evaluation_batch = 1  # a larger one is as accurate, and faster where only heads run
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
-                 shuffle_labels, texts=None, groups: LabelGroups | None = None):  # fmt: skip
+                 shuffle_labels, texts=None, groups: LabelGroups | None = None,
+                 own_labels: OwnLabels | None = None):  # fmt: skip
         self.layout = layout
         self.tokens = tokens
         self.targets = targets
@@ -49,6 +54,7 @@ class TextDataset:
         self.shuffle_labels = shuffle_labels
         self.texts = texts
         self.groups = groups
+        self.own_labels = own_labels
         self.all_labels = np.arange(n_labels)
 
     def __len__(self) -> int:
@@ -70,6 +76,8 @@ class TextDataset:
             labels = self.targets[rows]
             if self.groups is not None:
                 labels = self.groups.probabilities(labels, np.broadcast_to(self.all_labels, (len(rows), self.n_labels)))
+            if self.own_labels is not None:
+                labels = self.own_labels.of_prompts(labels, [self.all_labels] * len(rows))
             targets = {"labels": labels, "sample_weight": self.sample_weight[rows]}
             own = rows[group.own(len(rows))]
             yield Batch(targets, rows, chunks=[self._text_inputs(own, [chunk] * len(own)) for chunk in chunks])
@@ -94,10 +102,12 @@ class TextDataset:
             for number, (rows, order, weight) in enumerate(zip(step, orders, weights, strict=True), start=1):
                 inputs = self._inputs(rows, order, group.own(len(rows)))
                 share = weight / total if total > 0 else 0.0
-                yield Batch(inputs, rows, share, number == len(step), orders=np.stack(order))
+                yield Batch(inputs, rows, share, number == len(step), orders=self._stack(order))
 
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
         """Return the labels of each sample, in the order of its prompt."""
+        if self.own_labels is not None:
+            return self._own_orders(rows, rng)
         if self.max_labels == self.n_labels and (rng is None or not self.shuffle_labels):
             return [self.all_labels] * len(rows)
         if rng is None:
@@ -108,6 +118,20 @@ class TextDataset:
             return [rng.permutation(self.n_labels) for _ in rows]
         orders = [choose_labels(self._own(row), self.n_labels, self.max_labels, rng) for row in rows]
         return orders if self.shuffle_labels else [np.sort(order) for order in orders]
+
+    def _own_orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
+        """Return the labels that each sample offers, or those of all samples where they share them."""
+        offered = self.own_labels.offered(self.targets[rows])
+        if self.layout.shares_labels:
+            return [np.flatnonzero(offered.any(axis=0))] * len(rows)
+        orders = [
+            choose_labels(np.flatnonzero(row), self.n_labels, min(self.max_labels, row.sum()), rng) for row in offered
+        ]
+        return orders if self.shuffle_labels else [np.sort(order) for order in orders]
+
+    def _stack(self, orders) -> np.ndarray | None:
+        """Return the labels of each prompt (n, labels); None where prompts may differ in length."""
+        return None if self.own_labels is not None else np.stack(orders)
 
     def _shared_order(self, rows: np.ndarray, rng) -> np.ndarray:
         """Choose one set of labels for the batch: those of its samples and random other ones."""
@@ -127,6 +151,9 @@ class TextDataset:
         weight = self.sample_weight[rows]
         if self.groups is not None:
             return float(weight.sum())
+        if self.own_labels is not None:
+            offered = self.own_labels.offered(self.targets[rows])
+            return float(weight.sum() if self.own_labels.is_exclusive else weight @ offered.sum(axis=1))
         if weight.ndim == 2:
             return float(np.take_along_axis(weight, np.stack(orders), axis=1).sum())
         if self.targets.ndim == 1:
@@ -135,8 +162,10 @@ class TextDataset:
 
     def _inputs(self, rows: np.ndarray, orders, own: slice) -> dict[str, np.ndarray]:
         inputs = {**self._text_inputs(rows[own], orders[own]), **self._label_inputs(orders[own])}
-        orders = np.stack(orders)  # all samples of a data set have the same number of labels
         targets, weight = self.targets[rows], self.sample_weight[rows]
+        if self.own_labels is not None:
+            return {**inputs, "labels": self.own_labels.of_prompts(targets, orders), "sample_weight": weight}
+        orders = np.stack(orders)  # all samples have the same number of labels
         if self.groups is not None:
             labels = self.groups.probabilities(targets, orders)
             return {**inputs, "labels": labels, "sample_weight": weight, "class_ids": targets}

@@ -34,7 +34,7 @@ class Recipe:
     epoch_factor: float
 
 
-def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
+def choose_recipe(estimator, config, epochs: int | None = None, has_own_labels: bool = False) -> Recipe:
     """Resolve the hyperparameters of an estimator that depend on the model.
 
     Parameters
@@ -45,12 +45,15 @@ def choose_recipe(estimator, config, epochs: int | None = None) -> Recipe:
         Configuration of the model.
     epochs : int, optional
         Number of epochs of `partial_fit`.
+    has_own_labels : bool, default=False
+        Whether each text has labels of its own. A label probe would fix their embeddings, and new labels are to be read
+        by what the training on all of them has taught.
 
     Returns
     -------
     Recipe
     """
-    supported = supports_probe(estimator, config)
+    supported = supports_probe(estimator, config) and not has_own_labels
     how = estimator.freeze_encoder
     if how == "auto":
         how = FROZEN_AFTER_PROBE[estimator.preset] if supported else False

@@ -319,7 +319,7 @@ def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_hel
         max_labels = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         return TextDataset(
             layout, layout.tokenize(part.texts), targets, weight, len(fitted.label_names), max_labels,
-            estimator.shuffle_labels, part.texts, part.groups,
+            estimator.shuffle_labels, part.texts, part.groups, part.own_labels,
         )  # fmt: skip
 
     if estimator.early_stopping:

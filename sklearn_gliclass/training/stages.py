@@ -206,7 +206,7 @@ class Prototypes:
     trains = False
 
     def run(self, run: TrainingRun) -> None:
-        if self.share and len(run.net.history):
+        if self.share and len(run.net.history) and run.train.own_labels is None:
             interpolate_labels(run.net, run.train, self.share)
 
 

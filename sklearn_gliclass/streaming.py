@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,7 +151,7 @@ class StreamingClassifier:
     >>> stream.end("call 1")
     """
 
-    def __init__(self, classifier, max_sessions=1000, max_cache_bytes=2**30):
+    def __init__(self, classifier: GLiClassClassifier, max_sessions: int = 1000, max_cache_bytes: int = 2**30):
         _check_classifier(classifier)
         for name, value in (("max_sessions", max_sessions), ("max_cache_bytes", max_cache_bytes)):
             if type(value) is not int or value < 1:
@@ -166,7 +167,7 @@ class StreamingClassifier:
     def sessions(self) -> list:
         return list(self._sessions)
 
-    def partial_predict(self, session, chunk):
+    def partial_predict(self, session: Hashable, chunk: str) -> Any:
         """Append a chunk to a text and predict its class.
 
         Parameters
@@ -191,7 +192,7 @@ class StreamingClassifier:
         """
         return self._continue(session, chunk, "predict")
 
-    def partial_predict_proba(self, session, chunk):
+    def partial_predict_proba(self, session: Hashable, chunk: str) -> Any:
         """Append a chunk to a text and compute the probabilities of the classes.
 
         Parameters
@@ -208,7 +209,7 @@ class StreamingClassifier:
         """
         return self._continue(session, chunk, "predict_proba")
 
-    def text(self, session) -> str:
+    def text(self, session: Hashable) -> str:
         """Return a text as far as it is kept.
 
         Parameters
@@ -228,7 +229,7 @@ class StreamingClassifier:
         """
         return self._find(session).text
 
-    def end(self, session) -> None:
+    def end(self, session: Hashable) -> None:
         """End a text and release its memory.
 
         Parameters

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 
 import joblib
 import numpy as np
@@ -242,6 +243,7 @@ def test_ray_search_and_predictions_equal_serial(ray, classifier, folder):
 def test_spark_predictions_equal_serial(classifier, folder, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     options = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
     builder = sql.SparkSession.builder.master("local[2]")
     for name, value in options.items():

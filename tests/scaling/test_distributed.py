@@ -258,7 +258,9 @@ def test_spark_predictions_equal_serial(classifier, folder, monkeypatch):
             result = frame.mapInPandas(predictor.map, predictor.spark_schema(frame)).toPandas().sort_values("id")
             expected = predictor(FRAME)
             assert result.columns.tolist() == expected.columns.tolist()
-            first, second = result.iloc[:, 2:].to_numpy().tolist(), expected.iloc[:, 2:].to_numpy().tolist()
-            assert first == second if method != "predict_proba" else np.allclose(first, second, atol=1e-6)
+            if method == "predict_proba":
+                np.testing.assert_allclose(result.iloc[:, 2:], expected.iloc[:, 2:], atol=1e-6)
+            else:  # Spark returns arrays in place of lists
+                assert [*map(list, result[method])] == [*map(list, expected[method])]
     finally:
         spark.stop()

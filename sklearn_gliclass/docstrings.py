@@ -167,8 +167,8 @@ lr : float, default=1e-4
 
     It is the first hyperparameter to search, between 2e-5 and 2e-4; large encoders need lower rates.
 others_lr : float, "auto" or None, default="auto"
-    Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 with ``freeze_encoder=True``, or 0 for
-    classifiers after a label probe (see `preset`). If None, `lr`.
+    Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 with ``freeze_encoder=True``, and after a label
+    probe 0, after a ridge regression 2e-3 (see `preset`). If None, `lr`.
 
     Raise it for scorers that start from random weights.
 weight_decay, others_weight_decay : float, default=0.01, 0.0
@@ -181,7 +181,7 @@ max_epochs : int or None, default=None
     Number of passes over the training data; with 0 nothing is trained. If None, ``max(3, round(48 * sqrt(n_batches)
     / steps_per_epoch))`` with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and
     72 in place of 48 with ``freeze_encoder=True``. After a label probe (see `preset`), ``max(2, round(8 * sqrt(8 *
-    n_labels / n_samples)))``, after a ridge regression ``max(2, round(24 * sqrt(8 / n_samples)))``, and with
+    n_labels / n_samples)))``, after a ridge regression ``max(2, round(36 * sqrt(8 / n_samples)))``, and with
     ``freeze_encoder=True`` 0 after both.
 
     After a label probe, 8 examples per class are trained for 8 epochs, and 128 for 2. Otherwise, a training set of

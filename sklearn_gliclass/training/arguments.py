@@ -85,7 +85,7 @@ HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 # warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance.
 FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, min_steps_to_warm_up=10)
 # Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
-FROM_RIDGE = Regime(few_shot_epochs=24, min_epochs=2, min_steps_to_warm_up=10)
+FROM_RIDGE = Regime(others_lr=2e-3, few_shot_epochs=36, min_epochs=2, min_steps_to_warm_up=10)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 

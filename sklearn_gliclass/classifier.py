@@ -148,6 +148,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
     %(max_grad_norm)s
     %(cache_dir)s
     %(max_length)s
+    %(long_texts)s
+    %(window_overlap)s
     %(label_names)s
 
         With several targets, ``{target: {class: text}}``, or a list with one such entry per target. Targets without an
@@ -407,6 +409,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         max_grad_norm=1.0,
         cache_dir=None,
         max_length=None,
+        long_texts="truncate",
+        window_overlap=0,
         label_names=None,
         label_separator=None,
         text_template=None,
@@ -497,6 +501,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         self.max_grad_norm = max_grad_norm
         self.cache_dir = cache_dir
         self.max_length = max_length
+        self.long_texts = long_texts
+        self.window_overlap = window_overlap
         self.label_names = label_names
         self.label_separator = label_separator
         self.text_template = text_template

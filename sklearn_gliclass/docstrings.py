@@ -214,6 +214,18 @@ max_length : int or None, default=None
     256 for all-MiniLM-L6-v2, or 512 where neither has a limit.
 
     Larger values read more of long texts, smaller ones are faster.
+long_texts : {"truncate", "mean", "max"}, default="truncate"
+    How texts beyond `max_length` are read. If "truncate", their beginning, with a warning. Otherwise in windows of
+    `max_length` tokens, in training too, and the logits of a text are the mean or the maximum over its windows; its
+    embedding is the mean. Training reads at most 8 windows of a text, evenly spaced. They cannot be combined with
+    `prompt` and `examples`.
+
+    "mean" suits texts that are about one thing throughout, such as reviews; "max" finds what a passage says.
+window_overlap : int, default=0
+    Minimum number of tokens that a window shares with the next one. The windows of a text have equal lengths and are
+    as few as possible. It has no effect with ``long_texts="truncate"``.
+
+    Raise it if sentences at the edges of windows matter.
 label_names : dict, array-like or None, default=None
     Texts that the model reads for the labels: ``{label: text}``, or one text per label in their order. If None, the
     names of the labels themselves; see `label_names_`.

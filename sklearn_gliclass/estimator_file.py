@@ -36,7 +36,7 @@ _NOT_STORED = {*LOCAL_HYPERPARAMETERS, *MODEL_ORIGIN}
 # Predictions depend on these: if they cannot be saved, from_pretrained needs them. All others affect training only.
 _NEEDED_TO_PREDICT = (
     "text_template", "threshold", "unknown_label", "unknown_threshold", "max_num_classes", "max_length",
-    "max_batch_tokens", "dtype", "prompt", "examples", "n_examples",
+    "long_texts", "window_overlap", "max_batch_tokens", "dtype", "prompt", "examples", "n_examples",
 )  # fmt: skip
 _RECORDED_VERSIONS = ("sklearn-gliclass", "torch", "transformers", "scikit-learn", "skorch", "numpy")
 _KEYS = {"format", "estimator", "hyperparameters", "fitted", "missing", "versions"}

@@ -149,7 +149,7 @@ class FittedModel:
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False,
-        instructions=NO_INSTRUCTIONS,
+        instructions=NO_INSTRUCTIONS, long_texts="truncate", window_overlap=0,
     ) -> InferenceEngine:  # fmt: skip
         """Build the inference engine.
 
@@ -159,7 +159,7 @@ class FittedModel:
             Maximum number of labels in a prompt, as in :meth:`labels_per_prompt`.
         dtype : str, optional
             Floating point type. If None, that of the weights.
-        max_batch_tokens, memory, verbose
+        max_batch_tokens, memory, verbose, long_texts, window_overlap
             Hyperparameters of the estimators.
         separate_passes : bool, default=False
             Whether encoders and heads run in separate passes, also without `memory`.
@@ -172,8 +172,9 @@ class FittedModel:
         max_labels = self.labels_per_prompt(max_num_classes)
         layout = self.layout(instructions=instructions)
         return kind(
-            self.model, layout, max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache
-        )
+            self.model, layout, max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache,
+            long_texts=long_texts, window_overlap=plain(window_overlap),
+        )  # fmt: skip
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
@@ -248,7 +249,9 @@ class FittedModel:
 _sharing = threading.Lock()
 
 
-ENGINE_OPTIONS = ("max_num_classes", "max_batch_tokens", "dtype", "memory", "verbose")
+ENGINE_OPTIONS = (
+    "max_num_classes", "max_batch_tokens", "dtype", "memory", "verbose", "long_texts", "window_overlap"
+)  # fmt: skip
 
 
 def engine_options(estimator) -> dict:

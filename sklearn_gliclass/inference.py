@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from .cache.labels import LabelCache
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches, tensors, to_device
 from .data.prompt import Layout
+from .data.windows import MEAN, TRUNCATE, Windows, split_windows, window_room
 from .model.precision import autocast, weight_dtype
 from .model.traversal import set_evaluation_mode
 
@@ -45,6 +46,10 @@ class InferenceEngine:
         Whether long calls show a progress bar.
     label_cache : LabelCache, optional
         Cache of label embeddings for further calls, if labels are encoded separately from the texts.
+    long_texts : {"truncate", "mean", "max"}, default="truncate"
+        How texts are read that are too long for a sequence.
+    window_overlap : int, default=0
+        Minimum number of common tokens of neighbouring windows.
 
     Attributes
     ----------
@@ -53,7 +58,8 @@ class InferenceEngine:
     """
 
     def __init__(self, model: GLiClassModel, layout: Layout, max_num_classes=None, max_batch_tokens=2048,
-                 dtype="float32", progress=False, label_cache=None):  # fmt: skip
+                 dtype="float32", progress=False, label_cache=None, long_texts=TRUNCATE,
+                 window_overlap=0):  # fmt: skip
         self.model = model
         self.layout = layout
         self.n_labels = len(layout.label_texts)
@@ -62,6 +68,8 @@ class InferenceEngine:
         self.dtype = dtype
         self.progress = progress
         self.label_cache = LabelCache() if label_cache is None else label_cache
+        self.long_texts = long_texts
+        self.window_overlap = window_overlap
         self.n_truncated = 0
         self.products = autocast(model.device, dtype, inference=True)  # an engine is used for one call
 
@@ -88,14 +96,30 @@ class InferenceEngine:
             for first in range(0, len(unique), TEXTS_AT_ONCE):
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])
+                windows = self._split_windows(tokens)
+                sequences = tokens if windows is None else windows.tokens
+                bar.total += (len(sequences) - len(tokens)) * len(chunks)
                 for chunk, inputs in zip(chunks, shared, strict=True):
-                    truncated[block] |= self.layout.is_truncated(tokens, chunk)
                     columns = slice(None) if one_chunk else slice(chunk[0], chunk[-1] + 1)
-                    for rows, output in self._batches(function, tokens, chunk, inputs):
-                        result[first + rows, columns] = pick(output).to("cpu", result.dtype)
+                    out = result[block, columns]
+                    values = out if windows is None else out.new_empty(len(sequences), out.shape[1])
+                    for rows, output in self._batches(function, sequences, chunk, inputs):
+                        values[rows] = pick(output).to("cpu", result.dtype)
                         bar.update(len(rows))
+                    if windows is None:
+                        truncated[block] |= self.layout.is_truncated(tokens, chunk)
+                    else:
+                        joined = windows.join(values.numpy(), MEAN if one_chunk else self.long_texts)
+                        out.copy_(torch.from_numpy(joined))
         self.n_truncated = int(truncated[inverse].sum())
         return result.numpy()[inverse]
+
+    def _split_windows(self, tokens) -> Windows | None:
+        """Split texts into windows, unless long ones are truncated."""
+        if self.long_texts == TRUNCATE:
+            return None
+        room = window_room(self.layout, self.chunk_size, self.window_overlap)
+        return split_windows(tokens, room, self.window_overlap)
 
     def _chunks(self) -> list[np.ndarray]:
         """Return the labels of each prompt; the plain bi-encoder has no prompts, and one chunk."""

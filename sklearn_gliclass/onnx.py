@@ -20,7 +20,8 @@ from .abstention import KNOWN_THRESHOLD, Evidence, answer_unknown, check_unknown
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches
 from .data.label_groups import LabelGroups, predict_outputs
 from .data.prompt import LAYOUTS, Layout
-from .data.tokenizer import PieceTokenizer
+from .data.tokenizer import PieceTokenizer, TokenizedTexts
+from .data.windows import LONG_TEXTS, TRUNCATE, Windows, split_windows, window_room
 from .model.folders import read_unchanged
 from .optional_dependencies import import_optional
 from .text_checks import check_encodable, check_texts
@@ -62,6 +63,10 @@ class Settings:
         Whether the encoders have weights of int8.
     versions : dict of str to str
         Versions of the packages that exported the model.
+    long_texts : {"truncate", "mean", "max"}
+        How texts are read that are too long for a sequence.
+    window_overlap : int
+        Minimum number of common tokens of neighbouring windows.
     """
 
     estimator: str
@@ -80,6 +85,8 @@ class Settings:
     max_batch_tokens: int
     quantized: bool
     versions: dict
+    long_texts: str = TRUNCATE  # folders of earlier versions have no windows
+    window_overlap: int = 0
 
 
 def write_settings(settings: Settings, fitted: dict, folder: Path) -> None:
@@ -135,6 +142,8 @@ def _check_settings(settings: Settings) -> None:
         value, kinds = getattr(settings, field.name), field.type.split(" | ")
         if type(value).__name__ not in [kind.replace("None", "NoneType") for kind in kinds]:
             raise ValueError(f"{field.name} must be of type {field.type}, got {value!r}")
+    if settings.long_texts not in LONG_TEXTS:
+        raise ValueError(f"long_texts must be one of {list(LONG_TEXTS)}, got {settings.long_texts!r}")
     if settings.architecture_type not in LAYOUTS:
         raise ValueError(f"architecture_type must be one of {sorted(LAYOUTS)}, got {settings.architecture_type!r}")
 
@@ -285,14 +294,33 @@ class OnnxModel:
         for first in range(0, len(unique), TEXTS_AT_ONCE):
             block = slice(first, first + TEXTS_AT_ONCE)
             tokens = self.layout.tokenize(unique[block])
+            windows = self._split_windows(tokens)
             for labels in prompts:
-                truncated[block] |= self.layout.is_truncated(tokens, labels)
-                lengths = self.layout.sequence_lengths(tokens, labels)
-                order, batches = plan_batches(lengths, self.settings.max_batch_tokens)
-                for rows in (order[batch] for batch in batches):
-                    logits = self._score([tokens[row] for row in rows], labels)
-                    result[first + rows, labels[0] : labels[-1] + 1] = logits
+                columns = slice(labels[0], labels[-1] + 1)
+                if windows is None:
+                    truncated[block] |= self.layout.is_truncated(tokens, labels)
+                    result[block, columns] = self._score_texts(tokens, labels)
+                else:
+                    values = self._score_texts(windows.tokens, labels)
+                    result[block, columns] = windows.join(values, self.settings.long_texts)
         return result[inverse], int(truncated[inverse].sum())
+
+    def _split_windows(self, tokens: TokenizedTexts) -> Windows | None:
+        """Split texts into windows, unless long ones are truncated."""
+        settings = self.settings
+        if settings.long_texts == TRUNCATE:
+            return None
+        n_labels = len(self.layout.label_texts)
+        room = window_room(self.layout, settings.labels_at_once or n_labels, settings.window_overlap)
+        return split_windows(tokens, room, settings.window_overlap)
+
+    def _score_texts(self, tokens: TokenizedTexts, labels: np.ndarray) -> np.ndarray:
+        """Compute the logits (texts, labels) of many texts, in batches."""
+        logits = np.empty((len(tokens), len(labels)), np.float32)
+        order, batches = plan_batches(self.layout.sequence_lengths(tokens, labels), self.settings.max_batch_tokens)
+        for rows in (order[batch] for batch in batches):
+            logits[rows] = self._score([tokens[row] for row in rows], labels)
+        return logits
 
     def _score(self, texts: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
         """Compute the logits (texts, labels) of a batch of token ids."""

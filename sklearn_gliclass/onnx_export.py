@@ -70,8 +70,9 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
     settings = _describe_model(estimator)
     model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
     engine = InferenceEngine(
-        model, estimator.fitted_.layout(), settings.labels_at_once, settings.max_batch_tokens, "float32"
-    )
+        model, estimator.fitted_.layout(), settings.labels_at_once, settings.max_batch_tokens, "float32",
+        long_texts=settings.long_texts, window_overlap=settings.window_overlap,
+    )  # fmt: skip
     texts = sample_texts(settings)
     expected = engine.logits(texts)
     with replace_folder(Path(folder).expanduser().resolve(), _is_export_file) as temporary:
@@ -200,6 +201,8 @@ def _describe_model(estimator) -> Settings:
         max_batch_tokens=int(options["max_batch_tokens"]),
         quantized=False,
         versions={name: importlib.metadata.version(name) for name in _RECORDED_VERSIONS},
+        long_texts=options["long_texts"],
+        window_overlap=int(options["window_overlap"]),
     )
 
 

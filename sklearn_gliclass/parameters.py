@@ -4,6 +4,7 @@ from numbers import Integral, Real
 from os import PathLike
 
 from .containers import plain
+from .data.windows import LONG_TEXTS
 from .model.config import (
     ARCHITECTURE_TYPES,
     BI_ENCODERS,
@@ -81,6 +82,8 @@ CONSTRAINTS = {
     **MODEL_CONSTRAINTS,
     **arguments.CONSTRAINTS,
     "max_length": [_positive, None],
+    "long_texts": [StrOptions(set(LONG_TEXTS))],
+    "window_overlap": [Interval(Integral, 0, None, closed="left")],
     "label_names": [dict, "array-like", None],
     "text_template": [str, callable, None],
     "prompt": [str, None],

@@ -83,6 +83,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     %(max_grad_norm)s
     %(cache_dir)s
     %(max_length)s
+    %(long_texts)s
+    %(window_overlap)s
     %(label_names)s
     %(text_template)s
     %(prompt)s
@@ -208,6 +210,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         max_grad_norm=1.0,
         cache_dir=None,
         max_length=None,
+        long_texts="truncate",
+        window_overlap=0,
         label_names=None,
         text_template=None,
         prompt=None,
@@ -279,6 +283,8 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         self.max_grad_norm = max_grad_norm
         self.cache_dir = cache_dir
         self.max_length = max_length
+        self.long_texts = long_texts
+        self.window_overlap = window_overlap
         self.label_names = label_names
         self.text_template = text_template
         self.prompt = prompt

@@ -640,12 +640,14 @@ ELSEWHERE = {
     "text_template": "test_inputs.py",
     "text_token_index": "test_reference_pipeline.py",
     "threshold": "test_hyperparameters.py",
+    "long_texts": "test_long_texts.py",
     "unknown_label": "test_abstention.py",
     "unknown_threshold": "test_abstention.py",
     "value_model": "training/test_rl.py",
     "verbose": "test_progress.py",
     "vocab_size": "test_building.py",
     "warm_start": "test_hyperparameters.py",
+    "window_overlap": "test_long_texts.py",
 }
 
 

@@ -98,7 +98,7 @@ class StateDataset(TextDataset):
     prompts : list of HiddenStates
         For each label prompt, the hidden states of the distinct texts.
     index : ndarray of shape (n,)
-        Row of each text among the distinct texts.
+        Row of each text, or window of a text, among the distinct ones.
     label_states : Tensor of shape (labels, hidden), optional
         Output of the label encoder, in the plain bi-encoder.
     samples_labels : bool, default=False

@@ -1,5 +1,7 @@
 """The training data set: tokenised once, batched anew in each epoch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..process_group import SINGLE, ProcessGroup
@@ -8,6 +10,9 @@ from .label_groups import LabelGroups
 from .own_labels import OwnLabels
 from .prompt import Layout
 from .tokenizer import TokenizedTexts
+from .windows import MAX, MEAN, Windows
+
+WINDOWS_AT_ONCE = 16  # of a forward pass in training
 
 
 class TextDataset:
@@ -37,6 +42,10 @@ class TextDataset:
     own_labels : OwnLabels, optional
         How the targets are read if each text has labels of its own. A training prompt then has these only; where the
         texts of a batch share the labels, it has those of all of them.
+    windows : Windows, optional
+        Windows of the texts, in place of `tokens`. The logits of a text are those of its windows, joined.
+    long_texts : {"mean", "max"}, default="mean"
+        How they are joined.
     """
 
     label_states = None  # cached output of a frozen label encoder
@@ -44,9 +53,11 @@ class TextDataset:
 
     def __init__(self, layout: Layout, tokens: TokenizedTexts, targets, sample_weight, n_labels, max_num_classes,
                  shuffle_labels, texts=None, groups: LabelGroups | None = None,
-                 own_labels: OwnLabels | None = None):  # fmt: skip
+                 own_labels: OwnLabels | None = None, windows: Windows | None = None, long_texts=MEAN):  # fmt: skip
         self.layout = layout
-        self.tokens = tokens
+        self.tokens = tokens if windows is None else windows.tokens
+        self.windows = windows
+        self.long_texts = long_texts
         self.targets = targets
         self.sample_weight = sample_weight
         self.n_labels = n_labels
@@ -58,11 +69,23 @@ class TextDataset:
         self.all_labels = np.arange(n_labels)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.targets)
 
     def __getitem__(self, row):
         """Return token ids and target of one text, as skorch's helpers expect."""
-        return self.tokens[row], self.targets[row]
+        return self.token_lists[row], self.targets[row]
+
+    @property
+    def token_lists(self) -> Sequence[np.ndarray]:
+        """Token ids of each text, with those of its windows one after the other."""
+        if self.windows is None:
+            return self.tokens
+        return np.split(self.tokens.ids, self.tokens.offsets[self.windows.starts[1:-1]])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each text."""
+        return self.tokens.lengths if self.windows is None else self.windows.text_lengths
 
     def evaluation_batches(self, batch_size: int, rows: np.ndarray | None = None, group: ProcessGroup = SINGLE):
         """Yield batches of `rows` by length, with all labels in their order, in chunks that fit a prompt.
@@ -72,7 +95,8 @@ class TextDataset:
         """
         chunks = label_chunks(self.n_labels, self.max_labels)
         chosen = np.arange(len(self)) if rows is None else rows
-        for rows in (chosen[part] for part in bucketed_batches(self.tokens.lengths[chosen], batch_size, None)):
+        plan = (chosen[part] for part in bucketed_batches(self.lengths[chosen], batch_size, None))
+        for rows in (part for batch in plan for part in self._parts(batch)):
             labels = self.targets[rows]
             if self.groups is not None:
                 labels = self.groups.probabilities(labels, np.broadcast_to(self.all_labels, (len(rows), self.n_labels)))
@@ -80,7 +104,7 @@ class TextDataset:
                 labels = self.own_labels.of_prompts(labels, [self.all_labels] * len(rows))
             targets = {"labels": labels, "sample_weight": self.sample_weight[rows]}
             own = rows[group.own(len(rows))]
-            yield Batch(targets, rows, chunks=[self._text_inputs(own, [chunk] * len(own)) for chunk in chunks])
+            yield Batch(targets, rows, chunks=[self._sequence_inputs(own, [chunk] * len(own)) for chunk in chunks])
 
     def evaluation_labels(self) -> list[dict[str, np.ndarray]]:
         """Return the inputs of the label encoder for each chunk; empty without a label encoder."""
@@ -93,9 +117,9 @@ class TextDataset:
 
         The targets and weights are those of all rows, and the other inputs those of the rows of this process.
         """
-        plan = bucketed_batches(self.tokens.lengths, batch_size, rng)
+        plan = bucketed_batches(self.lengths, batch_size, rng)
         for first in range(0, len(plan), accumulate):
-            step = plan[first : first + accumulate]
+            step = [part for batch in plan[first : first + accumulate] for part in self._parts(batch)]
             orders = [self._orders(rows, rng) for rows in step]
             weights = [self._weight(rows, order) for rows, order in zip(step, orders, strict=True)]
             total = sum(weights)
@@ -103,6 +127,23 @@ class TextDataset:
                 inputs = self._inputs(rows, order, group.own(len(rows)))
                 share = weight / total if total > 0 else 0.0
                 yield Batch(inputs, rows, share, number == len(step), orders=self._stack(order))
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Split a batch into parts of at most `WINDOWS_AT_ONCE` windows, but of at least one text."""
+        if self.windows is None:
+            return [rows]
+        total = np.cumsum(np.diff(self.windows.starts)[rows])
+        return np.split(rows, np.flatnonzero(np.diff((total - 1) // WINDOWS_AT_ONCE)) + 1)
+
+    def _sequence_inputs(self, rows: np.ndarray, orders, with_labels: bool = False) -> dict[str, np.ndarray]:
+        """Build the inputs of texts or of their windows, with the labels of each, optionally with a label encoder's."""
+        joined = {}
+        if self.windows is not None:
+            rows, place = self.windows.of_texts(rows)
+            orders = [orders[text] for text in place]
+            joined = {"window_index": place, "takes_max": np.array(self.long_texts == MAX)}
+        labels = self._label_inputs(orders) if with_labels else {}
+        return {**self._text_inputs(rows, orders), **labels, **joined}
 
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
         """Return the labels of each sample, in the order of its prompt."""
@@ -161,7 +202,7 @@ class TextDataset:
         return float(sum(w * len(order) for w, order in zip(weight, orders, strict=True)))
 
     def _inputs(self, rows: np.ndarray, orders, own: slice) -> dict[str, np.ndarray]:
-        inputs = {**self._text_inputs(rows[own], orders[own]), **self._label_inputs(orders[own])}
+        inputs = self._sequence_inputs(rows[own], orders[own], with_labels=True)
         targets, weight = self.targets[rows], self.sample_weight[rows]
         if self.own_labels is not None:
             return {**inputs, "labels": self.own_labels.of_prompts(targets, orders), "sample_weight": weight}

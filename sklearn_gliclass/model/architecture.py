@@ -206,13 +206,15 @@ class Architecture(nn.Module):
 
     def forward(
         self, input_ids, attention_mask, labels=None, sample_weight=None, class_ids=None, labels_at_once=None,
-        gather=None, calibrator=None, **inputs,
+        gather=None, calibrator=None, window_index=None, takes_max=None, **inputs,
     ) -> GLiClassOutput:  # fmt: skip
         """Compute logits and loss from token ids; the arguments are those of :meth:`GLiClassModel.forward`."""
         every_layer = self.config.layer_wise and labels is not None
         layers, context = self.encode(input_ids, attention_mask, every_layer, **inputs)
         readings = (self.read(states, context) for states in layers)
-        return self._run_heads(readings, 1, labels, sample_weight, class_ids, labels_at_once, gather, calibrator)
+        return self._run_heads(
+            readings, 1, labels, sample_weight, class_ids, labels_at_once, gather, calibrator, window_index, takes_max
+        )  # fmt: skip
 
     def embed_text(self, input_ids, attention_mask, **inputs) -> Tensor:
         """Compute pooled text embeddings (batch, hidden) before the projection; mean-pooled if there is no pooling."""
@@ -234,6 +236,8 @@ class Architecture(nn.Module):
         labels_at_once: int | None = None,
         gather: Callable | None = None,
         calibrator: nn.Module | None = None,
+        window_index: Tensor | None = None,
+        takes_max: Tensor | None = None,
     ) -> GLiClassOutput:
         """Pool, project and score each layer; the output is that of the last one, the loss the sum over layers.
 
@@ -245,7 +249,7 @@ class Architecture(nn.Module):
             Hidden states of each layer. Without a `text_mask`, the text is pooled already.
         n_prompts : int
             Number of consecutive rows that belong to one text, with one label prompt each.
-        labels, sample_weight, class_ids, labels_at_once, gather
+        labels, sample_weight, class_ids, labels_at_once, gather, window_index, takes_max
             As in :meth:`GLiClassModel.forward`.
         calibrator : Calibrator, optional
             Calibrator of the logits of each prompt.
@@ -256,6 +260,8 @@ class Architecture(nn.Module):
             final = steps[-1] if calibrator is None else steps[-1]._replace(logits=calibrator(*steps[-1]))
             if n_prompts > 1:
                 *steps, final = (join_prompts(n_prompts, scores) for scores in (*steps, final))
+            if window_index is not None:
+                *steps, final = (join_windows(window_index, bool(takes_max), part) for part in (*steps, final))
             if gather is not None:
                 *steps, final = (Scores(*gather(*scores)) for scores in (*steps, final))
             if labels is not None:
@@ -412,3 +418,38 @@ def join_prompts(n_prompts: int, scores: Scores) -> Scores:
     classes = classes.unflatten(0, (-1, n_prompts)).flatten(1, 2)[:, :n_labels]
     text = text.unflatten(0, (-1, n_prompts)).mean(dim=1)
     return Scores(logits, text, classes, class_mask[:, :n_labels])
+
+
+def join_windows(index: Tensor, takes_max: bool, scores: Scores) -> Scores:
+    """Join the windows of each text, which are consecutive rows.
+
+    Parameters
+    ----------
+    index : LongTensor of shape (windows,)
+        Text of each window, in ascending order.
+    takes_max : bool
+        Whether the logits of a text are the maximum over its windows; otherwise they are the mean.
+    scores : Scores
+        Scores of the windows.
+
+    Returns
+    -------
+    Scores
+        Scores of the texts. Pooled texts are averaged; labels are those of a text's first window.
+    """
+    logits, text, classes, class_mask = scores
+    counts = torch.bincount(index)
+    first = counts.cumsum(0) - counts
+
+    def mean(values: Tensor) -> Tensor:
+        total = values.new_zeros(len(counts), values.shape[1]).index_add(0, index, values)
+        return total / counts.unsqueeze(1).to(values.dtype)
+
+    if takes_max:
+        lowest = logits.new_full((len(counts), logits.shape[1]), torch.finfo(logits.dtype).min)
+        logits = lowest.scatter_reduce(0, index.unsqueeze(1).expand_as(logits), logits, "amax")
+    else:
+        logits = mean(logits)
+    text = mean(text) if text.dim() == 2 else text[first]
+    classes, class_mask = (t if len(t) == 1 else t[first] for t in (classes, class_mask))
+    return Scores(logits, text, classes, class_mask)

@@ -288,9 +288,11 @@ class GLiClassModel(PreTrainedModel):
             (batch, labels, length); in the encoder-decoder they are the label prompts (batch, length).
             ``labels_mask`` (batch, labels) is true for real labels. ``class_index`` (batch, labels) selects the labels
             of each text among shared ones, with -1 for none. ``labels_at_once`` is the number of labels that are scored
-            at a time. ``gather`` is a function that replaces logits, embeddings of texts and labels, and the mask of
-            the labels by those of all processes that share a batch, to which `labels`, `sample_weight` and `class_ids`
-            then belong. Cached hidden states can replace token ids; see :meth:`Architecture.score_states`.
+            at a time. With ``window_index`` (batch,), the rows are windows of the texts with these numbers, in
+            ascending order; the logits of a text are their mean, or with ``takes_max`` their maximum. ``gather`` is a
+            function that replaces logits, embeddings of texts and labels, and the mask of the labels by those of all
+            processes that share a batch, to which `labels`, `sample_weight` and `class_ids` then belong. Cached hidden
+            states can replace token ids; see :meth:`Architecture.score_states`.
 
         Returns
         -------

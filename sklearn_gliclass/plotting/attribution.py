@@ -133,6 +133,7 @@ class TokenAttributionDisplay:
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         layout = fitted.layout(instructions=fitted_instructions(estimator))
+        _check_is_one_window(estimator, layout, texts, at_once)
         found = compute_token_attributions(fitted.model, layout, texts[0], index, at_once, n_steps=n_steps)
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
@@ -277,6 +278,17 @@ def wrap_pieces(pieces, n_columns: int) -> list[list[tuple[str, float]]]:
                 if not part.strip():
                     break
     return lines
+
+
+def _check_is_one_window(estimator, layout, texts: list[str], at_once: int | None) -> None:
+    """Raise if the estimator reads the text in several windows, whose logits are joined."""
+    labels = np.arange(min(at_once or len(layout.label_texts), len(layout.label_texts)))
+    if estimator.long_texts != "truncate" and layout.is_truncated(layout.tokenize(texts), labels).any():
+        raise ValueError(
+            f"The text is longer than max_length={layout.max_length}, and with long_texts={estimator.long_texts!r} it "
+            "is read in windows, whose tokens have no common attribution; give a passage of it, or set "
+            'long_texts="truncate".'
+        )
 
 
 def _find_label(estimator, X, label) -> tuple[int, str]:

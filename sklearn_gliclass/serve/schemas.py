@@ -75,7 +75,10 @@ def request_models(estimator, limits: Limits) -> tuple[type[BaseModel], type[Bas
         note = f"Rows of the table, each with {names}; a missing cell is null."
     else:
         name, item = "texts", Annotated[str, StringConstraints(max_length=limits.max_characters)]
-        note = "The texts; what exceeds the model's maximum number of tokens is truncated."
+        note = (
+            "The texts; what exceeds the model's maximum number of tokens is truncated, or read in further windows, as "
+            "the estimator's `long_texts` says."
+        )
     field = Field(min_length=1, max_length=limits.max_texts, description=note)
     inputs = {"__config__": ConfigDict(extra="forbid"), name: (Annotated[list[item], field], ...)}
     label = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=limits.max_label_characters)]

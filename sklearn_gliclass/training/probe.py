@@ -261,10 +261,10 @@ def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ig
 
     Parameters
     ----------
-    tokens : TokenizedTexts
+    tokens : sequence of ndarray
         Token ids of the n texts.
     texts : Tensor of shape (n, hidden)
-        Their embeddings.
+        Their embeddings, of norm 1, or the mean of those of their windows.
     part : TargetPart
         A target: classes, rows of probabilities or indicators, and weights of its rows.
     multi_label : bool
@@ -288,7 +288,7 @@ def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ig
     summed = np.zeros((len(rows), weights.shape[1]))
     np.add.at(summed, index, weights)
     return ProbeData(
-        F.normalize(texts[torch.from_numpy(part.rows[rows])], dim=1),
+        texts[torch.from_numpy(part.rows[rows])],
         torch.from_numpy(targets[rows]).to(texts),
         torch.from_numpy(summed).to(texts),
         multi_label,

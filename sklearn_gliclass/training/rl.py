@@ -213,6 +213,12 @@ class RLTrainer(Trainer):
                 "trained on cached hidden states; set value_model to a fitted regressor or a function of texts, or set "
                 "freeze_encoder=False."
             )
+        if isinstance(self.value_model, nn.Module) and X.windows is not None:
+            raise ValueError(
+                "value_model is a torch module, which takes the token ids of whole texts, and with long_texts="
+                f"{X.long_texts!r} the model reads windows; set value_model to a fitted regressor or a function of "
+                'texts, or set long_texts="truncate".'
+            )
         self.measured_ = []
         self.generator_ = torch.Generator(self.device).manual_seed(self.seed)
         labels = X.layout.label_texts

@@ -15,6 +15,7 @@ from skorch.callbacks.logging import MlflowLogger, NeptuneLogger, SacredLogger, 
 
 from ..containers import plain
 from ..data.dataset import TextDataset
+from ..data.windows import TRUNCATE, split_windows, window_room
 from ..fitted import engine_options, warn_unknown_labels
 from ..model.fingerprint import forget
 from ..model.freezing import freeze, is_fully_frozen
@@ -40,6 +41,7 @@ WRITING_CALLBACKS = (
     Checkpoint, TrainEndCheckpoint, PrintLog, SkorchProgressBar, TensorBoard, MlflowLogger, NeptuneLogger,
     SacredLogger, WandbLogger,
 )  # fmt: skip
+MAX_WINDOWS = 8  # of a text in training
 
 
 @dataclass
@@ -316,10 +318,16 @@ def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_hel
 
     def dataset(part: Samples) -> TextDataset:
         targets, weight = (_in_dtype(array, estimator.dtype) for array in (part.targets, part.sample_weight))
+        tokens, n_labels = layout.tokenize(part.texts), len(fitted.label_names)
         max_labels = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
+        windows = None
+        if estimator.long_texts != TRUNCATE:
+            overlap = plain(estimator.window_overlap)
+            room = window_room(layout, min(max_labels or n_labels, n_labels), overlap)
+            windows = split_windows(tokens, room, overlap, MAX_WINDOWS)
         return TextDataset(
-            layout, layout.tokenize(part.texts), targets, weight, len(fitted.label_names), max_labels,
-            estimator.shuffle_labels, part.texts, part.groups, part.own_labels,
+            layout, tokens, targets, weight, n_labels, max_labels, estimator.shuffle_labels, part.texts, part.groups,
+            part.own_labels, windows, estimator.long_texts,
         )  # fmt: skip
 
     if estimator.early_stopping:
@@ -353,6 +361,8 @@ def _in_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _warn_truncated_rows(train: TextDataset) -> None:
+    if train.windows is not None:
+        return
     # Estimated with the first labels, as the labels in a text's prompt differ between epochs.
     labels = train.all_labels[: train.max_labels]
     n_truncated = int(train.layout.is_truncated(train.tokens, labels).sum())

@@ -122,7 +122,7 @@ class FromProbe(Supervised):
         texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
         ignore_index = run.net.module_.config.ignore_index
         parts = split_targets(run.train, run.train.n_labels)
-        data = [distinct_rows(run.train.tokens, texts, part, self.multi_label, ignore_index) for part in parts]
+        data = [distinct_rows(run.train.token_lists, texts, part, self.multi_label, ignore_index) for part in parts]
         return [fit_label_probe(rows, names[part.labels]) for rows, part in zip(data, parts, strict=True)]
 
     def _calibrated_scales(self, run: TrainingRun, scale: float) -> np.ndarray:
@@ -159,7 +159,7 @@ class FromRidge(Supervised):
             states = run.label_states()
             texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
             (outputs,) = split_targets(run.train, run.train.n_labels)
-            probe = fit_ridge(distinct_rows(run.train.tokens, texts, outputs, multi_label=False))
+            probe = fit_ridge(distinct_rows(run.train.token_lists, texts, outputs, multi_label=False))
             scale = self.scale or probe.scale
             head.classes_projector.fit_outputs(states, probe.labels)
             _set_scale(head, scale)

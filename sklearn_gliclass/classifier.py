@@ -1078,9 +1078,9 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """Compute the probability that one of the classes fits, for texts that may belong to none of them.
 
         The evidence is the negative free energy of the logits, ``logsumexp(logits / temperature)``; the fit measures
-        it on at most 512 training texts, held-out ones if there are any. With cosines as logits, the probability is
-        0.5 at a fixed distance below the mean evidence for the own class, and otherwise halfway between the mean
-        evidence for the own class and for the others. After a zero-shot fit the boundary is the same for all labels.
+        it on at most 512 training texts. With cosines as logits, the probability is 0.5 at a fixed distance below the
+        mean evidence for the own class, and otherwise halfway between the mean evidence for the own class and for the
+        others. After a zero-shot fit the boundary is the same for all labels.
 
         Parameters
         ----------

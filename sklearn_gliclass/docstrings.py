@@ -216,9 +216,9 @@ max_length : int or None, default=None
     Larger values read more of long texts, smaller ones are faster.
 long_texts : {"truncate", "mean", "max"}, default="truncate"
     How texts beyond `max_length` are read. If "truncate", their beginning, with a warning. Otherwise in windows of
-    `max_length` tokens, in training too, and the logits of a text are the mean or the maximum over its windows; its
-    embedding is the mean. Training reads at most 8 windows of a text, evenly spaced. They cannot be combined with
-    `prompt` and `examples`.
+    at most `max_length` tokens, in training too: the logits of a text are the mean or the maximum over its windows,
+    and its embedding is the mean. Training reads at most 8 windows of a text, evenly spaced. They cannot be
+    combined with `prompt` and `examples`.
 
     "mean" suits texts that are about one thing throughout, such as reviews; "max" finds what a passage says.
 window_overlap : int, default=0

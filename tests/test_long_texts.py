@@ -145,7 +145,7 @@ def test_saved_and_exported_classifiers_read_windows(tmp_path):
         np.testing.assert_allclose(exported.predict_proba(LONG), clf.predict_proba(LONG), atol=1e-5)
 
 
-@pytest.mark.parametrize("reference", ["uni-encoder"], indirect=True)
+@pytest.mark.parametrize("reference", [("uni-encoder", {})], indirect=True)
 def test_max_equals_the_chunking_pipeline_of_gliclass(reference):  # noqa: F811
     """Where both read the same passages: words of equal lengths, in passages of 9 words with 2 in common."""
     gliclass = pytest.importorskip("gliclass")

@@ -255,7 +255,9 @@ class Calibration:
 
 @dataclass
 class EvidenceMeasurement:
-    """Measurement of the evidence that the class of a text fits, for `known_proba`: on held-out rows, if there are any.
+    """Measurement of the evidence that the class of a text fits, for `known_proba`, on training rows.
+
+    Held-out rows would need another boundary, as their evidence is lower.
 
     Parameters
     ----------
@@ -267,7 +269,7 @@ class EvidenceMeasurement:
     trains = False
 
     def run(self, run: TrainingRun) -> None:
-        net, dataset = run.net, run.train if run.held_out is None else run.held_out
+        net, dataset = run.net, run.train
         rows = np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_EVIDENCE_ROWS)).round().astype(int)
         logits = net.score_rows(dataset, rows).cpu().numpy()
         scale = net.module_.model.logit_factor

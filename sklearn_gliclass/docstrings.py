@@ -222,8 +222,8 @@ long_texts : {"truncate", "mean", "max"}, default="truncate"
 
     "mean" suits texts that are about one thing throughout, such as reviews; "max" finds what a passage says.
 window_overlap : int, default=0
-    Minimum number of tokens that a window shares with the next one. The windows of a text have equal lengths and are
-    as few as possible. It has no effect with ``long_texts="truncate"``.
+    Minimum number of tokens that a window shares with the next one. The windows of a text have equal lengths and
+    are as few as possible. It has no effect with ``long_texts="truncate"``.
 
     Raise it if sentences at the edges of windows matter.
 label_names : dict, array-like or None, default=None

@@ -441,15 +441,18 @@ def join_windows(index: Tensor, takes_max: bool, scores: Scores) -> Scores:
     counts = torch.bincount(index)
     first = counts.cumsum(0) - counts
 
-    def mean(values: Tensor) -> Tensor:
-        total = values.new_zeros(len(counts), values.shape[1]).index_add(0, index, values)
-        return total / counts.unsqueeze(1).to(values.dtype)
-
     if takes_max:
         lowest = logits.new_full((len(counts), logits.shape[1]), torch.finfo(logits.dtype).min)
         logits = lowest.scatter_reduce(0, index.unsqueeze(1).expand_as(logits), logits, "amax")
     else:
-        logits = mean(logits)
-    text = mean(text) if text.dim() == 2 else text[first]
+        logits = average_windows(index, logits)
+    text = average_windows(index, text) if text.dim() == 2 else text[first]
     classes, class_mask = (t if len(t) == 1 else t[first] for t in (classes, class_mask))
     return Scores(logits, text, classes, class_mask)
+
+
+def average_windows(index: Tensor, values: Tensor) -> Tensor:
+    """Compute the mean (texts, columns) of values (windows, columns) over the windows of each text."""
+    counts = torch.bincount(index)
+    total = values.new_zeros(len(counts), values.shape[1]).index_add(0, index, values)
+    return total / counts.unsqueeze(1).to(values.dtype)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data.batching import tensors, to_device
 from ..data.dataset import Epochs, TextDataset
+from ..model.architecture import average_windows
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from ..process_group import SINGLE
@@ -347,11 +348,16 @@ class Trainer(skorch.NeuralNet):
         return _in_order(texts, batches), self.embed_labels(dataset)
 
     def _embed_texts(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Compute the projected embeddings (texts, hidden) of a batch; those of windows are averaged."""
         architecture = self.module_.model
+        index = inputs.get("window_index")
+        inputs = {name: value for name, value in inputs.items() if name not in ("window_index", "takes_max")}
         with autocast(self.device, self.dtype):
             if "text_states" in inputs:
-                return architecture.project_text(architecture.embed_states(**inputs))
-            return architecture.project_text(architecture.embed_text(**{"input_ids": None, **inputs}))
+                texts = architecture.project_text(architecture.embed_states(**inputs))
+            else:
+                texts = architecture.project_text(architecture.embed_text(**{"input_ids": None, **inputs}))
+        return texts if index is None else average_windows(index, texts)
 
     def _evaluation_batch_size(self, dataset: TextDataset, n_rows: int) -> int:
         return max(dataset.min_evaluation_batch, self.args_.resolve_batch_size(n_rows))

@@ -613,7 +613,9 @@ class OnnxClassifier(_OnnxEstimator):
         return answer_unknown(predicted, self._known_proba(logits) >= self.unknown_threshold_, self.unknown_label_)
 
     def known_proba(self, X) -> np.ndarray:
-        """Compute the probability that one of the classes fits, as :meth:`~sklearn_gliclass.GLiClassClassifier.known_proba` does.
+        """Compute the probability that one of the classes fits.
+
+        It equals that of :meth:`sklearn_gliclass.GLiClassClassifier.known_proba`.
 
         Parameters
         ----------

@@ -53,7 +53,13 @@ def read_labels(batch, position) -> list[str]:
     if "class_input_ids" in inputs and PIECES.label_id not in inputs["class_input_ids"][0]:  # a label encoder's
         names = [NAME_OF_IDS[tuple(ids[1 : ids.index(SEP_ID)])] for ids in inputs["class_input_ids"]]
         return [names[i] for i in inputs["class_index"][position] if i >= 0] if "class_index" in inputs else names
-    ids = inputs.get("class_input_ids", inputs["input_ids"])[position]
+    prompts = inputs.get("class_input_ids", inputs["input_ids"])
+    ids = prompts[position if len(prompts) > 1 else 0]  # prompts that all texts share are there once
+    if ids.index(PIECES.sep_id) < ids.index(PIECES.label_id):  # <<SEP>>l1<<LABEL>>l2<<LABEL>> of the decoder
+        first = ids.index(PIECES.sep_id) + 1
+        ends = [place for place, token in enumerate(ids) if token == PIECES.label_id]
+        starts = [first, *(end + 1 for end in ends[:-1])]
+        return [NAME_OF_IDS[tuple(ids[start:end])] for start, end in zip(starts, ends, strict=True)]
     ids = ids[ids.index(PIECES.label_id) : ids.index(PIECES.sep_id)]
     starts = [place for place, token in enumerate(ids) if token == PIECES.label_id]
     ends = [*starts[1:], len(ids)]
@@ -73,7 +79,8 @@ def test_batches_keep_texts_and_targets_together(kind, max_num_classes, architec
         seen.extend(batch.rows)
         for position, row in enumerate(batch.rows):
             ids = TOKENIZER(texts[row], add_special_tokens=False).input_ids
-            assert batch.inputs["input_ids"][position, 1 : 1 + len(ids)].tolist() == ids
+            start = 0 if architecture == "decoder-kv" else 1  # [CLS]
+            assert batch.inputs["input_ids"][position, start : start + len(ids)].tolist() == ids
             labels = batch.inputs["labels"][position]
             own = [NAMES.index(name) for name in read_labels(batch, position)]
             if kind == "single":

@@ -23,6 +23,7 @@ PROJECTOR_INITS = ("identity", "normal")
 UNSUPPORTED_FIELDS = {
     "multimodal": "images and audio are not read here, only texts",
     "scorer_full_sequence": "gliclass 0.1.21 stores this field and does not read it, so that its meaning is unknown",
+    "use_embedding_projection": "it belongs to EmbeddingGemma, which reads texts in both directions",
 }
 # Names of the number of decoder layers, in the families of T5 and BART.
 _DECODER_LAYERS = ("num_decoder_layers", "decoder_layers", "num_hidden_layers")

@@ -234,6 +234,7 @@ IMPOSSIBLE = [
     ({"use_calibrator": True, "scorer_type": "cross-attn"}, "needs one vector per text"),
     ({"multimodal": True, "architecture_type": "decoder-kv"}, "multimodal=True.*images and audio are not read"),
     ({"scorer_full_sequence": True, "architecture_type": "decoder-kv"}, "scorer_full_sequence=True.*does not read"),
+    ({"use_embedding_projection": True}, "use_embedding_projection=True.*EmbeddingGemma"),
     ({"hidden_size": 20, "architecture_type": "decoder-kv"}, "must be the decoder's 32, got 20"),
     ({"use_lstm": True, "architecture_type": "decoder-kv"}, "use_lstm=True cannot be used"),
     ({"squeeze_layers": True, "architecture_type": "decoder-kv"}, "squeeze_layers=True cannot be used"),

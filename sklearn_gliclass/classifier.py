@@ -342,7 +342,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         "label_separator": [str, None],
         "label_centroid_share": [Interval(Real, 0, 1, closed="both"), None],
         "threshold": [Interval(Real, 0, 1, closed="both"), dict, "array-like"],
-        "unknown_label": [object],
+        "unknown_label": "no_validation",
         "unknown_threshold": [Interval(Real, 0, 1, closed="neither"), StrOptions({"auto"})],
         "calibrate": [StrOptions({"auto", "cv"}), Options(bool, {False})],
         "rl": [RLTrainerConfig, None],

@@ -126,6 +126,9 @@ def _are_integer_classes(values: np.ndarray, ignore_index: int) -> bool:
     known = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     if np.isin(known, (0, 1, ignore_index)).all() or (known % 1 != 0).any() or np.isinf(values).any():
         return False
+    others = np.setdiff1d(known, (0, 1))
+    if len(others) == 1 and others[0] < 0 and np.isin((0, 1), known).all():
+        return False  # an indicator matrix with another mark of unknown labels than `ignore_index`
     if (known == ignore_index).any():
         raise ValueError(
             f"y has columns of classes with the value {ignore_index} (ignore_index), which marks unknown labels of an "

@@ -99,7 +99,7 @@ def split_targets(data, n_labels: int) -> list[TargetPart]:
     Examples
     --------
     >>> targets, groups = np.array([[0, 3], [1, -1]]), LabelGroups([2, 2])
-    >>> samples = Samples(["a", "b"], targets, np.ones((2, 2)), list("wxyz"), "", groups)
+    >>> samples = Samples(["a", "b"], targets, np.ones((2, 2)), list("wxyz"), "", groups=groups)
     >>> [(part.rows.tolist(), part.targets.tolist()) for part in split_targets(samples, 4)]
     [([0, 1], [0, 1]), ([0], [1])]
     """

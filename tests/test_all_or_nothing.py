@@ -8,11 +8,11 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from library_versions import string_array
 from skorch.callbacks import Callback
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
-from tests.common import string_array
 
 X = ["red apple pie", "blue sea wave", "green apple tart", "deep sea fish"] * 2
 FOOD = ["food", "sea"] * 4

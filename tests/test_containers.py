@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from library_versions import is_scikit_learn_older_than, string_array
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import cross_val_predict
 
@@ -16,7 +17,6 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.inputs import learn_texts
 from sklearn_gliclass.targets import MULTI, SINGLE, read_class_targets
 from sklearn_gliclass.testing import TINY
-from tests.common import is_scikit_learn_older_than, string_array
 
 RECORDS = [
     {"title": "a late goal", "n": 1, "id": 12345678901234567, "seen": True, "day": datetime.date(2020, 1, 2)},

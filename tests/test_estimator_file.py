@@ -7,13 +7,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from library_versions import HAS_STRING_DTYPE, string_array
 from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.estimator_file import LOCAL_HYPERPARAMETERS, read_estimator
 from sklearn_gliclass.json_values import encode
 from sklearn_gliclass.testing import TINY
-from tests.common import HAS_STRING_DTYPE, string_array
 
 
 @pytest.fixture(scope="module")

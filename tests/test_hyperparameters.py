@@ -22,9 +22,20 @@ from sklearn_gliclass.testing import TINY
 ESTIMATORS = (GLiClassClassifier, GLiClassRegressor)
 MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 
+# Fields that only checkpoints have.
+CHECKPOINT_FIELDS = [
+    name
+    for name in inspect.signature(GLiClassModelConfig.__init__).parameters
+    if name.startswith(("recurrent_", "calibrator_")) or name in ("use_calibrator", "max_labels_alloc")
+]
+CHECKPOINT_FIELDS = [name for name in CHECKPOINT_FIELDS if name not in ("recurrent_steps", "recurrent_read_text")]
 # Fields of the configuration that are not hyperparameters, with the reason.
 NOT_A_HYPERPARAMETER = {
-    "example_token_index": "a token of the reference's prompts with examples, which are not supported",
+    "example_token_index": "a token of the tokenizer",
+    "label_prefix": "the default prompt of the encoder",
+    "text_prefix": "the default prompt of the encoder",
+    "sep_token_index": "a token of the tokenizer",
+    **dict.fromkeys(CHECKPOINT_FIELDS, "read from checkpoints"),
     "logit_offset": "derived from the encoder: `logit_offset_`",
     "weights_edition": "a record of the weights that the package comes with",
     "kwargs": "not a field",
@@ -86,6 +97,8 @@ def test_shared_entries_are_in_the_docstring_as_they_were_written(estimator):
     for names, text in ENTRIES.items():
         if names == "batch_size":  # the defaults differ
             assert entries[names].splitlines()[1:] == text.splitlines()[1:]
+        elif names == "label_names":  # classifiers have several targets besides
+            assert entries[names].startswith(text)
         else:
             assert entries[names] == text
     assert not re.search(r"%\(|\)s$", estimator.__doc__, re.MULTILINE)

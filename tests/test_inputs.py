@@ -12,13 +12,13 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse as sp
+from library_versions import string_array
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.inputs import TextReader, learn_texts
 from sklearn_gliclass.testing import TINY
-from tests.common import string_array
 
 PANDAS_DTYPES = [object, "str", "string", "category", *(["string[pyarrow]"] if find_spec("pyarrow") else [])]
 TEXTS = ["a late goal", "a new law", "", "the match"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from library_versions import is_scikit_learn_older_than
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, make_scorer, r2_score
@@ -13,7 +14,6 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.targets import class_sample_weight, read_class_targets
 from sklearn_gliclass.testing import TINY
-from tests.common import is_scikit_learn_older_than
 
 # For exact comparisons of sums: double precision, one batch, no randomness.
 EXACT = {**TINY, "dtype": "float64", "shuffle_labels": False, "batch_size": 100, "max_epochs": 3, "random_state": 0}

@@ -17,6 +17,7 @@ class LabelCache:
 
     Examples
     --------
+    >>> import torch
     >>> cache, layer = LabelCache(), nn.Linear(2, 2)
     >>> states = cache.get([layer], "sports", lambda: layer(torch.ones(2)))
     >>> cache.get([layer], "sports", lambda: layer(torch.ones(2))) is states

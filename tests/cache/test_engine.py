@@ -33,7 +33,7 @@ HEADS = [
 def on_texts(monkeypatch, clf, y):
     """Fit on token ids instead: the encoders run in each step, without gradients."""
     with monkeypatch.context() as patch:
-        patch.setattr(StateEngine, "freeze", lambda self, dataset: dataset)
+        patch.setattr(StateEngine, "freeze", lambda self, dataset, group: dataset)
         return clone(clf).fit(TEXTS, y)
 
 
@@ -125,7 +125,7 @@ def test_equal_for_regression():
     reg = GLiClassRegressor(**{**TINY, **EXACT}, random_state=0, freeze_encoder=True, label_names=["a", "b"])
     frozen = clone(reg).fit(TEXTS, y, sample_weight=np.arange(1.0, 9.0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StateEngine, "freeze", lambda self, dataset: dataset)
+        patch.setattr(StateEngine, "freeze", lambda self, dataset, group: dataset)
         plain = clone(reg).fit(TEXTS, y, sample_weight=np.arange(1.0, 9.0))
     np.testing.assert_allclose(frozen.predict(TEXTS), plain.predict(TEXTS), rtol=1e-7)
 

@@ -185,9 +185,9 @@ def test_training_the_encoder_makes_other_states(tmp_path, encoded):
         clf.fit(TEXTS, LABELS)
         encoded.clear()
         first = clf.predict_proba(TEXTS)
-        assert sum(encoded) == len(set(TEXTS))  # the estimator keeps the label embeddings
+        assert sum(encoded) == len(set(TEXTS)) + 2  # and both labels
         np.testing.assert_array_equal(clf.predict_proba(TEXTS), first)
-        assert sum(encoded) == len(set(TEXTS))  # the estimator keeps the label embeddings
+        assert sum(encoded) == len(set(TEXTS)) + 2  # and both labels
         np.testing.assert_array_equal(clf.set_params(memory=None).predict_proba(TEXTS), first)
         clf.set_params(memory=str(tmp_path))
 
@@ -242,7 +242,7 @@ def test_damaged_file_is_computed_again(damage, tmp_path, encoded):
     encoded.clear()
     again = clone(clf).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
-    assert sum(encoded) == len(set(TEXTS))  # the estimator keeps the label embeddings
+    assert sum(encoded) == len(set(TEXTS)) + 2  # and both labels
     encoded.clear()
     forget_what_was_read()
     clone(clf).fit(TEXTS, LABELS)  # the damaged files have been replaced

@@ -1,4 +1,4 @@
-"""Helpers that the tests of several modules share."""
+"""Helpers for tests that depend on the versions of libraries."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
 """Targets that are dicts: each text has candidate labels of its own."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -52,7 +52,7 @@ def _read_row(labels, number: int) -> dict:
     if not labels:
         raise ValueError(f"y has an empty dict at row {number}, which offers no label. {_HOW}.")
     for label, value in labels.items():
-        if not isinstance(label, Hashable) or is_missing(label):
+        if is_missing(label):
             raise ValueError(f"y has the label {label!r} at row {number}; labels are strings or numbers.")
         if not isinstance(value, (Real, np.bool_)):
             raise TypeError(f"y has the value {value!r} for the label {label!r} at row {number}. {_HOW}.")

@@ -74,12 +74,17 @@ def token_budget_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[slice
             first = last
 
 
-def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.RandomState | None) -> list[np.ndarray]:
+def bucketed_batches(
+    lengths: np.ndarray, batch_size: int, rng: np.random.RandomState | None, groups: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Build random batches of texts of similar lengths and nearly equal sizes.
 
     The texts are shuffled, sorted by length within windows of several batches, and split; then the batches are
     shuffled. Small data sets have small windows, down to one batch. If `rng` is None, the texts are sorted and not
     shuffled.
+
+    With `groups`, the group of each text, texts of one group come together in batches, and groups are sorted by their
+    mean length in place of texts.
 
     Examples
     --------
@@ -87,19 +92,32 @@ def bucketed_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Random
     [[1, 3], [2, 0]]
     >>> [len(batch) for batch in bucketed_batches(np.ones(34), 32, None)]
     [17, 17]
+    >>> [batch.tolist() for batch in bucketed_batches(np.array([9, 1, 8, 2]), 2, None, groups=np.array([0, 0, 1, 1]))]
+    [[1, 0], [3, 2]]
     """
-    if not len(lengths):
+    n = len(lengths)
+    if not n:
         return []
-    n_batches = -(-len(lengths) // batch_size)
+    n_batches = -(-n // batch_size)
+    mean_lengths = lengths if groups is None else _group_means(lengths, groups)
+    # Groups of the same mean length stay apart, and each text of a large group is beside those of its length.
+    keys = (mean_lengths,) if groups is None else (lengths, groups, mean_lengths)
     if rng is None:
-        return np.array_split(np.argsort(lengths, kind="stable"), n_batches)
-    order = rng.permutation(len(lengths))
+        return np.array_split(np.lexsort(keys), n_batches)
+    order = rng.permutation(n)
+    if groups is not None:
+        order = order[np.argsort(rng.permutation(groups.max() + 1)[groups[order]], kind="stable")]
     batches = np.array_split(order, n_batches)  # views of `order`, which the sort below changes
     ends = np.cumsum([len(batch) for batch in batches])
     per_window = max(1, min(WINDOW_BATCHES, n_batches // MIN_WINDOWS))
     for window in np.split(order, ends[per_window - 1 : -1 : per_window]):
-        window[:] = window[np.argsort(lengths[window], kind="stable")]
+        window[:] = window[np.lexsort([key[window] for key in keys])]
     return [batches[i] for i in rng.permutation(n_batches)]
+
+
+def _group_means(lengths: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return for each text the mean length of its group."""
+    return (np.bincount(groups, weights=lengths) / np.bincount(groups).clip(1))[groups]
 
 
 def label_chunks(n_labels: int, size: int | None) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """The training data set: tokenised once, batched anew in each epoch."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +42,8 @@ class TextDataset:
         Labels of each target, if there are several targets.
     own_labels : OwnLabels, optional
         How the targets are read if each text has labels of its own. A training prompt then has these only; where the
-        texts of a batch share the labels, it has those of all of them.
+        texts of a batch share the labels, it has those of all of them, and texts with the same labels are batched
+        together.
     windows : Windows, optional
         Windows of the texts, in place of `tokens`. The logits of a text are those of its windows, joined.
     long_texts : {"mean", "max"}, default="mean"
@@ -117,7 +119,7 @@ class TextDataset:
 
         The targets and weights are those of all rows, and the other inputs those of the rows of this process.
         """
-        plan = bucketed_batches(self.lengths, batch_size, rng)
+        plan = bucketed_batches(self.lengths, batch_size, rng, self._groups)
         for first in range(0, len(plan), accumulate):
             step = [part for batch in plan[first : first + accumulate] for part in self._parts(batch)]
             orders = [self._orders(rows, rng) for rows in step]
@@ -127,6 +129,16 @@ class TextDataset:
                 inputs = self._inputs(rows, order, group.own(len(rows)))
                 share = weight / total if total > 0 else 0.0
                 yield Batch(inputs, rows, share, number == len(step), orders=self._stack(order))
+
+    @functools.cached_property
+    def _groups(self) -> np.ndarray | None:
+        """Groups of texts that are batched together: those with the same labels, where a batch shares its labels.
+
+        A batch of texts with different labels would have many labels to encode.
+        """
+        if self.own_labels is None or not self.layout.shares_labels:
+            return None
+        return self.own_labels.groups(self.targets)
 
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Split a batch into parts of at most `WINDOWS_AT_ONCE` windows, but of at least one text."""

@@ -33,6 +33,19 @@ class OwnLabels:
         """
         return targets != self.not_offered
 
+    def groups(self, targets: np.ndarray) -> np.ndarray:
+        """Return a number for each text, which is the same for texts that offer the same labels.
+
+        Examples
+        --------
+        >>> targets = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, -1.0, 1.0]])
+        >>> OwnLabels(-1.0, is_exclusive=True).groups(targets).tolist()
+        [0, 1, 0]
+        """
+        numbers: dict[bytes, int] = {}
+        keys = (row.tobytes() for row in np.packbits(self.offered(targets), axis=1))
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
     def of_prompts(self, targets: np.ndarray, orders: Sequence[np.ndarray]) -> np.ndarray:
         """Return the targets of the labels of prompts, which may differ in length.
 

@@ -87,6 +87,23 @@ def test_order_of_batches_is_random_and_the_seed_s():
     assert longest != sorted(longest)
 
 
+@pytest.mark.parametrize("rng", [None, 0], ids=["in order", "random"])
+def test_groups_come_together_in_batches(rng):
+    """Groups of 16 fill batches of 32 two by two; others are split at the ends of batches and windows only."""
+    rng = rng if rng is None else np.random.RandomState(rng)
+    groups = np.repeat(np.arange(60), 16)
+    shuffled = np.random.RandomState(1).permutation(len(groups))
+    groups = groups[shuffled]
+    batches = bucketed_batches(random_lengths(0, len(groups)), 32, rng, groups)
+    assert sorted(np.concatenate(batches)) == list(range(len(groups)))
+    assert [len(set(groups[batch])) for batch in batches] == [2] * 30
+    uneven = np.random.RandomState(2).randint(0, 40, 1000)
+    counts = [len(set(uneven[batch])) for batch in bucketed_batches(random_lengths(0, 1000), 25, rng, uneven)]
+    assert max(counts) <= 4
+    alone = bucketed_batches(random_lengths(0, 2000), 16, rng, np.arange(2000))
+    assert padded_tokens(random_lengths(0, 2000), alone) < 1.1 * random_lengths(0, 2000).sum()
+
+
 # -- the labels of a sample in training ------------------------------------------------------------------------
 
 

@@ -29,8 +29,8 @@ WEIGHTS = {
     "go_emotions": 2.0, "vader_amazon": 2.0, "vader_tweets": 2.0, "movie_reviews": 2.5, "netflix_genres": 1.0,
     "clinc150": 1.5, "emobank_valence": 1.0, "emobank_arousal": 0.3,
 }  # fmt: skip
-WRITTEN_WEIGHT = 3.0  # of the many small tasks in zeroshot_written: about 3 of 5 batches
-NAME_SHARE = 0.5  # probability of the label's own name instead of another wording
+WRITTEN_WEIGHT = 2.0  # of the many small tasks in zeroshot_written: about 3 of 5 batches
+NAME_SHARES = (1.0, 0.5, 0.5, 0.0)  # probability of a label's own name instead of another wording
 FRAMES = ("{}", "{}", "{}", "This text is about {}.", "about {}", "topic: {}", "{}?", "This is an example of {}.",
           "category: {}", "The text belongs to the class {}.")  # fmt: skip
 
@@ -68,13 +68,19 @@ class Task:
         if self.weight is None:
             self.weight = WEIGHTS.get(self.name, 1.0)
 
-    def wording(self, k: int, rng) -> str:
-        """Sample the wording of a label: its name, possibly in a frame, or another wording."""
+    def wordings_of(self, labels, rng) -> list[str]:
+        """Sample a wording of each label: names, other wordings, or both, with one frame or several for the names."""
+        share, frame = NAME_SHARES[rng.randint(len(NAME_SHARES))], None
+        if rng.rand() < 0.5:
+            frame = FRAMES[rng.randint(len(FRAMES))]
+        return [self._wording(label, share, frame, rng) for label in labels]
+
+    def _wording(self, k: int, name_share: float, frame: str | None, rng) -> str:
         name = self.labels[k]
         others = self.wordings.get(name, [])
-        if others and rng.rand() >= NAME_SHARE:
+        if others and rng.rand() >= name_share:
             return others[rng.randint(len(others))]
-        return FRAMES[rng.randint(len(FRAMES))].format(name)
+        return (frame or FRAMES[rng.randint(len(FRAMES))]).format(name)
 
 
 def load_mixture(folder: Path, shared: Path) -> list[Task]:

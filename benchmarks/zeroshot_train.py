@@ -1,223 +1,290 @@
-"""Train the weight delta of the package.
+"""Train the weight delta of the package, as a mixture of tasks with labels of their own.
 
-    python benchmarks/zeroshot_train.py --output A                # trains: 20 to 45 minutes
-    python benchmarks/zeroshot_train.py --output A --ship 1       # writes the weight delta of the package
-    python benchmarks/zeroshot_train.py --output A B --ship 1     # the mean of several runs, such as other seeds
+    python benchmarks/zeroshot_train.py --output A --minutes 45          # train; the same command resumes
+    python benchmarks/zeroshot_train.py --output A B --average 0.5 1     # checkpoints A/average-0.5 and A/average-1
+    python benchmarks/zeroshot.py --models plain ours A/average-0.5      # and what they gain and lose, set by set
+    python benchmarks/zeroshot_train.py --output A B --ship 0.5          # write the weight delta of the package
 
-The model is a bi-encoder with all-MiniLM-L6-v2 for texts and labels, and identity projectors. A step takes texts of one
-data set of the mixture and some of its labels, each in one of several wordings. The loss is the cross-entropy over
-these labels plus a binary cross-entropy of each label on logits with a trained offset, so that a text may have none of
-the labels. Token embeddings are frozen, as their delta would dominate the size of the package. ``zeroshot_mixture.py``
-has the data sets and wordings, and the model card, ``sklearn_gliclass/weights/README.md``, the results.
+The training is a sequence of rounds. Each samples texts of the mixture (``zeroshot_mixture.py``) with candidate labels
+in one of several wordings, and fits a ``GLiClassClassifier`` to these dicts, from the checkpoint of the round before.
+In three of four rounds one of the labels holds, with a softmax; in the others each label is a decision, and some texts
+have none of them: texts of other tasks, and texts whose own label is left out. The learning rate falls to zero over the
+rounds, or over the minutes. A round that was interrupted starts again, with the same rows.
+
+``--average`` interpolates between the start (0) and the moving average of the weights of the training, or its mean over
+several output folders (1). Token embeddings are frozen, as their delta would dominate the size of the package. The
+model card, ``sklearn_gliclass/weights/README.md``, has the results.
 """
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from skorch.callbacks import Callback
 
 import common
+from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.model.loading import load_encoder
+from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
+from sklearn_gliclass.model.weight_delta import write_weight_delta
 from zeroshot_mixture import Task, load_mixture
 
-SCALE = 20.0  # logit scale, as in the estimators
-WEIGHT_DECAY, WARMUP = 0.01, 0.06
-MAX_LENGTH = 128
-TEXTS, TOKENS = 32, 2048  # maximum of a batch
+SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+GROUP = 16  # texts with the same candidates, half a batch
+BATCH = 2 * GROUP
 MOST_LABELS = 24
-BINARY = 0.3  # weight of the binary loss
-DISTRACTORS = 5  # texts of other data sets in a batch, without a label
+NONE_SHARE, DISTRACTORS = 0.25, 2  # of a group of decisions: texts whose label is left out, and texts of other tasks
+EVERY_DECISIONS = 4  # every fourth round has decisions
 AVERAGE = 0.998  # decay of the moving average of the weights
-WEIGHTS_FILE = "encoder.safetensors"
+AVERAGE_FILE, LOG_FILE, START, ROUND = "average.safetensors", "log.json", "start", "round-{:04d}"
 
 
 class Sampler:
-    """Sampler of batches: labels of one data set, and texts with one of them."""
+    """Sampler of texts with candidate labels.
 
-    def __init__(self, tasks: list[Task], tokenizer, encoder, seed: int):
-        self.tasks, self.rng, self.tokenizer = tasks, np.random.RandomState(seed), tokenizer
-        self.ids = [tokenize(tokenizer, task.texts) for task in tasks]
-        self.share = np.array([task.weight * len(task.texts) ** 0.5 for task in tasks])
-        self.share /= self.share.sum()
-        self.near = [nearest_labels(task, tokenizer, encoder) for task in tasks]
-        self.rows = [[np.flatnonzero(task.targets[:, k]) for k in range(len(task.labels))] for task in tasks]
+    Parameters
+    ----------
+    tasks : list of Task
+        The mixture.
+    encoder : GLiClassClassifier
+        Fitted classifier, whose embeddings decide which labels of a task are similar.
+    """
 
-    def sample(self):
-        """Sample token ids of texts and labels, targets (texts, labels), and the number of texts without a label."""
-        number = self.rng.choice(len(self.tasks), p=self.share)
-        task, ids = self.tasks[number], self.ids[number]
-        labels = self._labels(number)
-        full = [k for k in labels if len(self.rows[number][k])]
-        rows = [self.rng.choice(self.rows[number][self.rng.choice(full)]) for _ in range(4 * TEXTS)]
-        rows = sorted(set(rows), key=lambda row: len(ids[row]))
-        start = self.rng.randint(max(1, len(rows) - TEXTS + 1))
-        rows = rows[start : start + TEXTS]
-        rows = rows[: max(8, TOKENS // len(ids[rows[-1]]))]
-        targets = task.targets[np.ix_(rows, labels)]
-        texts = [ids[row] for row in rows]
-        distractors = []
-        if self.rng.rand() < 0.5:
-            longest = max(map(len, texts))
-            other = self.ids[self.rng.choice(len(self.tasks), p=self.share)]
-            distractors = [other[self.rng.randint(len(other))][: longest + 8] for _ in range(DISTRACTORS)]
-            if other is ids:
-                distractors = []
-        words = tokenize(self.tokenizer, [task.wording(k, self.rng) for k in labels])
-        return texts + distractors, words, targets, len(distractors)
+    def __init__(self, tasks: list[Task], encoder: GLiClassClassifier):
+        self.tasks = tasks
+        share = np.array([task.weight * len(task.texts) ** 0.5 for task in tasks])
+        self.share = share / share.sum()
+        self.near = [nearest_labels(task, encoder) for task in tasks]
+        self.rows = [[np.flatnonzero(column) for column in task.targets.T] for task in tasks]
 
-    def _labels(self, number: int) -> np.ndarray:
-        """Sample labels of a data set; with a probability of 0.5, similar ones."""
+    def sample(self, n_groups: int, is_exclusive: bool, rng) -> tuple[list[str], list[dict]]:
+        """Sample groups of texts with the same candidates, one of which holds if they are exclusive."""
+        texts, candidates, spellings = [], [], {}
+        while len(texts) < n_groups * GROUP:
+            number = rng.choice(len(self.tasks), p=self.share)
+            task, labels = self.tasks[number], self._labels(number, rng)
+            words = task.wordings_of(labels, rng)
+            words = [spellings.setdefault(word.lower(), word) for word in words]  # one class for one label
+            if len(set(words)) < len(words):
+                continue
+            rows = self._rows_with(number, labels, GROUP, rng)
+            group = [(task.texts[row], task.targets[row, labels]) for row in rows]
+            if is_exclusive:
+                group = [(text, values / values.sum()) for text, values in group]
+            else:
+                others = self._texts_without(number, labels, rng)
+                group[: len(others)] = [(text, np.zeros(len(labels))) for text in others]
+            texts += [text for text, _ in group]
+            candidates += [dict(zip(words, map(float, values), strict=True)) for _, values in group]
+        return texts, candidates
+
+    def _labels(self, number: int, rng) -> np.ndarray:
+        """Sample labels of a task; with a probability of 0.5, similar ones."""
         task = self.tasks[number]
         most = min(len(task.labels), MOST_LABELS)
-        n = int(np.clip(np.exp(self.rng.uniform(np.log(2), np.log(most + 1))), 2, most)) if most > 2 else most
-        if len(task.labels) <= 6 and self.rng.rand() < 0.5:
+        n = int(np.clip(np.exp(rng.uniform(np.log(2), np.log(most + 1))), 2, most)) if most > 2 else most
+        if len(task.labels) <= 6 and rng.rand() < 0.5:
             n = len(task.labels)
-        if self.rng.rand() < 0.5:
-            return self.rng.choice(len(task.labels), n, replace=False)
-        near = self.near[number][self.rng.randint(len(task.labels))]
-        return self.rng.permutation(near[: 2 * n])[:n] if self.rng.rand() < 0.5 else near[:n]
+        if rng.rand() < 0.5:
+            return rng.choice(len(task.labels), n, replace=False)
+        near = self.near[number][rng.randint(len(task.labels))]
+        return rng.permutation(near[: 2 * n])[:n] if rng.rand() < 0.5 else near[:n]
+
+    def _rows_with(self, number: int, labels, n: int, rng) -> list[int]:
+        """Sample rows with one of the labels, balanced, and different ones where there are enough."""
+        pools = [rng.permutation(rows) for rows in (self.rows[number][label] for label in labels) if len(rows)]
+        order = rng.permutation(len(pools))
+        turns = [pools[k][turn % len(pools[k])] for turn in range(n) for k in order]
+        distinct = list(dict.fromkeys(turns))
+        return [distinct[i % len(distinct)] for i in range(n)]
+
+    def _texts_without(self, number: int, labels, rng) -> list[str]:
+        """Sample texts with none of the labels: of the same task, and of others."""
+        task = self.tasks[number]
+        left_out = np.flatnonzero(~task.targets[:, labels].any(axis=1))
+        n = min(len(left_out), rng.binomial(GROUP, NONE_SHARE))
+        texts = [task.texts[row] for row in rng.choice(left_out, n, replace=False)] if n else []
+        for other in rng.choice(len(self.tasks), DISTRACTORS, p=self.share):
+            if other != number:
+                texts.append(self.tasks[other].texts[rng.randint(len(self.tasks[other].texts))])
+        return texts
 
 
-def tokenize(tokenizer, texts) -> list[list[int]]:
-    return tokenizer(list(texts), truncation=True, max_length=MAX_LENGTH)["input_ids"]
-
-
-def pad(ids) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(map(len, ids))
-    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
-    return tokens, mask
-
-
-def embed(encoder, ids) -> torch.Tensor:
-    """Compute normalised mean-pooled embeddings (texts, hidden)."""
-    tokens, mask = pad(ids)
-    states = encoder(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
-    return F.normalize((states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True), dim=-1)
-
-
-@torch.no_grad()
-def nearest_labels(task: Task, tokenizer, encoder) -> np.ndarray:
+def nearest_labels(task: Task, encoder: GLiClassClassifier) -> np.ndarray:
     """Return all labels for each label, the most similar first."""
-    states = embed(encoder, tokenize(tokenizer, task.labels))
-    return (states @ states.T).argsort(dim=1, descending=True).numpy()
+    states = encoder.transform(task.labels)
+    states /= np.linalg.norm(states, axis=1, keepdims=True)
+    return (-states @ states.T).argsort(axis=1, kind="stable")
 
 
-def loss_of(encoder, offset, batch) -> torch.Tensor:
-    texts, words, targets, n_distractors = batch
-    # The math backend of attention is the fastest for short texts in bfloat16, including gradients.
-    with torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16), sdpa_kernel(SDPBackend.MATH):
-        states, labels = embed(encoder, texts), embed(encoder, words)
-    logits = SCALE * states @ labels.T
-    targets = torch.from_numpy(targets).float()
-    own = logits[: len(targets)]
-    loss = -(own.log_softmax(1) * targets / targets.sum(1, keepdim=True)).sum(1).mean()
-    holds = F.pad(targets, (0, 0, 0, n_distractors))
-    binary = F.binary_cross_entropy_with_logits(logits - offset, holds, reduction="none")
-    # Positives and negatives have the same total weight.
-    positive = (binary * holds).sum() / holds.sum().clamp_min(1)
-    negative = (binary * (1 - holds)).sum() / (1 - holds).sum().clamp_min(1)
-    return loss + BINARY * (positive + negative)
+class WeightAverage(Callback):
+    """Moving average of the trained weights after each optimiser step.
+
+    Parameters
+    ----------
+    weights : dict of str to Tensor
+        Average of earlier rounds, which is updated in place; empty at first.
+    n_steps : int
+        Number of optimiser steps of earlier rounds.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor], n_steps: int):
+        self.weights, self.n_steps = weights, n_steps
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training=False, **kwargs):
+        if not training:
+            return
+        self.n_steps += 1
+        for name, weight in trained_weights(net.module_).items():
+            mean = self.weights.setdefault(name, weight.detach().clone())
+            mean.lerp_(weight, max(1 - AVERAGE, 1 / self.n_steps))
+
+
+def trained_weights(model) -> dict[str, torch.Tensor]:
+    """Return the weights of the encoder without its token embeddings, by their names in the encoder."""
+    return {
+        name: weight
+        for name, weight in model.model.encoder_model.named_parameters()
+        if not name.startswith(("embeddings.", "pooler."))
+    }
 
 
 def train(options) -> None:
-    from sklearn_gliclass.data.tokenizer import load_tokenizer
-    from sklearn_gliclass.model.loading import load_encoder
-    from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, find_checkpoint
-
-    torch.manual_seed(options.seed)
-    (output,), folder = options.output, find_checkpoint(DEFAULT_ENCODER)
-    tokenizer, encoder = load_tokenizer(folder), load_encoder(folder)
-    if options.start is not None:
-        encoder.load_state_dict(load_file(options.start / WEIGHTS_FILE), strict=False)
-    sampler = Sampler(load_mixture(options.data, options.shared), tokenizer, encoder.eval(), options.seed)
-    # No dropout, which takes a fifth of the time: a hundred thousand rows in a few epochs are not overfitted.
-    encoder.embeddings.requires_grad_(False)
-    encoder.pooler.requires_grad_(False)
-    offset = torch.nn.Parameter(torch.tensor(6.0))
-    trained = [p for p in encoder.parameters() if p.requires_grad]
-    decays, others = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decays, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0},
-         {"params": [offset], "weight_decay": 0.0, "lr": 20 * options.lr}], lr=options.lr, fused=True,
-    )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (WARMUP * options.steps), 1 - step / options.steps)
-    )
-    average = {name: p.detach().clone() for name, p in encoder.named_parameters() if p.requires_grad}
-    losses, start, log = [], time.perf_counter(), []
+    """Run the rounds that are left."""
+    (output,) = options.output
     output.mkdir(parents=True, exist_ok=True)
-    for step in range(1, options.steps + 1):
-        loss = loss_of(encoder, offset, sampler.sample())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        with torch.no_grad():
-            for name, p in encoder.named_parameters():
-                if p.requires_grad:
-                    average[name].lerp_(p, max(1 - AVERAGE, 1 / step))
-        if step % options.report == 0 or step == options.steps:
-            log.append({"step": step, "loss": float(np.mean(losses[-options.report :])), "offset": offset.item(),
-                        "minutes": (time.perf_counter() - start) / 60})  # fmt: skip
-            print(json.dumps(log[-1]), flush=True)
-            save_file(average, output / WEIGHTS_FILE, metadata={"offset": str(offset.item())})
-            (output / "log.json").write_text(json.dumps(log, indent=1))
+    start = output / START
+    if not start.exists():
+        write_start(options.start, start)
+    folder, log = last_round(output)
+    if is_complete(log, options):
+        return
+    plain = GLiClassClassifier(pretrained=str(start)).fit(None, ["a", "b"])
+    sampler = Sampler(options.load(options.data, options.shared), plain)
+    while not is_complete(log, options):
+        folder, log = train_round(sampler, folder or start, log, output, options)
+        print(json.dumps(log[-1]), flush=True)
 
 
-def ship(options) -> None:
-    """Write the weight delta, interpolated between the plain encoder (0) and the mean of the trained ones (1)."""
-    from sklearn_gliclass.model.loading import load_encoder
-    from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
-    from sklearn_gliclass.model.weight_delta import write_weight_delta
+def train_round(sampler: Sampler, before: Path, log: list[dict], output: Path, options) -> tuple[Path, list[dict]]:
+    """Train one round, and replace the folder of the round before by its folder."""
+    number, began = len(log), time.perf_counter()
+    rng = np.random.RandomState([options.seed, number])
+    is_exclusive = number % EVERY_DECISIONS < EVERY_DECISIONS - 1
+    texts, candidates = sampler.sample(options.batches * BATCH // GROUP, is_exclusive, rng)
+    average = load_file(before / AVERAGE_FILE) if log else {}
+    callback = WeightAverage(average, n_steps=sum(row["steps"] for row in log))
+    rate = options.lr * (1 - progress(log, options))
+    clf = GLiClassClassifier(
+        pretrained=str(before), problem_type=SINGLE if is_exclusive else MULTI, batch_size=BATCH, max_epochs=1,
+        lr=rate, others_lr=0.0, lr_scheduler_type="constant_with_warmup", freeze_encoder="embeddings", dropout=0.0,
+        focal_loss_alpha=None if is_exclusive else 0.8, focal_loss_gamma=None if is_exclusive else 0.0,
+        max_length=options.max_length, callbacks=[callback], device="cpu", random_state=number,
+    ).fit(texts, candidates)  # fmt: skip
+    folder = output / ROUND.format(number)
+    shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run, without a log
+    clf.set_params(callbacks=None).save_pretrained(folder)
+    save_file(average, folder / AVERAGE_FILE)
+    row = {
+        "round": number, "kind": "classes" if is_exclusive else "decisions", "loss": clf.history_[-1, "train_loss"],
+        "lr": rate, "steps": options.batches, "minutes": (time.perf_counter() - began) / 60,
+    }  # fmt: skip
+    log = [*log, row]
+    (folder / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")  # last: the round is complete
+    if before.name != START:
+        shutil.rmtree(before)
+    return folder, log
 
-    base, tuned = (load_encoder(find_checkpoint(DEFAULT_ENCODER)) for _ in range(2))
-    runs = [load_file(folder / WEIGHTS_FILE) for folder in options.output]
+
+def write_start(name: str, folder: Path) -> None:
+    """Write the checkpoint that the training starts from: the package's weights, the plain encoder, or a checkpoint."""
+    start = {"ours": {}, "plain": {"encoder_model": DEFAULT_ENCODER}}.get(name, {"pretrained": name})
+    clf = GLiClassClassifier(problem_type=MULTI, device="cpu", **start).fit(None, ["a", "b"])
+    # Dropout takes a fifth of the time, and texts that are seen once or twice are not overfitted.
+    clf.config_.encoder_config.hidden_dropout_prob = clf.config_.encoder_config.attention_probs_dropout_prob = 0.0
+    clf.save_pretrained(folder)
+
+
+def last_round(output: Path) -> tuple[Path | None, list[dict]]:
+    """Return the folder and the log of the last complete round of an output folder, or None and an empty log."""
+    complete = sorted(output.glob(ROUND[:6] + f"*/{LOG_FILE}"))
+    if not complete:
+        return None, []
+    return complete[-1].parent, json.loads(complete[-1].read_text(encoding="utf-8"))
+
+
+def progress(log: list[dict], options) -> float:
+    """Return the completed fraction of the training."""
+    if options.rounds is not None:
+        return len(log) / options.rounds
+    return min(1.0, sum(row["minutes"] for row in log) / options.minutes)
+
+
+def is_complete(log: list[dict], options) -> bool:
+    """Return whether all rounds are done, or another would end later than half of its time after the minutes."""
+    if options.rounds is not None or not log:
+        return options.rounds is not None and len(log) >= options.rounds
+    minutes = [row["minutes"] for row in log]
+    return sum(minutes) + np.mean(minutes) / 2 > options.minutes
+
+
+def averaged(outputs: list[Path], share: float) -> GLiClassClassifier:
+    """Return a zero-shot classifier with weights between the start (0) and the mean of the trainings (1)."""
+    runs = [load_file(last_round(output)[0] / AVERAGE_FILE) for output in outputs]
+    clf = GLiClassClassifier(pretrained=str(outputs[0] / START), device="cpu").fit(None, ["a", "b"])
     with torch.no_grad():
-        for name, weight in tuned.named_parameters():
-            if name in runs[0]:
-                weight.lerp_(torch.stack([run[name] for run in runs]).mean(dim=0), options.ship)
-    OWN_WEIGHTS.parent.mkdir(exist_ok=True)
-    write_weight_delta(base, tuned, OWN_WEIGHTS, {"share": str(options.ship), "runs": str(len(runs))})
-    print(f"{OWN_WEIGHTS}: {OWN_WEIGHTS.stat().st_size / 2**20:.1f} MiB")
+        for name, weight in trained_weights(clf.model_).items():
+            weight.lerp_(torch.stack([run[name] for run in runs]).mean(dim=0), share)
+    return clf
 
 
-def main(arguments=None):
-    global BFLOAT16
+def ship(outputs: list[Path], share: float, path: Path) -> None:
+    """Write the weight delta of averaged weights to the plain encoder."""
+    plain = load_encoder(find_checkpoint(DEFAULT_ENCODER))
+    tuned = averaged(outputs, share).model_.model.encoder_model
+    path.parent.mkdir(exist_ok=True)
+    write_weight_delta(plain, tuned, path, {"share": str(share), "runs": str(len(outputs))})
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def main(arguments=None, load=load_mixture):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--output", type=Path, nargs="+", required=True, help="folder for the weights and the log; with --ship all runs"
+        "--output", type=Path, nargs="+", required=True, help="folder of the training; several for their mean"
     )
     parser.add_argument("--data", type=Path, default=common.DATA.parent / "zeroshot", help="folder of the mixture")
     parser.add_argument("--shared", type=Path, default=common.DATA, help="folder of the other data sets")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--lr", type=float, default=5e-5, help="peak learning rate")
-    parser.add_argument("--start", type=Path, help="continue from the weights in the output folder of another run")
-    parser.add_argument("--report", type=int, default=250)
+    parser.add_argument("--start", default="ours", help="ours (the weights of the package), plain, or a checkpoint")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=45.0, help="length of the training, over all of its runs")
+    length.add_argument("--rounds", type=int, help="number of rounds, in place of minutes")
+    parser.add_argument("--batches", type=int, default=150, help="optimiser steps of a round")
+    parser.add_argument("--lr", type=float, default=3e-5, help="learning rate at the start")
+    parser.add_argument("--max-length", type=int, default=128, help="maximum number of tokens of a text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--ship", type=float, help="interpolation weight from the plain encoder to the trained ones")
-    parser.add_argument("--float32", action="store_true", help="no bfloat16, which is fast on processors with AMX")
+    parser.add_argument("--average", type=float, nargs="+", help="write checkpoints of averages, with these weights")
+    parser.add_argument("--ship", type=float, help="write the weight delta of an average with this weight")
     options = parser.parse_args(arguments)
-    if options.ship is None and len(options.output) > 1:
-        folders = " ".join(map(str, options.output))
-        parser.error(f"training writes one folder, got --output {folders}; --ship takes several")
+    options.load = load
     torch.set_num_threads(options.threads)
-    BFLOAT16 = not options.float32
-    if options.ship is None:
-        train(options)
+    if options.ship is not None:
+        ship(options.output, options.ship, OWN_WEIGHTS)
+    elif options.average is not None:
+        for share in options.average:
+            averaged(options.output, share).save_pretrained(options.output[0] / f"average-{share:g}")
+    elif len(options.output) > 1:
+        folders = " ".join(map(str, options.output))
+        parser.error(f"training writes one folder, got --output {folders}; --average and --ship take several")
     else:
-        ship(options)
+        train(options)
 
-
-BFLOAT16 = True
 
 if __name__ == "__main__":
     main()

@@ -44,11 +44,14 @@ def test_class_goes_by_its_name_and_its_other_wordings():
         "colours", pd.Series(["grass", "sky"]), pd.Series(["green", "dark_blue"]), {"green": ["like leaves"]}
     )
     rng = np.random.RandomState(0)
-    wordings = {task.wording(task.labels.index("green"), rng) for _ in range(200)}
+    green = task.labels.index("green")
+    wordings = {task.wordings_of([green], rng)[0] for _ in range(200)}
     assert "like leaves" in wordings
     assert "green" in wordings
     assert all("green" in wording for wording in wordings - {"like leaves"})
-    assert "dark blue" in {task.wording(0, rng) for _ in range(200)}
+    both = [task.wordings_of([green, 1 - green], rng) for _ in range(200)]
+    assert ["green", "dark blue"] in both
+    assert "dark blue" in {other for _, other in both}
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are missing")

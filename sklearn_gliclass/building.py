@@ -130,13 +130,9 @@ def _equal(value, other) -> bool:
     return value is other or (comparable and bool(value == other))
 
 
-def starts_from_own_weights(estimator, problem_type: str) -> bool:
-    """Return whether the model starts from the default encoder with the package's own weight delta.
-
-    The delta was trained on matching texts with label names, which does not help a regression.
-    """
-    start = (estimator.pretrained, estimator.encoder_model, estimator.encoder_config)
-    return start == (None, None, None) and problem_type != "regression"
+def starts_from_own_weights(estimator) -> bool:
+    """Return whether the model starts from the default encoder with the package's own weight delta."""
+    return (estimator.pretrained, estimator.encoder_model, estimator.encoder_config) == (None, None, None)
 
 
 def set_by_user(estimator) -> dict:
@@ -153,11 +149,11 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
     """Build a model with new heads, and return it with its tokenizers."""
     from .model import GLiClassModel  # imports the models of transformers, which takes long
 
-    encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names], problem_type)
+    encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names])
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
     rows_per_label = len(texts) / len(label_names)
     config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot)
-    if zero_shot and starts_from_own_weights(estimator, problem_type) and problem_type == MULTI_LABEL:
+    if zero_shot and starts_from_own_weights(estimator) and problem_type == MULTI_LABEL:
         config.logit_offset = OWN_LOGIT_OFFSET
     model = GLiClassModel(config, encoder, label_encoder)
     # The plain bi-encoder has no control tokens in its sequences, and an encoder from scratch has no known tokens.
@@ -166,7 +162,7 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
     return model, tokenizer, label_tokenizer
 
 
-def _text_encoder(estimator, texts, problem_type):
+def _text_encoder(estimator, texts):
     """Load the encoder and its tokenizer, or build an encoder and train a tokenizer on the texts."""
     name, options = estimator.encoder_model, estimator.encoder_config
     whole = estimator.architecture_type in ENCODER_DECODERS
@@ -178,7 +174,7 @@ def _text_encoder(estimator, texts, problem_type):
     if options is not None:
         tokenizer = _with_example_token(estimator, train_tokenizer(texts, options.get("vocab_size")))
         return _new_for(options, tokenizer, whole), tokenizer
-    own = OWN_WEIGHTS if starts_from_own_weights(estimator, problem_type) else None
+    own = OWN_WEIGHTS if starts_from_own_weights(estimator) else None
     encoder, tokenizer = _pretrained_encoder(name or DEFAULT_ENCODER, estimator.cache_dir, whole, own)
     return encoder, _with_example_token(estimator, tokenizer)
 
@@ -273,7 +269,7 @@ def _model_config(
         label_model_config=None if label_encoder is None else label_encoder.config,
         label_model_name=estimator.label_model_name,
         problem_type=problem_type,
-        weights_edition=OWN_WEIGHTS_EDITION if starts_from_own_weights(estimator, problem_type) else None,
+        weights_edition=OWN_WEIGHTS_EDITION if starts_from_own_weights(estimator) else None,
         **fields,
     )
     _check_options_are_read(estimator, config)

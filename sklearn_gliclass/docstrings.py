@@ -18,9 +18,8 @@ encoder_model : str or None, default=None
     `encoder_config` and `pretrained` are None too, "sentence-transformers/all-MiniLM-L6-v2", which the extra
     ``minilm`` installs.
 
-    With None, classifiers add a weight delta to MiniLM that this package has trained on matching texts with label
-    names: all of it in zero-shot work (``fit(None, labels)``), and half of it before training. An encoder that is
-    named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the texts ask for it.
+    With None, a weight delta is added to MiniLM that this package has trained on matching texts with label names. An
+    encoder that is named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the texts ask for it.
 encoder_config : dict or None, default=None
     Configuration of an encoder that is trained from scratch: a transformers configuration with its "model_type".
     The tokenizer is trained on the texts of `fit`, with at most "vocab_size" tokens. If None, a pretrained encoder
@@ -314,7 +313,8 @@ preset : {"fast", "balanced", "accurate"}, default="balanced"
     moves the texts towards labels halfway between the label names and the probe.
 
     Such a regressor starts with a ridge regression on the embeddings of the texts, whose penalty leave-one-out
-    cross-validation chooses. With "fast" that is all. Otherwise fine-tuning of encoder and projectors follows.
+    cross-validation chooses. With "fast" that is all. Otherwise fine-tuning of encoder and projectors follows, and
+    the trained weights are averaged with those before.
 verbose : int, default=0
     Verbosity: with 1, fits and long predictions show progress bars.
 random_state : int, RandomState instance or None, default=None

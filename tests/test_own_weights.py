@@ -46,11 +46,18 @@ def test_classifier_without_a_named_encoder_starts_from_them():
     np.testing.assert_allclose(trained, zero_shot, atol=1e-7)
 
 
-@pytest.mark.parametrize("estimator", [GLiClassClassifier(encoder_model=DEFAULT_ENCODER), GLiClassRegressor()])
-def test_named_encoder_and_regression_start_from_the_encoder_as_it_is(estimator):
-    y = [0.0, 1.0, 2.0] if isinstance(estimator, GLiClassRegressor) else LABELS
-    estimator.set_params(max_epochs=0).fit(TEXTS, y)
-    np.testing.assert_array_equal(first_layer(estimator), plain_layer())
+def test_regressor_without_a_named_encoder_starts_from_them():
+    regressor = GLiClassRegressor(max_epochs=0).fit(TEXTS, [0.0, 1.0, 2.0])
+    zero_shot = GLiClassClassifier().fit(None, LABELS)
+    np.testing.assert_array_equal(first_layer(regressor), first_layer(zero_shot))
+    assert regressor.config_.weights_edition == OWN_WEIGHTS_EDITION
+
+
+@pytest.mark.parametrize("estimator", [GLiClassClassifier, GLiClassRegressor])
+def test_named_encoder_is_loaded_unchanged(estimator):
+    y = [0.0, 1.0, 2.0] if estimator is GLiClassRegressor else LABELS
+    fitted = estimator(encoder_model=DEFAULT_ENCODER, max_epochs=0).fit(TEXTS, y)
+    np.testing.assert_array_equal(first_layer(fitted), plain_layer())
 
 
 def test_own_weights_work_with_every_scorer():

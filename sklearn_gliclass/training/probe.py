@@ -243,15 +243,17 @@ def fine_tuned_scale(n_labels: int) -> float:
     return FINE_TUNED_SCALE + FINE_TUNED_SCALE_PER_LOG_LABEL * math.log(n_labels)
 
 
-def fine_tuned_share(rows_per_label: float) -> float:
+def fine_tuned_share(n_rows: float, rows_for_half: float = ROWS_FOR_HALF) -> float:
     """Return the share of the fine-tuned weights in their average with those before.
+
+    `n_rows` is the number of rows per label.
 
     Examples
     --------
     >>> [round(fine_tuned_share(rows), 2) for rows in (8, 32, 128, 1000)]
     [0.5, 0.67, 0.8, 0.92]
     """
-    return 1 / (1 + math.sqrt(ROWS_FOR_HALF / rows_per_label))
+    return 1 / (1 + math.sqrt(rows_for_half / n_rows))
 
 
 def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ignore_index: int = -100) -> ProbeData:

@@ -19,6 +19,7 @@ from .probe import ProbeData
 PENALTIES = np.geomspace(0.05, 50.0, 13)  # in texts, whose embeddings have norm 1
 MIN_SHRINKAGE = 0.1  # positive, so that the ranking of the predictions is kept
 RANK_TOLERANCE = 1e-10
+ROWS_FOR_HALF_OF_VALUES = 100  # texts with which weights trained after it count as much as those before
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .probe import (
 )
 from .prototypes import interpolate_labels
 from .recipe import scores_cosines
-from .ridge import MIN_SHRINKAGE, fit_ridge
+from .ridge import MIN_SHRINKAGE, ROWS_FOR_HALF_OF_VALUES, fit_ridge
 from .rl import RLTrainer
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class FromProbe(Supervised):
 class FromRidge(Supervised):
     """Ridge regression on the embeddings of the texts, then supervised epochs that start from it.
 
-    As in :class:`FromProbe`, the labels are not encoded anew in each step.
+    As in :class:`FromProbe`, the labels are not encoded anew in each step, and the trained weights are averaged with
+    those before.
 
     Parameters
     ----------
@@ -164,7 +165,8 @@ class FromRidge(Supervised):
             head.classes_projector.fit_outputs(states, probe.labels)
             _set_scale(head, scale)
             if run.net.args_.max_epochs:
-                super().run(run)
+                with _averaged(run.net.module_, fine_tuned_share(len(run.train), ROWS_FOR_HALF_OF_VALUES)):
+                    super().run(run)
             labels = _project(head, states)
         head.classes_projector.fit_outputs(run.label_states(), labels)
         run.shrinkage = np.clip(probe.shrinkage * probe.scale / scale, MIN_SHRINKAGE, 1.0)

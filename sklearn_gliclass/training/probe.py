@@ -246,14 +246,14 @@ def fine_tuned_scale(n_labels: int) -> float:
 def fine_tuned_share(n_rows: float, rows_for_half: float = ROWS_FOR_HALF) -> float:
     """Return the share of the fine-tuned weights in their average with those before.
 
-    `n_rows` is the number of rows per label.
+    `n_rows` is the number of rows per label, each counted with its weight.
 
     Examples
     --------
     >>> [round(fine_tuned_share(rows), 2) for rows in (8, 32, 128, 1000)]
     [0.5, 0.67, 0.8, 0.92]
     """
-    return 1 / (1 + math.sqrt(rows_for_half / n_rows))
+    return math.sqrt(n_rows) / (math.sqrt(n_rows) + math.sqrt(rows_for_half))
 
 
 def distinct_rows(tokens, texts: Tensor, part: TargetPart, multi_label: bool, ignore_index: int = -100) -> ProbeData:

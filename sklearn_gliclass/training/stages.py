@@ -105,7 +105,8 @@ class FromProbe(Supervised):
             _set_scale(head, scale, probe.likely_margin)
             run.temperatures = np.ones(len(probes))
             if epochs:
-                rows_per_label = len(run.train) * len(probes) / run.train.n_labels
+                parts = split_targets(run.train, run.train.n_labels)
+                rows_per_label = sum(part.sample_weight.sum() for part in parts) / run.train.n_labels
                 # Multi-label fits do not gain from an average.
                 with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(rows_per_label)):
                     super().run(run)
@@ -160,12 +161,13 @@ class FromRidge(Supervised):
             states = run.label_states()
             texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
             (outputs,) = split_targets(run.train, run.train.n_labels)
-            probe = fit_ridge(distinct_rows(run.train.token_lists, texts, outputs, multi_label=False))
+            data = distinct_rows(run.train.token_lists, texts, outputs, multi_label=False)
+            probe = fit_ridge(data)
             scale = self.scale or probe.scale
             head.classes_projector.fit_outputs(states, probe.labels)
             _set_scale(head, scale)
             if run.net.args_.max_epochs:
-                with _averaged(run.net.module_, fine_tuned_share(len(run.train), ROWS_FOR_HALF_OF_VALUES)):
+                with _averaged(run.net.module_, fine_tuned_share(float(data.weights.sum()), ROWS_FOR_HALF_OF_VALUES)):
                     super().run(run)
             labels = _project(head, states)
         head.classes_projector.fit_outputs(run.label_states(), labels)

@@ -19,7 +19,8 @@ encoder_model : str or None, default=None
     ``minilm`` installs.
 
     With None, a weight delta is added to MiniLM that this package has trained on matching texts with label names. An
-    encoder that is named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the texts ask for it.
+    encoder that is named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the texts
+    ask for it.
 encoder_config : dict or None, default=None
     Configuration of an encoder that is trained from scratch: a transformers configuration with its "model_type".
     The tokenizer is trained on the texts of `fit`, with at most "vocab_size" tokens. If None, a pretrained encoder

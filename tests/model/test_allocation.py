@@ -33,7 +33,8 @@ def test_memory_is_kept_and_released_at_the_end():
     with keep_memory():
         page_faults()
         with keep_memory():
-            assert page_faults() < usual / 2  # not 0: a small block can split the kept one, and the next needs new pages
+            # Not 0: a small block can split the kept one, and the next tensor needs new pages.
+            assert page_faults() < usual / 2
         inside = resident_mib()
     assert resident_mib() < inside - 80
 

@@ -22,7 +22,8 @@ def test_trained_weights_are_averaged_with_those_before(tmp_path, monkeypatch, c
     estimator(**{**TINY, "max_epochs": 0, "random_state": 0}).fit(TEXTS, y).save_pretrained(tmp_path)
 
     def fit():
-        fitted = estimator(pretrained=str(tmp_path), dtype="float64", random_state=0, max_epochs=2, freeze_encoder=False)
+        options = {"dtype": "float64", "random_state": 0, "max_epochs": 2, "freeze_encoder": False}
+        fitted = estimator(pretrained=str(tmp_path), **options)
         fitted.fit(TEXTS, y, sample_weight=np.full(len(TEXTS), weight))
         return torch.cat([parameter.flatten() for parameter in fitted.model_.encoder.parameters()]).detach()
 

@@ -18,9 +18,9 @@ encoder_model : str or None, default=None
     `encoder_config` and `pretrained` are None too, "sentence-transformers/all-MiniLM-L6-v2", which the extra
     ``minilm`` installs.
 
-    With None, a weight delta is added to MiniLM that this package has trained on matching texts with label names. An
-    encoder that is named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the texts
-    ask for it.
+    With None, a weight delta is added to MiniLM that this package has trained on matching texts with label names.
+    An encoder that is named is loaded unchanged. Choose a multilingual, long-context or larger encoder where the
+    texts ask for it.
 encoder_config : dict or None, default=None
     Configuration of an encoder that is trained from scratch: a transformers configuration with its "model_type".
     The tokenizer is trained on the texts of `fit`, with at most "vocab_size" tokens. If None, a pretrained encoder

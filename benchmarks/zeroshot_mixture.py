@@ -5,7 +5,7 @@ wordings of each, and texts with their class. The model card describes their ove
 ``untrained`` holds the held-out tasks of ``zeroshot.py --written``.
 
 Data sets whose texts may not be licensed by their authors are excluded. The held-out shared data sets are banking77,
-nlupp_intents, sms_spam, snips, subjectivity and trec6. Of each movie review, some passages are used, with the sentiment
+customer_reviews, nlupp_intents, sms_spam, snips, subjectivity, trec6, tweet_emotion and tweet_sentiment. Of each movie review, some passages are used, with the sentiment
 of the review.
 """
 

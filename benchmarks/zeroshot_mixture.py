@@ -5,8 +5,8 @@ wordings of each, and texts with their class. The model card describes their ove
 ``untrained`` holds the held-out tasks of ``zeroshot.py --written``.
 
 Data sets whose texts may not be licensed by their authors are excluded. The held-out shared data sets are banking77,
-customer_reviews, nlupp_intents, sms_spam, snips, subjectivity, trec6, tweet_emotion and tweet_sentiment. Of each movie review, some passages are used, with the sentiment
-of the review.
+customer_reviews, nlupp_intents, sms_spam, snips, subjectivity, trec6, tweet_emotion and tweet_sentiment. Of each movie
+review, some passages are used, with the sentiment of the review.
 """
 
 import gzip
@@ -29,7 +29,7 @@ WEIGHTS = {
     "go_emotions": 2.0, "vader_amazon": 2.0, "vader_tweets": 2.0, "movie_reviews": 2.5, "netflix_genres": 1.0,
     "clinc150": 1.5, "emobank_valence": 1.0, "emobank_arousal": 0.3,
 }  # fmt: skip
-WRITTEN_WEIGHT = 2.0  # of the many small tasks in zeroshot_written: about 3 of 5 batches
+WRITTEN_WEIGHT = 2.0  # of the many small tasks in zeroshot_written: about 7 of 10 batches
 NAME_SHARES = (1.0, 0.5, 0.5, 0.0)  # probability of a label's own name instead of another wording
 FRAMES = ("{}", "{}", "{}", "This text is about {}.", "about {}", "topic: {}", "{}?", "This is an example of {}.",
           "category: {}", "The text belongs to the class {}.")  # fmt: skip

@@ -2,7 +2,7 @@
 
     python benchmarks/zeroshot_train.py --output A --minutes 45          # train; the same command resumes
     python benchmarks/zeroshot_train.py --output A B --average 0.5 1     # checkpoints A/average-0.5 and A/average-1
-    python benchmarks/zeroshot.py --models plain ours A/average-0.5      # and what they gain and lose, set by set
+    python benchmarks/zeroshot.py --models plain ours A/average-0.5 --csv A/shares.csv      # what they gain and lose
     python benchmarks/zeroshot_train.py --output A B --ship 0.5          # write the weight delta of the package
 
 The training is a sequence of rounds. Each samples texts of the mixture (``zeroshot_mixture.py``) with candidate labels
@@ -11,23 +11,29 @@ In three of four rounds one of the labels holds, with a softmax; in the others e
 have none of them: texts of other tasks, and texts whose own label is left out. The learning rate falls to zero over the
 rounds, or over the minutes. A round that was interrupted starts again, with the same rows.
 
+At the end, the averaged weights are measured on the held-out sets beside the plain encoder and the weights of the
+package, in ``A/zeroshot.csv``, with the sets that lose more than 0.02.
+
 ``--average`` interpolates between the start (0) and the moving average of the weights of the training, or its mean over
 several output folders (1). Token embeddings are frozen, as their delta would dominate the size of the package. The
 model card, ``sklearn_gliclass/weights/README.md``, has the results.
 """
 
 import argparse
+import functools
 import json
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from skorch.callbacks import Callback
 
 import common
+import zeroshot
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model.loading import load_encoder
 from sklearn_gliclass.model.lookup import DEFAULT_ENCODER, OWN_WEIGHTS, find_checkpoint
@@ -59,7 +65,7 @@ class Sampler:
         self.tasks = tasks
         share = np.array([task.weight * len(task.texts) ** 0.5 for task in tasks])
         self.share = share / share.sum()
-        self.near = [nearest_labels(task, encoder) for task in tasks]
+        self.near = functools.cache(lambda number: nearest_labels(tasks[number], encoder))
         self.rows = [[np.flatnonzero(column) for column in task.targets.T] for task in tasks]
 
     def sample(self, n_groups: int, is_exclusive: bool, rng) -> tuple[list[str], list[dict]]:
@@ -92,7 +98,7 @@ class Sampler:
             n = len(task.labels)
         if rng.rand() < 0.5:
             return rng.choice(len(task.labels), n, replace=False)
-        near = self.near[number][rng.randint(len(task.labels))]
+        near = self.near(number)[rng.randint(len(task.labels))]
         return rng.permutation(near[: 2 * n])[:n] if rng.rand() < 0.5 else near[:n]
 
     def _rows_with(self, number: int, labels, n: int, rng) -> list[int]:
@@ -234,6 +240,27 @@ def is_complete(log: list[dict], options) -> bool:
     return sum(minutes) + np.mean(minutes) / 2 > options.minutes
 
 
+def measure(options) -> None:
+    """Measure the averaged weights of a training on the held-out sets, and print gains and losses."""
+    (output,) = options.output
+    path, model = output / "zeroshot.csv", write_average(options.output, 1.0)
+    path.unlink(missing_ok=True)  # of fewer rounds
+    zeroshot.measure_all(
+        argparse.Namespace(
+            data=options.shared, sets=zeroshot.HELD_OUT, excluded=False, rows=options.report_rows, csv=path,
+            models=["plain", "ours", str(model)],
+        )
+    )  # fmt: skip
+    print(zeroshot.report(pd.read_csv(path)))
+
+
+def write_average(outputs: list[Path], share: float) -> Path:
+    """Write the checkpoint of averaged weights, and return its folder."""
+    folder = outputs[0] / f"average-{share:g}"
+    averaged(outputs, share).save_pretrained(folder)
+    return folder
+
+
 def averaged(outputs: list[Path], share: float) -> GLiClassClassifier:
     """Return a zero-shot classifier with weights between the start (0) and the mean of the trainings (1)."""
     runs = [load_file(last_round(output)[0] / AVERAGE_FILE) for output in outputs]
@@ -269,6 +296,7 @@ def main(arguments=None, load=load_mixture):
     parser.add_argument("--max-length", type=int, default=128, help="maximum number of tokens of a text")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--report-rows", type=int, default=400, help="test rows per held-out set; 0: no report")
     parser.add_argument("--average", type=float, nargs="+", help="write checkpoints of averages, with these weights")
     parser.add_argument("--ship", type=float, help="write the weight delta of an average with this weight")
     options = parser.parse_args(arguments)
@@ -278,12 +306,14 @@ def main(arguments=None, load=load_mixture):
         ship(options.output, options.ship, OWN_WEIGHTS)
     elif options.average is not None:
         for share in options.average:
-            averaged(options.output, share).save_pretrained(options.output[0] / f"average-{share:g}")
+            write_average(options.output, share)
     elif len(options.output) > 1:
         folders = " ".join(map(str, options.output))
         parser.error(f"training writes one folder, got --output {folders}; --average and --ship take several")
     else:
         train(options)
+        if options.report_rows:
+            measure(options)
 
 
 if __name__ == "__main__":

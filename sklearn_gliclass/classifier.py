@@ -807,7 +807,9 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
     def _measure(self, samples, seed, *, continues, epochs):
         """Estimate the temperature for ``calibrate="cv"``, with a model that is trained on half of the samples."""
-        if samples.problem_type == PROBLEM_TYPES[MULTI] or samples.groups is not None:
+        # Labels of their own are read by their names afterwards, as in zero-shot classification, with its boundary.
+        has_own = samples.own_labels is not None
+        if samples.problem_type == PROBLEM_TYPES[MULTI] or samples.groups is not None or has_own:
             last_stages = []
         else:
             last_stages = [EvidenceMeasurement(self._known_evidence() if continues and epochs is not None else None)]

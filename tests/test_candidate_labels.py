@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, logsumexp
 from sklearn.model_selection import cross_val_predict
 from test_classifier import ARCHITECTURES
 
@@ -106,6 +106,14 @@ def test_pretrained_fit_reads_new_labels_afterwards(tmp_path):
     clf.save_pretrained(tmp_path / "new")
     loaded = GLiClassClassifier.from_pretrained(tmp_path / "new")
     np.testing.assert_allclose(loaded.predict_proba(TEXTS), clf.predict_proba(TEXTS), atol=1e-6)
+
+
+def test_known_texts_are_those_of_a_zero_shot_fit():
+    """A mixture has no boundary of its own, as its labels are not those of each text."""
+    clf = tiny(**EXCLUSIVE).fit(TEXTS, MIXTURE)
+    scores = 0.5 * clf.decision_function(TEXTS)  # cosines times 10, with a logit scale of 20
+    middle = 2.4 + np.log(len(CLASSES))
+    np.testing.assert_allclose(clf.known_proba(TEXTS), expit(1.6 * (logsumexp(scores, axis=1) - middle)), rtol=1e-5)
 
 
 def test_weights_early_stopping_and_folds_take_dicts():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import zeroshot
 import zeroshot_train
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model import lookup
@@ -63,7 +64,7 @@ def run(output, start, rounds=5):
         "--lr",
         "1e-3",
     ]
-    zeroshot_train.main(options, load=lambda data, shared: TASKS)
+    zeroshot_train.main([*options, "--report-rows", "0"], load=lambda data, shared: TASKS)
 
 
 def test_interrupted_training_resumes_with_the_same_weights(tmp_path, monkeypatch, capsys):
@@ -106,6 +107,23 @@ def test_interrupted_training_resumes_with_the_same_weights(tmp_path, monkeypatc
     for share, expected in (("0", start), ("1", {})):
         found = load_file(whole / f"average-{share}" / "model.safetensors")
         assert all(torch.equal(found[key], weight) for key, weight in expected.items())
+
+
+def test_report_names_the_sets_that_lose(tmp_path, monkeypatch, capsys):
+    accuracy = {"plain": 0.6, "ours": 0.5, "new": 0.57}
+
+    def measure_all(options):
+        assert options.rows == 7
+        names = {**dict.fromkeys(options.models, "new"), "plain": "plain", "ours": "ours"}
+        scores = dict.fromkeys(zeroshot.SCORES, 0.5)
+        rows = [{"set": "snips", "model": m, **scores, "accuracy": accuracy[names[m]]} for m in options.models]
+        pd.DataFrame(rows).to_csv(options.csv, index=False)
+
+    monkeypatch.setattr(zeroshot, "measure_all", measure_all)
+    monkeypatch.setattr(zeroshot_train, "write_average", lambda outputs, share: outputs[0] / f"average-{share:g}")
+    zeroshot_train.measure(SimpleNamespace(output=[tmp_path], shared=tmp_path, report_rows=7))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("* ")]
+    assert lines == ["* snips: ours -0.100 accuracy", f"* snips: {tmp_path / 'average-1'} -0.030 accuracy"]
 
 
 def test_length_in_minutes_ends_at_the_nearest_round():

@@ -5,15 +5,14 @@ from itertools import chain
 
 import numpy as np
 import pytest
-import torch
+from reference_checkpoints import ARCHITECTURES, multi_label_pipeline, save_reference
 from sklearn.base import clone
 from sklearn.metrics.pairwise import cosine_similarity
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.data.examples import MIN_EXAMPLE_TOKENS
-from sklearn_gliclass.data.tokenizer import add_example_token, train_tokenizer
 from sklearn_gliclass.in_context import fitted_instructions
-from sklearn_gliclass.testing import TINY, TINY_ENCODERS
+from sklearn_gliclass.testing import TINY
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match, and a law", "a law", "a"]
 LABEL_SETS = [
@@ -35,52 +34,15 @@ def examples_for(labels):
     ]
 
 
-FAMILIES = {"encoder-decoder": "bart", "encoder-decoder-cls": "bart", "decoder-kv": "qwen3"}
-
-
-def save_reference(folder, architecture, prompt_first, with_example_token=True):
-    """Save a random gliclass model with its tokenizer."""
-    from gliclass.model import GLiClassModel, GLiClassModelConfig
-
-    encoder = dict(TINY_ENCODERS[FAMILIES.get(architecture, "bert")])
-    tokenizer = train_tokenizer([*TEXTS, PROMPT, "Labels:", *chain(*LABEL_SETS)])
-    if with_example_token:
-        add_example_token(tokenizer)
-    tokenizer.save_pretrained(folder)
-    encoder.update(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    label_model = {"label_model_config": dict(encoder), "label_model_name": str(folder)}
-    config = GLiClassModelConfig(
-        encoder_config=encoder,
-        encoder_model=str(folder),
-        architecture_type=architecture,
-        class_token_index=tokenizer.convert_tokens_to_ids("<<LABEL>>"),
-        text_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
-        vocab_size=len(tokenizer),
-        problem_type="multi_label_classification",
-        prompt_first=prompt_first,
-        initializer_range=0.3,
-        sep_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
-        **(label_model if architecture.startswith("bi") else {}),
-    )
-    torch.manual_seed(0)
-    model = GLiClassModel(config).eval()
-    model.save_pretrained(folder)
-    return model, tokenizer
-
-
-def pipeline_logits(model, tokenizer, labels, **options):
-    gliclass = pytest.importorskip("gliclass")
-    pipeline = gliclass.ZeroShotClassificationPipeline(
-        model, tokenizer, max_length=128, device="cpu", classification_type="multi-label", progress_bar=False
-    )
-    found = pipeline.get_embeddings(TEXTS, labels, batch_size=2, **options)
-    return np.array([row["logits"][: len(labels)] for row in found])
+def save(folder, architecture, prompt_first, with_example_token=True):
+    texts = [*TEXTS, PROMPT, "Labels:", *chain(*LABEL_SETS)]
+    return save_reference(folder, architecture, texts, with_example_token, prompt_first=prompt_first)
 
 
 @pytest.mark.parametrize("prompt_first", [False, True], ids=["prompt last", "prompt first"])
-@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused", *FAMILIES])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_same_logits_as_the_pipeline(architecture, prompt_first, tmp_path):
-    model, tokenizer = save_reference(tmp_path, architecture, prompt_first)
+    pipeline = multi_label_pipeline(*save(tmp_path, architecture, prompt_first))
     clf = GLiClassClassifier.from_pretrained(
         tmp_path, problem_type="multi_label_classification", max_num_classes=25, max_length=128
     )
@@ -89,7 +51,8 @@ def test_same_logits_as_the_pipeline(architecture, prompt_first, tmp_path):
         if architecture != "bi-encoder":
             given["examples"] = examples_for(labels)
         ours = clone(clf).set_params(**given).fit(None, labels).decision_function(TEXTS)
-        theirs = pipeline_logits(model, tokenizer, labels, **given)
+        rows = pipeline.get_embeddings(TEXTS, labels, batch_size=2, **given)
+        theirs = np.array([row["logits"][: len(labels)] for row in rows])
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
         plain = clone(clf).fit(None, labels).decision_function(TEXTS)
         assert np.abs(ours - plain).max() > 1e-3 * np.abs(plain).max()
@@ -247,8 +210,7 @@ def test_wrong_use_raises(options, message):
 
 
 def test_checkpoint_without_the_token_of_examples_raises(tmp_path):
-    pytest.importorskip("gliclass")
-    save_reference(tmp_path, "uni-encoder", True, with_example_token=False)
+    save(tmp_path, "uni-encoder", True, with_example_token=False)
     clf = GLiClassClassifier.from_pretrained(tmp_path, examples=EXAMPLES)
     with pytest.raises(ValueError, match="need the token <<EXAMPLE>>, which the tokenizer of this model does not have"):
         clf.fit(None, ["a", "b"])

@@ -2,67 +2,33 @@
 
 import numpy as np
 import pytest
-import torch
+from reference_checkpoints import ARCHITECTURES, multi_label_pipeline, save_reference
 from sklearn.exceptions import NotFittedError
 
 from sklearn_gliclass import GLiClassClassifier
-from sklearn_gliclass.data.tokenizer import train_tokenizer
-from sklearn_gliclass.testing import TINY_ENCODERS
-
-gliclass = pytest.importorskip("gliclass")
 
 TEXTS = ["the goal was late", "the vote is near", "a goal and a match, and a law", "a law", "a"]
 LABELS = ["ball games", "politics", "weather report"]
-
-
-FAMILIES = {"encoder-decoder": "bart", "encoder-decoder-cls": "bart", "decoder-kv": "qwen3"}
 RECURRENT = {"recurrent_steps": 3, "recurrent_read_text": True}
 CALIBRATED = {"use_calibrator": True, "calibrator_use_bias": True}
 MODELS = [
-    *((architecture, {}) for architecture in ("uni-encoder", "bi-encoder", "bi-encoder-fused", *FAMILIES)),
+    *((architecture, {}) for architecture in ARCHITECTURES),
     ("uni-encoder", {"use_segment_embeddings": True, **CALIBRATED}),
     ("bi-encoder", CALIBRATED),
     ("decoder-kv", {**RECURRENT, **CALIBRATED}),
 ]
 
 
-@pytest.fixture(params=MODELS, ids=str)
-def reference(request, tmp_path):
+@pytest.fixture(scope="module", params=MODELS, ids=str)
+def reference(request, tmp_path_factory):
     """Save a random gliclass model with its tokenizer to a folder."""
-    from gliclass.model import GLiClassModel, GLiClassModelConfig
-
+    folder = tmp_path_factory.mktemp("reference")
     architecture, options = request.param
-    encoder = dict(TINY_ENCODERS[FAMILIES.get(architecture, "bert")])
-    tokenizer = train_tokenizer([*TEXTS, *LABELS])
-    tokenizer.save_pretrained(tmp_path)
-    encoder.update(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    label_model = {"label_model_config": dict(encoder), "label_model_name": str(tmp_path)}
-    config = GLiClassModelConfig(
-        encoder_config=encoder,
-        encoder_model=str(tmp_path),
-        architecture_type=architecture,
-        class_token_index=tokenizer.convert_tokens_to_ids("<<LABEL>>"),
-        text_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
-        vocab_size=len(tokenizer),
-        problem_type="multi_label_classification",
-        prompt_first=True,
-        initializer_range=0.3,
-        sep_token_index=tokenizer.convert_tokens_to_ids("<<SEP>>"),
-        **options,
-        **(label_model if architecture.startswith("bi") else {}),
-    )
-    torch.manual_seed(0)
-    model = GLiClassModel(config).eval()
-    model.save_pretrained(tmp_path)
-    return model, tokenizer, tmp_path
+    return *save_reference(folder, architecture, [*TEXTS, *LABELS], prompt_first=True, **options), folder
 
 
 def probabilities(model, tokenizer):
-    # The pipeline loads the tokenizer of a bi-encoder's labels by name, which is the folder.
-    pipeline = gliclass.ZeroShotClassificationPipeline(
-        model, tokenizer, max_length=128, device="cpu", classification_type="multi-label", progress_bar=False
-    )
-    results = pipeline(TEXTS, LABELS, threshold=0.0, batch_size=2)
+    results = multi_label_pipeline(model, tokenizer)(TEXTS, LABELS, threshold=0.0, batch_size=2)
     scores = [{found["label"]: found["score"] for found in row} for row in results]
     return np.array([[row[label] for label in LABELS] for row in scores])
 
@@ -74,6 +40,7 @@ def test_same_probabilities_as_the_pipeline(reference):
     np.testing.assert_allclose(clf.predict_proba(TEXTS), probabilities(model, tokenizer), atol=1e-5)
 
 
+@pytest.mark.parametrize("reference", [MODELS[0], *MODELS[-3:]], ids=str, indirect=True)
 @pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_epochs": 0, "calibrate": False}], ids=str)
 def test_calibrator_is_left_out_where_it_does_not_fit(reference, options):
     """It was fitted to the logits of the weights of the checkpoint."""
@@ -85,6 +52,7 @@ def test_calibrator_is_left_out_where_it_does_not_fit(reference, options):
     assert (kept.model_.calibrator is None) == (model.calibrator is None)
 
 
+@pytest.mark.parametrize("reference", MODELS[:1], ids=str, indirect=True)
 def test_checkpoint_of_another_program_knows_no_classes(reference):
     _, _, folder = reference
     with pytest.raises(NotFittedError):

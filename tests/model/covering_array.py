@@ -19,16 +19,21 @@ def complete(cell: dict, factors: dict[str, list], forbidden: list[dict], rank=l
 
     `rank` says which value of an option to try first: the one for which it is highest.
     """
-    if not is_allowed(cell, forbidden):
+    patterns = {name: [pattern for pattern in forbidden if name in pattern] for name in factors}
+
+    def extend(cell):
+        name = next((name for name in factors if name not in cell), None)
+        if name is None:
+            return cell
+        # A stable order: ties stay in the given order.
+        for value in sorted(factors[name], key=lambda value: -rank(cell, name, value)):
+            longer = {**cell, name: value}
+            found = is_allowed(longer, patterns[name]) and extend(longer)
+            if found:
+                return found
         return None
-    name = next((name for name in factors if name not in cell), None)
-    if name is None:
-        return cell
-    for value in sorted(factors[name], key=lambda value: -rank(cell, name, value)):  # stable: ties in the given order
-        found = complete({**cell, name: value}, factors, forbidden, rank)
-        if found:
-            return found
-    return None
+
+    return extend(cell) if is_allowed(cell, forbidden) else None
 
 
 def pairs_of(cell: dict) -> set:

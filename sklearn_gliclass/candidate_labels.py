@@ -56,7 +56,7 @@ def _read_row(labels, number: int) -> dict:
             raise ValueError(f"y has the label {label!r} at row {number}; labels are strings or numbers.")
         if not isinstance(value, (Real, np.bool_)):
             raise TypeError(f"y has the value {value!r} for the label {label!r} at row {number}. {_HOW}.")
-        if not 0 <= value <= 1:
+        if not 0 <= float(value) <= 1:
             raise ValueError(
                 f"y has the value {value!r} for the label {label!r} at row {number}, not in [0, 1]. {_HOW}."
             )

@@ -24,7 +24,7 @@ def upload_estimator(
         folder = Path(temporary) / "model"
         save_estimator(estimator, folder, metrics, for_gliclass, name=repo_id)
         keeps_card = api.file_exists(repo_id, CARD_FILE, revision=revision) and not is_own_card(
-            api.hf_hub_download(repo_id, CARD_FILE, revision=revision)
+            Path(api.hf_hub_download(repo_id, CARD_FILE, revision=revision))
         )
         if keeps_card:
             (folder / CARD_FILE).unlink()

@@ -16,8 +16,8 @@ _WRAPPERS = ("base.py", "pipeline.py", f"utils{os.sep}")
 
 def _folders(libraries: tuple[str, ...]) -> tuple[str, ...]:
     """Return the folders of the libraries that are imported; others have no frames."""
-    loaded = (sys.modules[name] for name in libraries if name in sys.modules)
-    return tuple(f"{Path(library.__file__).parent}{os.sep}" for library in loaded)
+    files = (sys.modules[name].__file__ for name in libraries if name in sys.modules)
+    return tuple(f"{Path(file).parent}{os.sep}" for file in files if file is not None)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

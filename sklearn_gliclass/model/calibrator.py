@@ -1,6 +1,7 @@
 """Calibrator: an inverse temperature and an offset for each logit, from the embeddings and logits of a text."""
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class Calibrator(nn.Module):
         class_mask : BoolTensor of shape (batch or 1, labels)
             True for real labels.
         """
-        dtype = self.mlp[0].weight.dtype
+        dtype = self.text_norm.weight.dtype
         mask = class_mask.expand_as(logits)
         statistics = _logit_features(logits.float(), mask).to(dtype)
         text = self.text_norm(text.to(dtype)).unsqueeze(1)
@@ -77,7 +78,7 @@ class Calibrator(nn.Module):
                 f"calibrator_beta_max={self.config.calibrator_beta_max} must be above the inverse temperature "
                 f"{beta:.4g}; raise it."
             )
-        last = self.mlp[-1]
+        last = cast(nn.Linear, self.mlp[-1])
         last.weight.zero_()
         last.bias.zero_()
         last.bias[0] = math.log(share / (1 - share))
@@ -91,7 +92,7 @@ class Calibrator(nn.Module):
         """Divide all calibrated logits by a temperature."""
         self.config.calibrator_beta_max /= temperature
         if self.config.calibrator_use_bias:
-            last = self.mlp[-1]
+            last = cast(nn.Linear, self.mlp[-1])
             last.weight[1] /= temperature
             last.bias[1] /= temperature
 

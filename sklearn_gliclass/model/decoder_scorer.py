@@ -123,7 +123,7 @@ class DecoderScorer(nn.Module):
         steps. The result of a sample therefore does not depend on its batch.
         """
         state = self._encode(section.states, section.mask)
-        steps = [self._score(state, section)]
+        steps: list[tuple[Tensor, ...]] = [self._score(state, section)]
         active = torch.ones(len(state), dtype=torch.bool, device=state.device)
         for step in range(1, n_steps):
             if self.config.recurrent_bptt_steps and step % self.config.recurrent_bptt_steps == 0:

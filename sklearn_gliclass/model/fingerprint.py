@@ -62,5 +62,5 @@ def _digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in module.named_parameters():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from torch import nn
 
 def walk(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
     """Yield modules and all modules in them, in no particular order; one in several places is yielded repeatedly."""
-    stack = list(modules)
+    stack: list[nn.Module | None] = list(modules)
     while stack:
         module = stack.pop()
         if module is not None:

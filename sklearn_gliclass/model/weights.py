@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +30,7 @@ _POOLER = re.compile(r"(^|\.)pooler\.")
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path, kind: type = dict) -> dict | list:
+def read_json(path: Path, kind: type = dict) -> Any:
     """Read a JSON object, or array with ``kind=list``; a damaged file raises an ``OSError`` with its name."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -69,7 +69,6 @@ def test_unknown_threshold_auto_is_a_half(clf):
     assert clf.predict(NEW).tolist() == expected.tolist()
 
 
-@pytest.mark.filterwarnings("ignore:The classes are numbers")
 @pytest.mark.parametrize(("classes", "unknown"), [([1, 2], -1), ([1.0, 2.0], 7), (["a", "b"], "a longer answer")])
 def test_the_unknown_label_has_the_type_of_the_classes(classes, unknown):
     clf = tiny(max_epochs=0, unknown_label=unknown, unknown_threshold=1 - 1e-12).fit(TEXTS, np.array(classes * 4))

@@ -127,7 +127,6 @@ def test_regressors_are_equal(architecture, n_outputs, tmp_path):
 @pytest.mark.parametrize(
     "classes", [[3, 1, 2], [True, False], [1.0, 2.0], np.array(["2020-01-01", "2021-01-01"], "M8[D]")]
 )
-@pytest.mark.filterwarnings("ignore:The classes are numbers")
 def test_classes_keep_their_type(classes, tmp_path):
     y = np.array([classes[i % len(classes)] for i in range(8)])
     clf = tiny(max_epochs=1).fit(TEXTS, y)

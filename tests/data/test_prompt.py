@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny_tokenizers import LABELS, TEXTS, TOKENIZERS
 
+from sklearn_gliclass.data.examples import Instructions
 from sklearn_gliclass.data.prompt import LAYOUTS, MIN_TEXT_TOKENS, find_unknown_labels
 from sklearn_gliclass.data.tokenizer import LABEL_TOKEN, SEP_TOKEN, PieceTokenizer
 from sklearn_gliclass.model import ARCHITECTURES
@@ -79,6 +80,14 @@ def test_ids_equal_those_of_the_joined_string(architecture, tokenizer, prompt_fi
         elif architecture == "encoder-decoder":
             got.append(rows(batch, "class_input_ids")[row])
         assert got == expected
+
+
+@each_tokenizer
+def test_task_description_has_the_ids_of_the_joined_string(tokenizer):
+    config, instructions = SimpleNamespace(prompt_first=False), Instructions(prompt="the weather")
+    layout = LAYOUTS["uni-encoder"](config, PIECES[tokenizer], LABELS, 200, instructions=instructions)
+    joined = "".join(["the lazy card", *(LABEL_TOKEN + label for label in LABELS), SEP_TOKEN, "the weather"])
+    assert rows(batch_of(layout, ["the lazy card"])) == [TOKENIZERS[tokenizer](joined).input_ids]
 
 
 @each_tokenizer

@@ -4,12 +4,14 @@ import functools
 import itertools
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, TrainingArguments
@@ -394,3 +396,14 @@ def test_training_from_a_label_probe_resolves_to_few_epochs():
     given = TrainingArguments(max_epochs=5, others_lr=1e-3, warmup_ratio=0.3, batch_size=4)
     assert given.resolve(64, FROM_PROBE, n_labels=8) == given
     assert args.resolve(64, PROBE_ONLY, n_labels=8).max_epochs == 0
+
+
+def test_loss_that_does_not_fall_warns():
+    with pytest.warns(ConvergenceWarning, match=r"The training loss did not fall: .* Lower lr=1e-15 and others_lr=1e-15"):
+        clf = fitted(lr=1e-15, others_lr=1e-15)  # too small to change a weight in single precision
+    losses = clf.history_[:, "train_loss"]
+    assert min(losses[1:]) >= losses[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses = fitted().history_[:, "train_loss"]
+    assert min(losses[1:]) < losses[0]

@@ -151,6 +151,7 @@ def test_push_to_hub_needs_a_fitted_estimator(hub):
 # -- transformers ----------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_auto_classes_load_the_folder(folder, clf):
     code = (
         "import sys; from transformers import AutoConfig, AutoModel; from sklearn_gliclass import GLiClassModel; "

@@ -1,7 +1,6 @@
 """Cache of hidden states: no repeated computation, no stale reads, and no failure with an unusable folder."""
 
 import copy
-import multiprocessing
 import os
 import shutil
 import warnings
@@ -10,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from forked import needs_fork, start
 from random_states import states_of
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -289,28 +289,20 @@ def test_read_only_folder_is_read(tmp_path, encoded, monkeypatch):
     assert encoded == [1]
 
 
-def _fit_in_a_process(folder, results, number):
-    torch.set_num_threads(1)
+def _fit_in_a_process(memory, result):
     texts = [f"{text} {i % 5}" for i, text in enumerate(TEXTS * 4)]
-    clf = tiny(freeze_encoder=True, memory=folder).fit(texts, LABELS * 4)
-    results[number] = clf.predict_proba(texts).tolist()
+    np.save(result, tiny(freeze_encoder=True, memory=str(memory)).fit(texts, LABELS * 4).predict_proba(texts))
 
 
+@needs_fork
 def test_processes_write_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        results = manager.dict()
-        processes = [
-            context.Process(target=_fit_in_a_process, args=(str(tmp_path), results, number)) for number in range(2)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        results = dict(results)
-    assert len(results) == 2
-    np.testing.assert_array_equal(results[0], results[1])
-    assert not [path for path in files(tmp_path) if path.name.startswith("writing-")]
+    memory, results = tmp_path / "memory", [tmp_path / f"{number}.npy" for number in range(2)]
+    processes = [start(_fit_in_a_process, memory, result) for result in results]
+    for process in processes:
+        process.join()
+    first, second = map(np.load, results)
+    np.testing.assert_array_equal(first, second)
+    assert not [path for path in files(memory) if path.name.startswith("writing-")]
 
 
 def test_wrong_memory():

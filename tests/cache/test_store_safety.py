@@ -1,7 +1,6 @@
 """Cache under deletion, damage and concurrent writes: no errors, and no wrong hidden states."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -15,6 +14,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from forked import needs_fork, start
 from random_states import assert_right, states_of_keys
 from safetensors.torch import load_file, save
 from sklearn.base import clone
@@ -26,7 +26,6 @@ from sklearn_gliclass.cache.store import Collection, compute_key, find_location,
 KEYS = [compute_key(bytes([number])) for number in range(60)]
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
-needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 
 
 @pytest.fixture(autouse=True)
@@ -283,17 +282,11 @@ def write_on(folder, seed):
         Collection(folder).write(keys, states_of_keys(keys))
 
 
-def in_a_fork(function, *args):
-    process = multiprocessing.get_context("fork").Process(target=function, args=args)
-    process.start()
-    return process
-
-
 @needs_fork
 def test_killed_writers_leave_whole_files(tmp_path):
     generator = random.Random(0)
     for round_ in range(10):
-        processes = [in_a_fork(write_on, tmp_path, 2 * round_ + number) for number in range(2)]
+        processes = [start(write_on, tmp_path, 2 * round_ + number) for number in range(2)]
         end = time.monotonic() + 30
         while len(list(tmp_path.glob("*.safetensors"))) <= round_ and time.monotonic() < end:
             time.sleep(0.001)
@@ -321,7 +314,7 @@ def write_some(folder, seed):
 
 @needs_fork
 def test_two_processes_write_the_same_texts(tmp_path):
-    processes = [in_a_fork(write_some, tmp_path, number // 2) for number in range(4)]  # two and two do the same
+    processes = [start(write_some, tmp_path, number // 2) for number in range(4)]  # two and two do the same
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
@@ -342,7 +335,7 @@ def test_fork_while_a_thread_holds_the_lock(tmp_path):
     holder = threading.Thread(target=hold)
     holder.start()
     held.wait()
-    process = in_a_fork(collection.read, KEYS)
+    process = start(collection.read, KEYS)
     process.join(20)
     process.kill()  # it may wait for a lock that is never released
     holder.join()

@@ -203,6 +203,7 @@ def test_help_of_each_command_has_an_example():
         assert f"Example:  sklearn-gliclass {command}" in run(command, "--help").output
 
 
+@pytest.mark.full
 def test_command_runs_as_a_process(model, data):
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-c", "from sklearn_gliclass.cli import main; main()"]

@@ -34,6 +34,7 @@ def test_equal_weights_have_equal_fingerprints(digests):
     assert len(digests) == 3
 
 
+@pytest.mark.full
 def test_same_in_another_process():
     code = (
         "import torch; from torch import nn; from sklearn_gliclass.model.fingerprint import fingerprint\n"

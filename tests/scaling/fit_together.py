@@ -1,4 +1,4 @@
-"""Script for each process of a group: fits, then fits that fail, then one in which a process dies."""
+"""What each process of a group runs: fits, then fits that fail, then one in which a process dies."""
 
 import json
 import os
@@ -85,7 +85,3 @@ def main(folder: Path) -> None:
     (folder / f"messages-{rank}.json").write_text(json.dumps(messages))
     messages["death"] = message(lambda rank: classifier(callbacks=[("stop", Stop(dies=True))] if rank else None), rank)
     (folder / f"messages-{rank}.json").write_text(json.dumps(messages))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

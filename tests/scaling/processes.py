@@ -1,33 +1,30 @@
-"""Processes of a group, on this machine: `start` runs a script of this folder in each of them."""
+"""Processes of a group, on this machine: `start` runs a function in each of them."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import torch.distributed as dist
 
 N_PROCESSES = 2
-FOLDER = Path(__file__).parent
 
 
-def start(script: str, folder: Path) -> list[subprocess.Popen]:
-    """Start a script in each process, with the variables of a launcher; its output goes to files in `folder`."""
+def start(function, folder: Path) -> list:
+    """Start a function in each process, with the variables of a launcher; its output goes to files in `folder`."""
     started = []
     for rank in range(N_PROCESSES):
         own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": N_PROCESSES, "LOCAL_WORLD_SIZE": N_PROCESSES}
-        own |= {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": 1}
-        env = {**os.environ, **{name: str(value) for name, value in own.items()}}
-        with open(folder / f"out-{rank}.txt", "w") as out:
-            command = [sys.executable, FOLDER / script, folder]
-            started.append(subprocess.Popen(command, env=env, stdout=out, stderr=out))
+        environment = {name: str(value) for name, value in own.items()} | {"GLOO_SOCKET_IFNAME": "lo"}
+        started.append(forked.start(function, folder, output=folder / f"out-{rank}.txt", environment=environment))
     return started
 
 
-def wait(started: list[subprocess.Popen]) -> list[int]:
+def wait(started: list) -> list[int]:
     """Wait for all processes, and return their exit codes."""
     try:
-        return [process.wait(timeout=600) for process in started]
+        for process in started:
+            process.join(timeout=600)
+        return [process.exitcode for process in started]
     finally:
         for process in started:
             process.kill()

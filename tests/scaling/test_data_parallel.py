@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 from filelock import FileLock
+from fit_together import main as fits_and_failures
 from fits import FITS, results
+from forked import needs_fork
 from processes import N_PROCESSES, read_output, start, wait
 
 from sklearn_gliclass import __version__
 
+pytestmark = needs_fork
 TOLERANCES = {"bfloat16": 1e-2, "probe": 1e-4}  # the probe stops when its loss hardly changes
 
 
@@ -27,7 +30,7 @@ def folder(tmp_path_factory, testrun_uid, worker_id):
 
 
 def fit_together(folder):
-    codes = wait(start("fit_together.py", folder))
+    codes = wait(start(fits_and_failures, folder))
     assert codes == [0, 7], "\n".join(read_output(folder, rank) for rank in range(N_PROCESSES))
     return folder
 

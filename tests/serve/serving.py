@@ -3,48 +3,33 @@
 import contextlib
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from forked import start
+
+from sklearn_gliclass.serve.__main__ import main
 
 
 class Server:
     """Server process on 127.0.0.1, with its log."""
 
-    def __init__(self, folder, *options):
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        command = [
-            sys.executable,
-            "-m",
-            "sklearn_gliclass.serve",
-            str(folder),
-            "--port",
-            "0",
-            "--threads",
-            "1",
-            *options,
-        ]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        self.lines, self.port, self._ready = [], None, threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-        assert self._ready.wait(180), "the server did not start"
-        assert self.port, "\n".join(self.lines)
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if match := re.search(r"running on http://127\.0\.0\.1:(\d+)", line):
+    def __init__(self, folder, log, *options):
+        self.log, self.port = log, None
+        self.process = start(main, [str(folder), "--port", "0", "--threads", "1", *options], output=log)
+        for _ in range(1800):
+            if match := re.search(r"running on http://127\.0\.0\.1:(\d+)", "".join(self.lines)):
                 self.port = int(match[1])
-                self._ready.set()
-        self._ready.set()
+                return
+            assert self.process.is_alive(), self.lines
+            time.sleep(0.1)
+        raise AssertionError(f"the server did not start: {self.lines}")
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines that the server has written."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
 
     def logs(self) -> list[dict]:
         return [json.loads(line) for line in self.lines]
@@ -58,21 +43,16 @@ class Server:
             response = connection.getresponse()
             return response.status, response.read().decode()
 
-    def stop(self) -> int:
+    def stop(self) -> None:
         self.process.terminate()
-        status = self.process.wait(60)
-        self._thread.join(10)
-        return status
+        self.process.join(60)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exception):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-        self._thread.join(10)
-        self.process.stderr.close()
+        self.process.kill()
+        self.process.join(10)
 
 
 def post(port: int, path: str, content, timeout: float = 60) -> tuple[int, dict, dict]:

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("uvicorn")
+from forked import needs_fork
+
 from serving import Server, concurrently, post
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.serve.__main__ import main
@@ -19,6 +21,8 @@ from sklearn_gliclass.testing import TINY
 TEXTS = ["a goal", "a vote", "late goal", "new law"]
 LABELS = ["sports", "politics", "sports", "politics"]
 N_CLIENTS = 200
+
+pytestmark = needs_fork
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def folder(clf, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with Server(folder, "--body-timeout", "1") as server:
+    with Server(folder, folder.parent / "log", "--body-timeout", "1") as server:
         yield server
 
 
@@ -134,9 +138,9 @@ def test_smuggled_request_is_not_answered(server):
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_overload_is_answered_with_a_time(folder):
+def test_overload_is_answered_with_a_time(folder, tmp_path):
     options = ("--max-queue", "20", "--max-texts", "10", "--max-labels", "2", "--max-batch", "10")
-    with Server(folder, *options) as server:
+    with Server(folder, tmp_path / "log", *options) as server:
         contents = [{"texts": [f"goal {number} {i}" for i in range(10)]} for number in range(300)]
         answers = concurrently(lambda content: server.post("/predict", content), contents, 100)
         statuses = [status for status, _, _ in answers]
@@ -148,8 +152,8 @@ def test_overload_is_answered_with_a_time(folder):
         assert server.post("/predict", contents[0])[0] == 200
 
 
-def test_sigterm_under_load_finishes_what_was_taken(folder):
-    with Server(folder) as server:
+def test_sigterm_under_load_finishes_what_was_taken(folder, tmp_path):
+    with Server(folder, tmp_path / "log") as server:
         answers, lost, stop = [], [], threading.Event()
 
         def client(number):

@@ -505,11 +505,12 @@ class OnnxClassifier(_OnnxEstimator):
     >>> import tempfile
     >>> from sklearn_gliclass import GLiClassClassifier
     >>> from sklearn_gliclass.onnx import OnnxClassifier
+    >>> from sklearn_gliclass.testing import TINY     # a tiny encoder, trained from scratch
     >>> folder = tempfile.mkdtemp()
-    >>> clf = GLiClassClassifier().fit(None, ["sports", "politics"])
+    >>> clf = GLiClassClassifier(**TINY, random_state=0).fit(["good", "bad", "fine", "poor"], ["up", "down"] * 2)
     >>> difference = clf.export_onnx(folder)
-    >>> OnnxClassifier(folder).predict(["parliament votes on the budget today"])
-    array(['politics'], dtype='<U8')
+    >>> OnnxClassifier(folder).predict_proba(["good", "bad"]).shape
+    (2, 2)
     """
 
     _kind = "classifier"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sampling import sampled
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -123,11 +124,14 @@ def test_order_and_company_of_the_rows_make_no_difference():
 
 @pytest.mark.parametrize(
     ("architecture", "pooling"),
-    [
-        (architecture, pooling)
-        for architecture in ARCHITECTURES
-        for pooling in (["avg"] if architecture in ("encoder-decoder-cls", "decoder-kv") else POOLINGS)
-    ],
+    sampled(
+        [
+            (architecture, pooling)
+            for architecture in ARCHITECTURES
+            for pooling in (["avg"] if architecture in ("encoder-decoder-cls", "decoder-kv") else POOLINGS)
+        ],
+        12,
+    ),
 )
 def test_text_alone_and_beside_a_long_one(architecture, pooling):
     """The poolings of the reference include padding."""

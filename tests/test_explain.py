@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sampling import sampled
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass.explain import compute_label_embeddings, compute_token_attributions
@@ -28,7 +29,7 @@ def attribute(clf, text, label=1, **options):
     return compute_token_attributions(clf.model_, clf.fitted_.layout(), text, label, **options)
 
 
-@pytest.mark.parametrize(("architecture", "family", "prompt_first"), FAMILIES)
+@pytest.mark.parametrize(("architecture", "family", "prompt_first"), sampled(FAMILIES, 9))
 def test_attributions_add_up(architecture, family, prompt_first):
     """They sum to the difference of the logits (Sundararajan et al. 2017), up to the error of the integration."""
     clf = fitted(architecture, family, prompt_first=prompt_first)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from sampling import sampled
 from sklearn.exceptions import NotFittedError
 from test_classifier import LABELS, TEXTS, tiny, tiny_of
 
@@ -86,7 +87,7 @@ def assert_equal_predictions(exported, estimator, texts=NEW):
     assert len(set(messages)) == 1
 
 
-@pytest.mark.parametrize(("architecture", "encoder", "options"), CASES)
+@pytest.mark.parametrize(("architecture", "encoder", "options"), sampled(CASES, 11))
 def test_predictions_are_equal(architecture, encoder, options, tmp_path):
     options = {"encoder_config": TINY_ENCODERS[encoder], "max_length": 32, "max_epochs": 2, **options}
     clf = tiny(architecture_type=architecture, **options).fit(TEXTS, THREE)

@@ -1,10 +1,12 @@
 """Encoders of several families, and sentence encoders, against transformers and sentence-transformers."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from sampling import sampled
 from transformers import CONFIG_MAPPING, AutoModel, T5EncoderModel
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassModelConfig, GLiClassRegressor
@@ -67,8 +69,9 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("architecture", ["bi-encoder", "uni-encoder"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "architecture"), sampled(itertools.product(FAMILIES, ["bi-encoder", "uni-encoder"]), len(FAMILIES))
+)
 def test_encoders_of_each_family_are_fitted_and_stored(family, architecture, tmp_path):
     encoder = save_encoder(tmp_path / "encoder", family)
     clf = GLiClassClassifier(encoder_model=encoder, architecture_type=architecture, lr=1e-3, **OPTIONS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sampling import sampled
 from sklearn.base import clone
 from skorch.callbacks import EpochScoring
 from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
@@ -56,7 +57,7 @@ def heads_of(architecture):
 
 @pytest.mark.parametrize(
     ("architecture", "options"),
-    [(architecture, options) for architecture in ARCHITECTURES for options in heads_of(architecture)],
+    sampled([(architecture, options) for architecture in ARCHITECTURES for options in heads_of(architecture)], 15),
     ids=str,
 )
 def test_equal_to_training_on_the_texts(architecture, options, monkeypatch):

@@ -122,18 +122,18 @@ PAIRWISE = pairwise(FACTORS, FORBIDDEN)
 CELLS = [as_parameters(cell) for cell in PAIRWISE]
 
 
-def each_value_with_each_architecture():
-    """Yield cells of `CELLS` that contain, for each architecture, each value that an option may have with it."""
+def each_encoder_and_value():
+    """Yield cells of `CELLS` that contain each encoder and each value of an option."""
     seen = set()
     for cell, parameters in zip(PAIRWISE, CELLS, strict=True):
-        found = {(cell["encoder"][0], name, value) for name, value in cell.items()}
+        found = set(cell.items())
         if found - seen:
             yield parameters
         seen |= found
 
 
 # Fewer cells are saved and loaded: files depend on one option at a time.
-ON_DISK = list(each_value_with_each_architecture())
+ON_DISK = list(each_encoder_and_value())
 
 # -- the full grid -------------------------------------------------------------------------------------------
 

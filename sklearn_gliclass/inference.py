@@ -46,7 +46,7 @@ class InferenceEngine:
         Whether long calls show a progress bar.
     label_cache : LabelCache, optional
         Cache of label embeddings for further calls, if labels are encoded separately from the texts.
-    long_texts : {"truncate", "mean", "max"}, default="truncate"
+    long_texts : {"auto", "truncate", "mean", "max"}, default="truncate"
         How texts are read that are too long for a sequence.
     window_overlap : int, default=0
         Minimum number of common tokens of neighbouring windows.
@@ -96,7 +96,7 @@ class InferenceEngine:
             for first in range(0, len(unique), TEXTS_AT_ONCE):
                 block = slice(first, first + TEXTS_AT_ONCE)
                 tokens = self.layout.tokenize(unique[block])
-                windows = self._split_windows(tokens)
+                windows = read_windows(self.layout, tokens, self.long_texts, self.window_overlap, self.chunk_size)
                 sequences = tokens if windows is None else windows.tokens
                 bar.total += (len(sequences) - len(tokens)) * len(chunks)
                 for chunk, inputs in zip(chunks, shared, strict=True):
@@ -113,13 +113,6 @@ class InferenceEngine:
                         out.copy_(torch.from_numpy(joined))
         self.n_truncated = int(truncated[inverse].sum())
         return result.numpy()[inverse]
-
-    def _split_windows(self, tokens) -> Windows | None:
-        """Split texts into windows, unless long ones are truncated."""
-        if self.long_texts == TRUNCATE:
-            return None
-        room = window_room(self.layout, self.chunk_size, self.window_overlap)
-        return split_windows(tokens, room, self.window_overlap)
 
     def _chunks(self) -> list[np.ndarray]:
         """Return the labels of each prompt; the plain bi-encoder has no prompts, and one chunk."""

@@ -21,7 +21,7 @@ from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_bat
 from .data.label_groups import LabelGroups, predict_outputs
 from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer, TokenizedTexts
-from .data.windows import LONG_TEXTS, TRUNCATE, Windows, split_windows, window_room
+from .data.windows import LONG_TEXTS, TRUNCATE, read_windows
 from .model.folders import read_unchanged
 from .optional_dependencies import import_optional
 from .text_checks import check_encodable, check_texts
@@ -63,7 +63,7 @@ class Settings:
         Whether the encoders have weights of int8.
     versions : dict of str to str
         Versions of the packages that exported the model.
-    long_texts : {"truncate", "mean", "max"}
+    long_texts : {"auto", "truncate", "mean", "max"}
         How texts are read that are too long for a sequence.
     window_overlap : int
         Minimum number of common tokens of neighbouring windows.
@@ -287,14 +287,16 @@ class OnnxModel:
         Distinct texts are computed once, in the order of the inference engine of the estimators.
         """
         unique, inverse = distinct_texts(texts)
-        result = np.empty((len(unique), len(self.layout.label_texts)), np.float32)
+        result = np.empty((len(unique), n_labels), np.float32)
         truncated = np.zeros(len(unique), bool)
         # The plain bi-encoder encodes a text once for all labels.
         prompts = [np.concatenate(self._chunks)] if self.layout.shares_labels else self._chunks
+        settings, n_labels = self.settings, len(self.layout.label_texts)
+        n_at_once = settings.labels_at_once or n_labels
         for first in range(0, len(unique), TEXTS_AT_ONCE):
             block = slice(first, first + TEXTS_AT_ONCE)
             tokens = self.layout.tokenize(unique[block])
-            windows = self._split_windows(tokens)
+            windows = read_windows(self.layout, tokens, settings.long_texts, settings.window_overlap, n_at_once)
             for labels in prompts:
                 columns = slice(labels[0], labels[-1] + 1)
                 if windows is None:
@@ -302,17 +304,8 @@ class OnnxModel:
                     result[block, columns] = self._score_texts(tokens, labels)
                 else:
                     values = self._score_texts(windows.tokens, labels)
-                    result[block, columns] = windows.join(values, self.settings.long_texts)
+                    result[block, columns] = windows.join(values, settings.long_texts)
         return result[inverse], int(truncated[inverse].sum())
-
-    def _split_windows(self, tokens: TokenizedTexts) -> Windows | None:
-        """Split texts into windows, unless long ones are truncated."""
-        settings = self.settings
-        if settings.long_texts == TRUNCATE:
-            return None
-        n_labels = len(self.layout.label_texts)
-        room = window_room(self.layout, settings.labels_at_once or n_labels, settings.window_overlap)
-        return split_windows(tokens, room, settings.window_overlap)
 
     def _score_texts(self, tokens: TokenizedTexts, labels: np.ndarray) -> np.ndarray:
         """Compute the logits (texts, labels) of many texts, in batches."""

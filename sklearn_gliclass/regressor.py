@@ -210,7 +210,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         max_grad_norm=1.0,
         cache_dir=None,
         max_length=None,
-        long_texts="truncate",
+        long_texts="auto",
         window_overlap=0,
         label_names=None,
         text_template=None,

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from .cache.labels import weight_versions
 from .classifier import GLiClassClassifier
 from .data.examples import NO_INSTRUCTIONS
+from .data.windows import MAX, MEAN
 from .fitted import FittedModel
 from .inference import InferenceEngine
 from .model.precision import weight_dtype
@@ -317,4 +318,9 @@ def _check_classifier(classifier) -> None:
         raise ValueError(
             f"architecture_type={architecture!r} reads a text anew for each prediction; fit a classifier with "
             "architecture_type='decoder-kv', whose texts do not attend to what follows them."
+        )
+    if classifier.long_texts in (MEAN, MAX):
+        raise ValueError(
+            f"long_texts={classifier.long_texts!r} reads a long text in windows, which change as it grows; set "
+            'long_texts="auto" or "truncate".'
         )

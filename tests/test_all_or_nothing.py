@@ -206,8 +206,9 @@ CASES = {
     "unknown label of multi-label y": (multi_label, fit(X, MULTI, unknown_label="none"), "no effect on multi-label"),
     "overlap of whole windows": (
         classifier, fit(X, FOOD, long_texts="mean", window_overlap=500), "window_overlap=500 must be smaller"),
-    "windows and a prompt": (
-        classifier, fit(X, FOOD, long_texts="max", prompt="What is it?"), "cannot be combined with prompt"),
+    "windows and examples": (
+        classifier, fit(X, FOOD, long_texts="max", examples=[{"text": "a vote", "labels": ["food"]}],
+                        architecture_type="uni-encoder"), "cannot be combined with examples"),
     "label name missing": (classifier, fit(X, FOOD, label_names={"food": "meals"}), "sea"),
     "pooling without effect": (
         decoder, fit(X, FOOD, pooling_strategy="max"), "pooling_strategy='max' has no effect here"),

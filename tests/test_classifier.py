@@ -201,7 +201,7 @@ def test_control_tokens_in_texts_and_labels_stay_text():
 
 def test_long_text_is_truncated_and_labels_are_not():
     """The reference truncates the labels together with the text."""
-    clf = tiny(architecture_type="uni-encoder").fit(TEXTS, LABELS)
+    clf = tiny(architecture_type="uni-encoder", long_texts="truncate").fit(TEXTS, LABELS)
     with pytest.warns(UserWarning, match=r"1 of 2 texts are too long for max_length=128") as caught:
         proba = clf.predict_proba([TEXTS[0], "goal " * 20_000])
     assert len(caught) == 1

@@ -84,7 +84,9 @@ def test_attributions_do_not_change_the_model():
 
 def test_attributions_of_truncated_texts_and_several_prompts():
     labels = [f"topic {i}" for i in range(8)]
-    clf = tiny(architecture_type="uni-encoder", max_num_classes=3, max_length=40).fit(TEXTS, labels)
+    clf = tiny(architecture_type="uni-encoder", max_num_classes=3, max_length=40, long_texts="truncate").fit(
+        TEXTS, labels
+    )
     text = "a goal and a match " * 30
     layout = clf.fitted_.layout()
     for label in (0, 7):

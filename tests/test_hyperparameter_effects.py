@@ -506,7 +506,7 @@ def test_random_state_decides_the_start_and_the_order():
 
 @pytest.mark.filterwarnings("ignore:.*are too long for max_length=10")
 def test_max_length_truncates_texts():
-    clf = fit(max_length=10)
+    clf = fit(max_length=10, long_texts="truncate")
     beginning = "the goal was late and the match was won"
     (first, other) = clf.predict_proba([f"{beginning} by a law", f"{beginning} after a vote"])
     np.testing.assert_allclose(first, other, rtol=1e-5)

@@ -11,6 +11,10 @@ from test_reference_pipeline import reference  # noqa: F401
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.data import dataset
+from sklearn_gliclass.data.tokenizer import TokenizedTexts
+from sklearn_gliclass.data.windows import split_windows
+from sklearn_gliclass.exceptions import TruncationWarning
+from sklearn_gliclass.in_context import fitted_instructions
 from sklearn_gliclass.model.architecture import Scores, join_windows
 from sklearn_gliclass.testing import TINY
 
@@ -19,6 +23,8 @@ RNG = np.random.RandomState(0)
 LONG = [" ".join(RNG.choice(WORDS, n)) for n in (60, 3, 25, 41, 20, 7)]  # a word is a token
 CLASSES = ["sports", "politics", "sports", "politics", "food", "food"]
 OPTIONS = {"max_length": 24, "max_epochs": 2, "window_overlap": 3}
+EXAMPLES = [{"text": "a late goal", "labels": ["sports"]}]
+UNI = {"architecture_type": "uni-encoder", "max_length": 64}
 
 
 def passages(text, room, overlap):
@@ -48,6 +54,85 @@ def test_logits_are_those_of_the_passages(architecture, how):
     flat = [part for group in parts for part in group]
     np.testing.assert_allclose(logits, joined(clf._logits(flat), counts, how), atol=2e-5)  # and no warning
     np.testing.assert_allclose(states, joined(clf.transform(flat), counts, "mean"), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("bi-encoder", {}),
+        ("uni-encoder", {}),
+        ("uni-encoder", {"prompt_first": True}),
+        ("bi-encoder-fused", {}),
+        ("bi-encoder-fused", {"prompt_first": True}),
+        ("encoder-decoder", {}),
+    ],
+)
+def test_each_window_has_the_task_description(architecture, options):
+    options = {**OPTIONS, "max_length": 28, **options}
+    prompt = "new law" if architecture == "bi-encoder" else "new law "  # the bi-encoder adds a space
+    clf = tiny_of(architecture, long_texts="mean", prompt=prompt, **options).fit(LONG, CLASSES)
+    layout = clf.fitted_.layout(instructions=fitted_instructions(clf))
+    room = layout.text_room(layout.prompt_length(range(3))) - layout.n_beside
+    parts = [passages(text, room, 3) for text in LONG]
+    counts = list(map(len, parts))
+    assert max(counts) > 2
+    logits = clf._logits(LONG)
+    flat = clf.set_params(long_texts="truncate")._logits([part for group in parts for part in group])
+    np.testing.assert_allclose(logits, joined(flat, counts, "mean"), atol=2e-5)  # and no warning
+
+
+def test_split_windows_keeps_what_is_beside_the_text():
+    """Against a split of each text alone."""
+    rng = np.random.RandomState(0)
+    texts = [np.r_[-1, -2, np.arange(n), -3] for n in rng.randint(0, 60, 50)]
+    tokens = TokenizedTexts(np.concatenate(texts), np.cumsum([0, *map(len, texts)]))
+    found = split_windows(tokens, room=12, overlap=2, n_before=2, n_after=1)
+    inner = [" ".join(map(str, text[2:-1])) for text in texts]
+    expected = [part for text in inner for part in passages(text, 9, 2)]
+    windows = [found.tokens[i] for i in range(len(found.tokens))]
+    assert [" ".join(map(str, window[2:-1])) for window in windows] == expected
+    assert all(window[:2].tolist() == [-1, -2] and window[-1] == -3 for window in windows)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "uni-encoder", "encoder-decoder"])
+def test_auto_reads_windows_of_long_texts(architecture):
+    fits = [tiny_of(architecture, long_texts=how, **OPTIONS).fit(LONG, CLASSES) for how in ("auto", "mean")]
+    np.testing.assert_array_equal(fits[0]._logits(LONG), fits[1]._logits(LONG))
+    assert GLiClassClassifier().long_texts == GLiClassRegressor().long_texts == "auto"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("uni-encoder", {"examples": EXAMPLES, "max_length": 64}),
+        (
+            "uni-encoder",
+            {"label_names": ["a new law of the late party", "a vote in the team", "late"], "max_length": 32},
+        ),
+        ("decoder-kv", {"max_length": 30}),
+    ],
+)
+def test_auto_truncates_where_windows_cannot_be_read(architecture, options):
+    texts, predicted = [text + " law" * 80 for text in LONG], []
+    for how in ("auto", "truncate"):
+        clf = tiny_of(architecture, long_texts=how, max_epochs=1, **options)
+        with pytest.warns(TruncationWarning):
+            clf.fit(texts, CLASSES)
+        with pytest.warns(TruncationWarning):
+            predicted.append(clf.predict_proba(texts))
+    np.testing.assert_array_equal(*predicted)
+
+
+def test_texts_with_labels_of_their_own_are_read_in_windows():
+    rows = [{"sports": 1, "politics": 0}, {"food": 1, "sports": 0}, {"politics": 1, "food": 0}] * 2
+    clf, first = (tiny(long_texts=how, **OPTIONS) for how in ("auto", "truncate"))
+    with pytest.warns(TruncationWarning):
+        first.fit(LONG, rows)
+    clf.fit(LONG, rows)
+    assert abs(clf.history_[-1, "train_loss"] - first.history_[-1, "train_loss"]) > 1e-4
+    parts = [passages(text, clf.fitted_.layout().text_room(0), 3) for text in LONG]
+    flat = clf._logits([part for group in parts for part in group])
+    np.testing.assert_allclose(clf._logits(LONG), joined(flat, list(map(len, parts)), "mean"), atol=2e-5)
 
 
 @pytest.mark.parametrize("takes_max", [False, True])
@@ -171,7 +256,7 @@ def test_max_equals_the_chunking_pipeline_of_gliclass(reference):  # noqa: F811
     ("options", "message"),
     [
         ({"window_overlap": 22}, "window_overlap=22 must be smaller than a window, which holds 22 tokens"),
-        ({"prompt": "What is it about?"}, "cannot be combined with prompt and examples"),
+        ({"examples": EXAMPLES, **UNI}, "cannot be combined with examples"),
         ({"long_texts": "chunks"}, "'long_texts' parameter"),
         ({"window_overlap": -1}, "'window_overlap' parameter"),
     ],

@@ -59,7 +59,7 @@ def onnxruntime():
 
 @pytest.fixture(scope="module")
 def fitted():
-    return tiny().fit(TEXTS, THREE)
+    return tiny(long_texts="truncate").fit(TEXTS, THREE)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,7 @@ def assert_equal_predictions(exported, estimator, texts=NEW):
 @pytest.mark.parametrize(("architecture", "encoder", "options"), sampled(CASES, 11))
 def test_predictions_are_equal(architecture, encoder, options, tmp_path):
     options = {"encoder_config": TINY_ENCODERS[encoder], "max_length": 32, "max_epochs": 2, **options}
+    options["long_texts"] = "truncate"
     clf = tiny(architecture_type=architecture, **options).fit(TEXTS, THREE)
     assert clf.export_onnx(tmp_path / "model") <= 1e-5
     exported = OnnxClassifier(tmp_path / "model", n_threads=1)
@@ -103,7 +104,7 @@ def test_predictions_are_equal(architecture, encoder, options, tmp_path):
 @pytest.mark.parametrize("architecture", ["bi-encoder", UNI])
 def test_multi_label_thresholds_are_exported(architecture, threshold, tmp_path):
     y = pd.DataFrame(np.random.RandomState(0).randint(2, size=(8, 3)), columns=["food", "sea", "sky"])
-    clf = tiny(architecture_type=architecture, threshold=threshold, max_length=32).fit(TEXTS, y)
+    clf = tiny(architecture_type=architecture, threshold=threshold, max_length=32, long_texts="truncate").fit(TEXTS, y)
     clf.export_onnx(tmp_path / "model")
     exported = OnnxClassifier(tmp_path / "model")
     assert_equal_predictions(exported, clf)
@@ -115,6 +116,7 @@ def test_multi_label_thresholds_are_exported(architecture, threshold, tmp_path):
 def test_regressors_are_equal(architecture, n_outputs, tmp_path):
     y = np.linspace(900, 1100, 8) if n_outputs is None else np.random.RandomState(0).normal(5, 20, (8, n_outputs))
     options = {**TINY, "architecture_type": architecture, "shrinkage": 0.5, "max_length": 32, "random_state": 0}
+    options["long_texts"] = "truncate"
     reg = GLiClassRegressor(**options).fit(TEXTS, y)
     assert reg.export_onnx(tmp_path / "model") < 1e-5
     exported = OnnxRegressor(tmp_path / "model")

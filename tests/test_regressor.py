@@ -107,7 +107,9 @@ def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_witho
 
 def test_truncation_warns_once_for_all_rows():
     with pytest.warns(UserWarning, match="too long") as record:
-        tiny(max_length=12, max_epochs=1).fit(["word " * 20] * len(MANY_TEXTS), np.arange(len(MANY_TEXTS)))
+        tiny(max_length=12, max_epochs=1, long_texts="truncate").fit(
+            ["word " * 20] * len(MANY_TEXTS), np.arange(len(MANY_TEXTS))
+        )
     assert [str(warning.message).split(" texts")[0] for warning in record] == [
         f"{len(MANY_TEXTS)} of {len(MANY_TEXTS)}"
     ]

@@ -240,6 +240,8 @@ def test_wrong_use():
     with pytest.raises(ValueError, match=r"architecture_type='bi-encoder' reads a text anew.*'decoder-kv'"):
         StreamingClassifier(tiny(max_epochs=0).fit(TEXTS, LABELS))
     clf = fitted()
+    with pytest.raises(ValueError, match="long_texts='mean' reads a long text in windows"):
+        StreamingClassifier(fitted(long_texts="mean"))
     with pytest.raises(ValueError, match="max_sessions must be an int of at least 1, got 0"):
         StreamingClassifier(clf, max_sessions=0)
     stream = StreamingClassifier(clf, max_sessions=1)

@@ -11,7 +11,7 @@ from sklearn_gliclass.testing import TINY
 
 LONG = [f"{word} " * 30 for word in ("up", "down", "left", "right")] * 2
 SIDES = ["up", "down", "left", "right"] * 2
-HYPERPARAMETERS = {**TINY, "max_epochs": 0, "max_length": 12, "random_state": 0}
+HYPERPARAMETERS = {**TINY, "max_epochs": 0, "max_length": 12, "long_texts": "truncate", "random_state": 0}
 
 
 def classifier():

@@ -70,7 +70,7 @@ WHEN_TO_CHANGE = {
     "scorer_encoder_num_layers": 'with "decoder-kv": 1 for little data',
     "recurrent_steps": 'with "decoder-kv" and thousands of examples',
     "recurrent_read_text": "with `recurrent_steps`, if labels depend on details of the text",
-    "long_texts": '"mean" or "max": texts are longer than `max_length`',
+    "long_texts": '"max": a passage of long texts decides; "truncate": time matters more',
     "window_overlap": "sentences at the edges of windows matter",
     "unknown_label": "texts may belong to none of the classes",
     "unknown_threshold": "a wrong class costs more than no answer: higher",

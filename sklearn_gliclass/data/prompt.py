@@ -36,6 +36,7 @@ class Layout:
 
     shares_labels = False  # whether all samples of a batch have the same labels
     takes_examples = True
+    grows = False  # whether texts may be read as they grow
     label_prefix = ""
     # Task description where no control token separates it from the text: both are tokenised as one string.
     before_text = after_text = ""
@@ -56,8 +57,10 @@ class Layout:
         if instructions.prompt is not None:
             self._place_description(instructions.prompt)
         self.ids_after_text = self._tokenize_inner(self.after_text)
-        # Tokens of a task description in the piece of the text.
-        self.n_beside = len(self._tokenize_inner(self.before_text)) + len(self.ids_after_text)
+        # Tokens of a task description in the piece of the text: before it, and in all. The first token of a text takes
+        # the space before it.
+        self.n_before = len(self._tokenize_inner(self.before_text.rstrip()))
+        self.n_beside = self.n_before + len(self.ids_after_text)
 
     def _example_tokenizer(self) -> ExampleTokenizer | None:
         if not self.instructions.has_examples:
@@ -332,6 +335,8 @@ class DecoderLayout(Layout):
 
     A task description and examples come before the text.
     """
+
+    grows = True
 
     @property
     def _text_is_first(self):

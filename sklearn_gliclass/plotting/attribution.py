@@ -5,6 +5,7 @@ import html
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ..data.windows import read_windows
 from ..explain import compute_token_attributions
 from ..in_context import fitted_instructions
 from ..inputs import read_texts
@@ -282,8 +283,9 @@ def wrap_pieces(pieces, n_columns: int) -> list[list[tuple[str, float]]]:
 
 def _check_is_one_window(estimator, layout, texts: list[str], at_once: int | None) -> None:
     """Raise if the estimator reads the text in several windows, whose logits are joined."""
-    labels = np.arange(min(at_once or len(layout.label_texts), len(layout.label_texts)))
-    if estimator.long_texts != "truncate" and layout.is_truncated(layout.tokenize(texts), labels).any():
+    n_labels = len(layout.label_texts)
+    at_once = min(at_once or n_labels, n_labels)
+    if read_windows(layout, layout.tokenize(texts), estimator.long_texts, estimator.window_overlap, at_once):
         raise ValueError(
             f"The text is longer than max_length={layout.max_length}, and with long_texts={estimator.long_texts!r} it "
             "is read in windows, whose tokens have no common attribution; give a passage of it, or set "

@@ -216,8 +216,8 @@ class RLTrainer(Trainer):
         if isinstance(self.value_model, nn.Module) and X.windows is not None:
             raise ValueError(
                 "value_model is a torch module, which takes the token ids of whole texts, and with long_texts="
-                f"{X.long_texts!r} the model reads windows; set value_model to a fitted regressor or a function of "
-                'texts, or set long_texts="truncate".'
+                f"{X.long_texts!r} the model reads long ones in windows; set value_model to a fitted regressor or a "
+                'function of texts, or set long_texts="truncate".'
             )
         self.measured_ = []
         self.generator_ = torch.Generator(self.device).manual_seed(self.seed)

@@ -15,7 +15,7 @@ from skorch.callbacks.logging import MlflowLogger, NeptuneLogger, SacredLogger, 
 
 from ..containers import plain
 from ..data.dataset import TextDataset
-from ..data.windows import TRUNCATE, split_windows, window_room
+from ..data.windows import read_windows
 from ..fitted import engine_options, warn_unknown_labels
 from ..model.fingerprint import forget
 from ..model.freezing import freeze, is_fully_frozen
@@ -320,11 +320,9 @@ def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_hel
         targets, weight = (_in_dtype(array, estimator.dtype) for array in (part.targets, part.sample_weight))
         tokens, n_labels = layout.tokenize(part.texts), len(fitted.label_names)
         max_labels = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
-        windows = None
-        if estimator.long_texts != TRUNCATE:
-            overlap = plain(estimator.window_overlap)
-            room = window_room(layout, min(max_labels or n_labels, n_labels), overlap)
-            windows = split_windows(tokens, room, overlap, MAX_WINDOWS)
+        at_once = min(max_labels or n_labels, n_labels)
+        overlap = plain(estimator.window_overlap)
+        windows = read_windows(layout, tokens, estimator.long_texts, overlap, at_once, MAX_WINDOWS)
         return TextDataset(
             layout, tokens, targets, weight, n_labels, max_labels, estimator.shuffle_labels, part.texts, part.groups,
             part.own_labels, windows, estimator.long_texts,

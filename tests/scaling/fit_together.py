@@ -77,7 +77,7 @@ def main(folder: Path) -> None:
     messages = {name: message(call, rank) for name, call in FAILURES.items()}
     sys.stderr.write("verbose fit\n")
     checkpoint = Checkpoint(monitor="train_loss_best", dirname=str(folder / f"checkpoint-{rank}"))
-    clf = GLiClassClassifier(**OPTIONS, verbose=1, max_length=10, callbacks=[checkpoint])
+    clf = GLiClassClassifier(**OPTIONS, verbose=1, max_length=10, long_texts="truncate", callbacks=[checkpoint])
     clf.fit([f"{text} {text}" for text in TEXTS], CLASSES)
     sys.stderr.write("end of it\n")
     # Afterwards, all fits work as before; then a process dies.

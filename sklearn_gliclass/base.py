@@ -172,7 +172,7 @@ class BaseGLiClass(
                 )
                 with restore_on_failure(fitted.model, net) if continues else nullcontext():
                     train(run, stages, ewc)
-            fitted.adapters = adapters
+            fitted.adapters, fitted.label_fit = adapters, run.label_fit
         return fitted, run, ewc
 
     def _elastic_weights(self, continues: bool) -> ElasticWeightConsolidation | None:

@@ -22,6 +22,7 @@ from .data.tokenizer import (
     train_tokenizer,
 )
 from .fitted import FittedModel
+from .label_fit import load_label_fit
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS, ENCODER_DECODERS
 from .model.loading import build_encoder, load_encoder, resolve_max_length
@@ -90,12 +91,13 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
     """
     if estimator.pretrained is not None:
         is_trained = len(texts) > 0 and estimator.max_epochs != 0
-        model, tokenizer, label_tokenizer = _from_checkpoint(estimator, problem_type, is_trained)
+        model, tokenizer, label_tokenizer, label_fit = _from_checkpoint(estimator, problem_type, is_trained)
     else:
+        label_fit = None
         model, tokenizer, label_tokenizer = _from_encoder(estimator, texts, label_names, problem_type, zero_shot)
     max_length = resolve_max_length(estimator.max_length, model.config.encoder_config, tokenizer)
     model = model.to(require_device(estimator.device), weight_dtype(estimator.dtype)).eval()
-    return FittedModel(model, tokenizer, label_tokenizer, label_names, max_length)
+    return FittedModel(model, tokenizer, label_tokenizer, label_names, max_length, label_fit=label_fit)
 
 
 def construction_parameters(estimator) -> dict:
@@ -406,4 +408,4 @@ def _from_checkpoint(estimator, problem_type: str, is_trained: bool):
     if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
         # Checkpoints of gliclass hold the name of the label encoder, but not its tokenizer.
         label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
-    return model, tokenizer, label_tokenizer
+    return model, tokenizer, label_tokenizer, load_label_fit(folder, model)

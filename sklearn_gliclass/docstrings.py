@@ -211,16 +211,16 @@ cache_dir : str or None, default=None
 max_length : int or None, default=None
     Maximum number of tokens of a sequence, with the labels where they share it. Longer texts are read in windows or
     truncated, as `long_texts` says; labels never are truncated. If None,
-    ``min(encoder positions, tokenizer.model_max_length)``, which is 256 for all-MiniLM-L6-v2, or 512 where neither has
-    a limit.
+    ``min(encoder positions, tokenizer.model_max_length)``, which is 256 for all-MiniLM-L6-v2, or 512 where neither
+    has a limit.
 
     Larger values read more of long texts, smaller ones are faster.
 long_texts : {"auto", "truncate", "mean", "max"}, default="auto"
     How texts beyond `max_length` are read. If "truncate", their beginning, with a warning. Otherwise in windows of
     at most `max_length` tokens, in training too: the logits of a text are the mean or the maximum over its windows,
     and its embedding is the mean. Training reads at most 8 windows of a text, evenly spaced. They cannot be
-    combined with `examples`. If "auto", "mean", or "truncate" if there are `examples`, if a window would hold less text
-    than labels, and with ``architecture_type="decoder-kv"``.
+    combined with `examples`. If "auto", "mean", or "truncate" if there are `examples`, if a window would hold less
+    text than labels, and with ``architecture_type="decoder-kv"``.
 
     "mean" suits texts that are about one thing throughout, such as reviews; "max" finds what a passage says.
     "truncate" takes the same time for texts of any length.

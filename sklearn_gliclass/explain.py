@@ -78,8 +78,9 @@ class Attribution:
 
 
 def compute_token_attributions(
-    model: GLiClassModel, layout: Layout, text: str, label: int, max_num_classes=None, n_steps: int = 16
-) -> Attribution:
+    model: GLiClassModel, layout: Layout, text: str, label: int, max_num_classes=None, n_steps: int = 16,
+    label_embeddings: torch.Tensor | None = None,
+) -> Attribution:  # fmt: skip
     """Compute integrated gradients of a label's logit with respect to the tokens of a text.
 
     The gradient is averaged over `n_steps` points between the baseline, the mean token embedding of the vocabulary, and
@@ -100,6 +101,8 @@ def compute_token_attributions(
         Maximum number of labels in a prompt. If None, all.
     n_steps : int, default=16
         Number of points of the numerical integration.
+    label_embeddings : Tensor of shape (n_labels, hidden), optional
+        Projected embeddings of all labels, for the bi-encoder. If None, they are computed.
 
     Returns
     -------
@@ -109,10 +112,13 @@ def compute_token_attributions(
     chunk = next(chunk for chunk in label_chunks(len(layout.label_texts), max_num_classes) if label in chunk)
     where, spans = layout.locate(text, chunk)
     tokens, column = layout.tokenize([text])[0], int(np.flatnonzero(chunk == label)[0])
+    embeddings = None if label_embeddings is None else label_embeddings[chunk].detach().cpu().numpy()
 
     def run(steps):
         """Compute the logits at some points of the path, and the embeddings there."""
-        inputs = layout.batch([tokens] * len(steps), [chunk] * len(steps))
+        inputs = layout.text_batch([tokens] * len(steps), [chunk] * len(steps))
+        labels = layout.label_inputs([chunk]) if embeddings is None else {"class_embeddings": embeddings}
+        inputs.update(labels)
         with _interpolate_embeddings(model, inputs["input_ids"], where, steps) as way:
             return _run(model, inputs).logits[:, column], way
 

@@ -23,6 +23,7 @@ from .data.tokenizer import PieceTokenizer
 from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
+from .label_fit import LabelFit
 from .process_group import active_group
 from .sklearn_internals import validate_parameter_constraints
 from .warn import warn
@@ -50,6 +51,8 @@ class FittedModel:
         Maximum number of tokens of a sequence.
     adapters : Adapters or None
         Low-rank adapters of the encoders, merged into the weights of the model.
+    label_fit : LabelFit or None
+        What a training has fitted the label projector to; other labels are read without it.
     label_cache : LabelCache
         Cached label embeddings for further predictions.
     """
@@ -60,6 +63,7 @@ class FittedModel:
     label_names: list[str] | None
     max_length: int
     adapters: Adapters | None = None
+    label_fit: LabelFit | None = None
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _example_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
@@ -173,8 +177,12 @@ class FittedModel:
         layout = self.layout(instructions=instructions)
         return kind(
             self.model, layout, max_labels, max_batch_tokens, dtype, bool(verbose), label_cache=self.label_cache,
-            long_texts=long_texts, window_overlap=plain(window_overlap),
+            long_texts=long_texts, window_overlap=plain(window_overlap), label_fit=self.label_fit,
         )  # fmt: skip
+
+    def label_embeddings(self) -> torch.Tensor | None:
+        """Return the projected label embeddings (labels, hidden) if labels may be read without a fit to others."""
+        return None if self.label_fit is None else self.engine().label_embeddings().clone()
 
     def with_label_names(self, label_names: Sequence[str], max_length: int | None = None) -> FittedModel:
         """Return a fitted model with other labels and optionally another maximum length; the model is shared."""
@@ -201,7 +209,7 @@ class FittedModel:
         if not {id(p) for p in self.model.parameters()}.isdisjoint(id(p) for p in model.parameters()):
             self.share_model(other)
         else:
-            other.adapters = None
+            other.adapters = other.label_fit = None
         return other
 
     def share_model(self, other: FittedModel) -> None:

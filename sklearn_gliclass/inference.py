@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from .cache.labels import LabelCache
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches, tensors, to_device
 from .data.prompt import Layout
-from .data.windows import MEAN, TRUNCATE, Windows, split_windows, window_room
+from .data.windows import MEAN, TRUNCATE, read_windows
+from .label_fit import LabelFit
 from .model.precision import autocast, weight_dtype
 from .model.traversal import set_evaluation_mode
 
@@ -50,6 +51,8 @@ class InferenceEngine:
         How texts are read that are too long for a sequence.
     window_overlap : int, default=0
         Minimum number of common tokens of neighbouring windows.
+    label_fit : LabelFit, optional
+        What the label projector was fitted to; other labels are projected without it.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class InferenceEngine:
 
     def __init__(self, model: GLiClassModel, layout: Layout, max_num_classes=None, max_batch_tokens=2048,
                  dtype="float32", progress=False, label_cache=None, long_texts=TRUNCATE,
-                 window_overlap=0):  # fmt: skip
+                 window_overlap=0, label_fit: LabelFit | None = None):  # fmt: skip
         self.model = model
         self.layout = layout
         self.n_labels = len(layout.label_texts)
@@ -70,6 +73,7 @@ class InferenceEngine:
         self.label_cache = LabelCache() if label_cache is None else label_cache
         self.long_texts = long_texts
         self.window_overlap = window_overlap
+        self.label_fit = label_fit
         self.n_truncated = 0
         self.products = autocast(model.device, dtype, inference=True)  # an engine is used for one call
 
@@ -121,7 +125,7 @@ class InferenceEngine:
     def _shared_inputs(self, chunk: np.ndarray) -> dict:
         """Return the inputs that all batches of a chunk share: its labels, where they are encoded separately."""
         if hasattr(self.layout, "label_batch"):
-            shared = self._label_embeddings()
+            shared = self.label_embeddings()
             return {"class_embeddings": shared if len(chunk) == self.n_labels else shared[chunk[0] : chunk[-1] + 1]}
         modules = self.model.model.label_modules()
         if not modules:
@@ -133,7 +137,8 @@ class InferenceEngine:
         with self.products:
             return self.model.model.encode_shared_labels(**self._tensors(self.layout.label_inputs([chunk])))
 
-    def _label_embeddings(self) -> torch.Tensor:
+    @torch.inference_mode()
+    def label_embeddings(self) -> torch.Tensor:
         """Return the projected embeddings (labels, hidden) of all labels, which further calls reuse."""
         architecture = self.model.model
         modules = [*architecture.label_modules(), architecture.classes_projector]
@@ -141,9 +146,17 @@ class InferenceEngine:
         return self.label_cache.get(modules, key, self._project_labels)
 
     def _project_labels(self) -> torch.Tensor:
-        states = self._pool_labels(np.arange(self.n_labels))
+        states, head = self._label_states(), self.model.model
         with self.products:
-            return self.model.model.project_classes(states)
+            labels = head.project_classes(states)
+            if self.label_fit is not None:
+                is_new = self.label_fit.is_new(self.layout.label_texts)
+                labels[is_new] = head.project_classes(states[is_new], self.label_fit.change.to(states))
+        return labels
+
+    def _label_states(self) -> torch.Tensor:
+        """Compute the embeddings (labels, hidden) of all labels before their projection."""
+        return self._pool_labels(np.arange(self.n_labels))
 
     def _pool_labels(self, labels: np.ndarray) -> torch.Tensor:
         """Compute the embeddings (labels, hidden) of some labels."""

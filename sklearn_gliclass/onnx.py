@@ -268,12 +268,17 @@ class OnnxModel:
         """Return a model with other labels, on the same sessions."""
         other = object.__new__(OnnxModel)
         other.__dict__ = {**self.__dict__, "layout": self.build_layout(label_names)}
-        other.label_embeddings = other.embed_labels() if hasattr(other.layout, "label_batch") else None
+        if self.label_embeddings is not None:
+            known = dict(zip(self.layout.label_texts, self.label_embeddings, strict=True))
+            new = [index for index, label in enumerate(label_names) if label not in known]
+            found = dict(zip(new, other.embed_labels(new), strict=True)) if new else {}
+            other.label_embeddings = np.array([known.get(label, found.get(i)) for i, label in enumerate(label_names)])
         return other
 
-    def embed_labels(self) -> np.ndarray:
-        """Compute the projected label embeddings (labels, hidden) of the bi-encoders."""
-        parts = label_chunks(len(self.layout.label_texts), LABELS_AT_ONCE)
+    def embed_labels(self, labels: Sequence[int] | None = None) -> np.ndarray:
+        """Compute the projected embeddings (labels, hidden) of all labels or some, for the bi-encoders."""
+        chosen = np.arange(len(self.layout.label_texts)) if labels is None else np.array(labels, int)
+        parts = np.split(chosen, range(LABELS_AT_ONCE, len(chosen), LABELS_AT_ONCE))
         return np.concatenate([self.sessions.run("labels", self.layout.label_batch(part))["classes"] for part in parts])
 
     @property
@@ -286,13 +291,13 @@ class OnnxModel:
 
         Distinct texts are computed once, in the order of the inference engine of the estimators.
         """
+        settings, n_labels = self.settings, len(self.layout.label_texts)
+        n_at_once = settings.labels_at_once or n_labels
         unique, inverse = distinct_texts(texts)
         result = np.empty((len(unique), n_labels), np.float32)
         truncated = np.zeros(len(unique), bool)
         # The plain bi-encoder encodes a text once for all labels.
         prompts = [np.concatenate(self._chunks)] if self.layout.shares_labels else self._chunks
-        settings, n_labels = self.settings, len(self.layout.label_texts)
-        n_at_once = settings.labels_at_once or n_labels
         for first in range(0, len(unique), TEXTS_AT_ONCE):
             block = slice(first, first + TEXTS_AT_ONCE)
             tokens = self.layout.tokenize(unique[block])

@@ -71,16 +71,17 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
     model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
     engine = InferenceEngine(
         model, estimator.fitted_.layout(), settings.labels_at_once, settings.max_batch_tokens, "float32",
-        long_texts=settings.long_texts, window_overlap=settings.window_overlap,
+        long_texts=settings.long_texts, window_overlap=settings.window_overlap, label_fit=estimator.fitted_.label_fit,
     )  # fmt: skip
     texts = sample_texts(settings)
     expected = engine.logits(texts)
+    embeddings = _remove_label_fit(engine)
     with replace_folder(Path(folder).expanduser().resolve(), _is_export_file) as temporary:
         write_settings(settings, fitted_attributes, temporary)
         _write_tokenizers(estimator, temporary)
         with tempfile.TemporaryDirectory() as scratch:
             trace_graphs(build_graphs(model.model), model.config, Path(scratch))
-            _write_graphs(Path(scratch), temporary)
+            _write_graphs(Path(scratch), temporary, embeddings)
             difference = _measure_difference(temporary, texts, expected)
             if not difference <= TOLERANCE:  # NaN too
                 raise ValueError(
@@ -90,11 +91,21 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
                 )
             if quantize:
                 _quantize_graphs(Path(scratch))
-                _write_graphs(Path(scratch), temporary)
+                _write_graphs(Path(scratch), temporary, embeddings)
                 settings.quantized = True
                 write_settings(settings, fitted_attributes, temporary)
                 difference = _measure_difference(temporary, texts, expected)
     return difference
+
+
+@torch.no_grad()
+def _remove_label_fit(engine: InferenceEngine) -> np.ndarray | None:
+    """Return label embeddings if the projector was fitted to labels, and remove the fit: graphs read other labels."""
+    if engine.label_fit is None:
+        return None
+    embeddings = engine.label_embeddings().numpy()
+    engine.model.model.classes_projector.linear_2.weight -= engine.label_fit.change
+    return embeddings
 
 
 def _is_export_file(name: str) -> bool:
@@ -263,8 +274,11 @@ def _trace_input(config, name: str, axes: tuple[str, ...]) -> torch.Tensor:
     return torch.linspace(-1, 1, int(np.prod(shape)) * config.encoder_width).view(*shape, -1)
 
 
-def _write_graphs(source: Path, target: Path) -> None:
-    """Write the graphs with their weights in one file, in which equal weights are stored once, and label embeddings."""
+def _write_graphs(source: Path, target: Path, embeddings: np.ndarray | None) -> None:
+    """Write the graphs with their weights in one file, in which equal weights are stored once, and label embeddings.
+
+    The label embeddings are computed by the graphs if they are not given.
+    """
     import onnx
 
     places, data = {}, bytearray()
@@ -276,8 +290,9 @@ def _write_graphs(source: Path, target: Path) -> None:
     (target / WEIGHTS_FILE).write_bytes(data)
     if (target / "labels.onnx").is_file():
         (target / LABEL_EMBEDDINGS_FILE).unlink(missing_ok=True)
-        model = OnnxModel(target, read_settings(target)[0])
-        np.save(target / LABEL_EMBEDDINGS_FILE, model.embed_labels(), allow_pickle=False)
+        if embeddings is None:
+            embeddings = OnnxModel(target, read_settings(target)[0]).embed_labels()
+        np.save(target / LABEL_EMBEDDINGS_FILE, embeddings, allow_pickle=False)
 
 
 def _move_weight(weight, places: dict, data: bytearray) -> None:

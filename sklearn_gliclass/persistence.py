@@ -19,6 +19,7 @@ from ._version import __version__
 from .data.tokenizer import load_tokenizer, read_tokenizer
 from .estimator_file import ESTIMATOR_FILE, check_given_again, read_estimator, write_estimator
 from .fitted import FittedModel
+from .label_fit import LABEL_FIT_FILE, LabelFit, save_label_fit
 from .model import GLiClassModelConfig
 from .model.folders import read_unchanged, replace_folder
 from .model.precision import require_device
@@ -51,7 +52,7 @@ _STATE_KEY = "_sklearn_gliclass"
 
 # Files of a checkpoint. A save replaces them, and keeps all other files of the folder.
 _CHECKPOINT_FILES = {
-    ESTIMATOR_FILE, LABEL_TOKENIZER_FOLDER, "config.json", "generation_config.json", "tokenizer.json",
+    ESTIMATOR_FILE, LABEL_TOKENIZER_FOLDER, LABEL_FIT_FILE, "config.json", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model", "chat_template.jinja",
     "sentence_bert_config.json", "adapter_config.json",
@@ -118,6 +119,8 @@ def _write_checkpoint(estimator, folder: Path, for_gliclass: bool) -> None:
     fitted = estimator.fitted_
     write_estimator(estimator, folder)  # first, as it raises for values that cannot be saved
     unwrap(fitted.model).save_pretrained(folder, for_gliclass=for_gliclass)
+    if fitted.label_fit is not None:
+        save_label_fit(fitted.label_fit, folder)
     fitted.tokenizer.save_pretrained(folder)
     if fitted.label_tokenizer is not None:
         fitted.label_tokenizer.save_pretrained(folder / LABEL_TOKENIZER_FOLDER)
@@ -263,6 +266,7 @@ def pack_fitted(fitted: FittedModel) -> dict:
         "label_names": None if fitted.label_names is None else [str(name) for name in fitted.label_names],
         "max_length": int(fitted.max_length),
         **({} if fitted.adapters is None else {"adapters": _pack_adapters(fitted.adapters)}),
+        **({} if fitted.label_fit is None else {"label_fit": _pack_label_fit(fitted.label_fit)}),
     }
 
 
@@ -282,7 +286,17 @@ def unpack_fitted(state: dict, device: str) -> FittedModel:
         label_tokenizer = tokenizer if label_tokenizer == "shared" else _unpack_tokenizer(label_tokenizer)
     model = _unpack_model(state["model"]).to(_available_device(device))
     adapters = _unpack_adapters(state["adapters"]) if "adapters" in state else None
-    return FittedModel(model, tokenizer, label_tokenizer, state["label_names"], state["max_length"], adapters)
+    label_fit = _unpack_label_fit(state["label_fit"]) if "label_fit" in state else None
+    names, max_length = state["label_names"], state["max_length"]
+    return FittedModel(model, tokenizer, label_tokenizer, names, max_length, adapters, label_fit)
+
+
+def _pack_label_fit(label_fit: LabelFit) -> dict:
+    return {"labels": list(label_fit.labels), "change": label_fit.change.numpy()}
+
+
+def _unpack_label_fit(state: dict) -> LabelFit:
+    return LabelFit(tuple(state["labels"]), torch.tensor(np.asarray(state["change"])))
 
 
 def _pack_adapters(adapters: Adapters) -> dict:

@@ -40,7 +40,7 @@ LAYERS = [
         "candidate_labels",
         "json_values",
     ],
-    ["abstention"],
+    ["abstention", "label_fit"],
     ["inputs", "targets", "multi_output", "samples", "in_context", "inference", "cache", "explain", "onnx"],
     ["fitted"],
     ["training"],

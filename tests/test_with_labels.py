@@ -8,11 +8,13 @@ import weakref
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.data.prompt import LAYOUTS
 from sklearn_gliclass.exceptions import LabelNamesWarning
+from sklearn_gliclass.label_fit import LABEL_FIT_FILE, LabelFit, save_label_fit
 from sklearn_gliclass.testing import TINY
 
 TEXTS = ["a late goal", "a new law", "the match", "a vote", "goals", "laws and votes"]
@@ -380,3 +382,98 @@ def test_an_unrelated_model_is_not_shared():
     before = other.model_
     assert clf.fitted_.unshare(keeps_model=True) is clf.fitted_
     assert other.model_ is before
+
+
+# -- new labels are read without the fit to the old ones ---------------------------------------------------------
+
+NEW_LABELS = ["laws", "sports", "a vote", "goal"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A checkpoint that fits start from with a label probe."""
+    folder = tmp_path_factory.mktemp("start")
+    classifier(max_epochs=0).fit(TEXTS, Y).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probed(start):
+    return GLiClassClassifier(pretrained=str(start), preset="fast", device="cpu", random_state=0).fit(TEXTS, Y)
+
+
+def cosines(clf):
+    return clf._logits(TEXTS) / clf.model_.model.logit_factor
+
+
+def test_new_labels_are_those_of_the_model_before_a_label_probe(start, probed):
+    before = GLiClassClassifier(pretrained=str(start), device="cpu").fit(None, NEW_LABELS)
+    other = probed.with_labels(NEW_LABELS)
+    new = [0, 2, 3]
+    np.testing.assert_allclose(cosines(other)[:, new], cosines(before)[:, new], atol=1e-5)
+    np.testing.assert_allclose(cosines(other)[:, 1], cosines(probed)[:, 1], atol=1e-5)
+    assert abs(cosines(other)[:, 1] - cosines(before)[:, 1]).max() > 0.01
+    changed = copy.deepcopy(other)
+    changed.fitted_.label_fit = None
+    assert abs(cosines(changed)[:, new] - cosines(before)[:, new]).max() > 0.01
+
+
+def test_new_labels_are_those_without_class_prototypes():
+    fits = [classifier(label_centroid_share=share).fit(TEXTS, Y).with_labels(NEW_LABELS) for share in (0.9, 0.0)]
+    logits = [clf._logits(TEXTS) for clf in fits]
+    np.testing.assert_allclose(logits[0][:, [0, 2, 3]], logits[1][:, [0, 2, 3]], atol=1e-4)
+    assert abs(logits[0][:, 1] - logits[1][:, 1]).max() > 0.01
+
+
+def test_new_labels_stay_the_same_when_stored_and_exported(probed, tmp_path):
+    other = probed.with_labels(NEW_LABELS)
+    expected = other.predict_proba(TEXTS)
+    probed.save_pretrained(tmp_path / "old")
+    other.save_pretrained(tmp_path / "new")
+    copies = [GLiClassClassifier.from_pretrained(tmp_path / "new"), pickle.loads(pickle.dumps(other))]
+    copies += [GLiClassClassifier.from_pretrained(tmp_path / "old").with_labels(NEW_LABELS)]
+    for clf in copies:
+        np.testing.assert_allclose(clf.predict_proba(TEXTS), expected, atol=1e-5)
+    pytest.importorskip("onnxruntime")
+    from sklearn_gliclass.onnx import OnnxClassifier
+
+    other.export_onnx(tmp_path / "onnx new")
+    np.testing.assert_allclose(OnnxClassifier(tmp_path / "onnx new").predict_proba(TEXTS), expected, atol=1e-5)
+    probed.export_onnx(tmp_path / "onnx old")
+    exported = OnnxClassifier(tmp_path / "onnx old").with_labels(NEW_LABELS)
+    np.testing.assert_allclose(exported.predict_proba(TEXTS), expected, atol=1e-5)
+
+
+def test_training_with_new_labels_starts_from_their_embeddings(probed):
+    other = probed.with_labels(NEW_LABELS)
+    before, alone = other._logits(TEXTS), probed._logits(TEXTS)
+    other.set_params(lr=0.0, others_lr=0.0)
+    other._construction.update(lr=0.0, others_lr=0.0)
+    other.partial_fit(TEXTS, ["laws", "sports", "a vote", "goal", "sports", "laws"])
+    np.testing.assert_allclose(other._logits(TEXTS), before, atol=1e-4)
+    assert not other.fitted_.label_fit.is_new(NEW_LABELS).any()
+    np.testing.assert_allclose(probed._logits(TEXTS), alone, atol=1e-6)
+
+
+def test_explanations_are_those_of_the_predictions(probed):
+    pytest.importorskip("matplotlib")
+    from sklearn_gliclass.plotting import LabelSimilarityDisplay, TokenAttributionDisplay
+
+    other = probed.with_labels(NEW_LABELS)
+    found = TokenAttributionDisplay.compute(other, TEXTS[0], label="goal", n_steps=2)
+    assert found.output == pytest.approx(other._logits(TEXTS[:1])[0, 3], abs=1e-4)
+    labels = other.fitted_.label_embeddings()
+    similarity = LabelSimilarityDisplay.from_estimator(other).similarity
+    np.testing.assert_allclose(similarity, labels @ labels.T, atol=1e-5)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"no tensors", "is damaged"), (None, "does not match the weights")])
+def test_damaged_label_fit_is_named(probed, content, message, tmp_path):
+    probed.save_pretrained(tmp_path)
+    path = tmp_path / LABEL_FIT_FILE
+    if content is None:
+        save_label_fit(LabelFit(("sports",), torch.zeros(2, 3)), tmp_path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises((OSError, ValueError), match=message):
+        GLiClassClassifier.from_pretrained(tmp_path)

@@ -57,11 +57,8 @@ class StateEngine(InferenceEngine):
     def _shared_inputs(self, chunk):
         return super()._shared_inputs(chunk) if self.labels_separate else {}  # else they are in the sequences
 
-    def _project_labels(self):
-        if not self.labels_separate:
-            return super()._project_labels()
-        with self.products:
-            return self.model.model.project_classes(self.label_states().to(self.model.device))
+    def _label_states(self):
+        return self.label_states().to(self.model.device) if self.labels_separate else super()._label_states()
 
     def _batches(self, function, tokens, chunk, shared):
         device, dtype = self.model.device, weight_dtype(self.dtype)

@@ -160,8 +160,8 @@ class Architecture(nn.Module):
     def project_text(self, text: Tensor) -> Tensor:
         return self._normalize(self.dropout(self.text_projector(text)))
 
-    def project_classes(self, classes: Tensor) -> Tensor:
-        return self._normalize(self.classes_projector(classes))
+    def project_classes(self, classes: Tensor, without: Tensor | None = None) -> Tensor:
+        return self._normalize(self.classes_projector(classes, without))
 
     def project_class_states(self, classes: Tensor) -> Tensor:
         """Project the hidden states of labels for the scorer."""

@@ -27,8 +27,10 @@ class Projector(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear_2 = nn.Linear(hidden, n_outputs)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear_2(self.dropout(self.act(self.linear_1(features))))
+    def forward(self, features: Tensor, without: Tensor | None = None) -> Tensor:
+        """Project features; `without` is subtracted from the weights of the last layer."""
+        hidden = self.dropout(self.act(self.linear_1(features)))
+        return self.linear_2(hidden) if without is None else self.linear_2(hidden) - F.linear(hidden, without)
 
     @torch.no_grad()
     def init_identity(self) -> None:
@@ -57,16 +59,18 @@ class Projector(nn.Module):
         self.linear_2.bias.zero_()
 
     @torch.no_grad()
-    def fit_outputs(self, features: Tensor, outputs: Tensor) -> None:
+    def fit_outputs(self, features: Tensor, outputs: Tensor) -> Tensor:
         """Change the last layer minimally so that `features` (n, width in) are mapped to `outputs` (n, width out).
 
         The mapping is exact for at most as many rows as the hidden layer is wide, and a least-squares solution for more
-        rows, or for rows that hardly differ.
+        rows, or for rows that hardly differ. The result is the change of the weights, on the CPU.
         """
         missing = outputs.cpu().double() - self(features).cpu().double()
         hidden = self.act(self.linear_1(features)).cpu().double()
         change = torch.linalg.pinv(hidden, rtol=RELATIVE_CUTOFF) @ missing
-        self.linear_2.weight += change.T.to(self.linear_2.weight)
+        change = change.T.to(self.linear_2.weight)
+        self.linear_2.weight += change
+        return change.cpu()
 
 
 class LstmSeq2SeqEncoder(nn.Module):

@@ -135,7 +135,9 @@ class TokenAttributionDisplay:
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         layout = fitted.layout(instructions=fitted_instructions(estimator))
         _check_is_one_window(estimator, layout, texts, at_once)
-        found = compute_token_attributions(fitted.model, layout, texts[0], index, at_once, n_steps=n_steps)
+        found = compute_token_attributions(
+            fitted.model, layout, texts[0], index, at_once, n_steps, fitted.label_embeddings()
+        )
         mean, scale, shrinkage = (
             getattr(estimator, unit)[index] if hasattr(estimator, unit) else default
             for unit, default in (("target_mean_", 0.0), ("target_scale_", 1.0), ("shrinkage_", 1.0))

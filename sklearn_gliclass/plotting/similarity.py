@@ -88,7 +88,10 @@ class LabelSimilarityDisplay:
         fitted = estimator.fitted_
         at_once = fitted.labels_per_prompt(getattr(estimator, "max_num_classes", None))
         layout = fitted.layout(instructions=fitted_instructions(estimator))
-        embeddings = compute_label_embeddings(fitted.model, layout, texts, at_once)
+        labels = fitted.label_embeddings()
+        embeddings = (
+            compute_label_embeddings(fitted.model, layout, texts, at_once) if labels is None else labels.cpu().numpy()
+        )
         classes = getattr(estimator, "classes_", estimator.label_names_)
         names = estimator.label_names_ if isinstance(classes, list) else [str(label) for label in classes]
         return cls(cosine_similarity(embeddings), names).plot(ax, cmap=cmap, colorbar=colorbar)

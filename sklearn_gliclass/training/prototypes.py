@@ -27,17 +27,24 @@ def supports_prototypes(config) -> bool:
 
 
 @torch.no_grad()
-def interpolate_labels(net, dataset: TextDataset, share: float) -> None:
+def interpolate_labels(net, dataset: TextDataset, share: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Interpolate the direction of each label embedding with its class prototype; its norm is kept.
 
     Parameters
     ----------
     net : Trainer
-        The last layer of the label projector of its model is changed.
+        It embeds texts and labels.
     dataset : TextDataset
         Texts and classes, or rows of probabilities. Labels of classes without texts are not changed.
     share : float
         Interpolation weight, in [0, 1].
+
+    Returns
+    -------
+    states : Tensor of shape (labels, width)
+        Label embeddings before their projection.
+    labels : Tensor of shape (labels, hidden)
+        Interpolated label embeddings.
     """
     projector = net.module_.model.classes_projector
     parts = split_targets(dataset, dataset.n_labels)
@@ -47,7 +54,7 @@ def interpolate_labels(net, dataset: TextDataset, share: float) -> None:
     labels = projector(states).cpu().double()
     middle = (1 - share) * F.normalize(labels, dim=1) + share * F.normalize(means, dim=1)
     moved = F.normalize(middle, dim=1) * labels.norm(dim=1, keepdim=True)
-    projector.fit_outputs(states, torch.where(means.any(dim=1, keepdim=True), moved, labels))
+    return states, torch.where(means.any(dim=1, keepdim=True), moved, labels)
 
 
 def _rows(part: TargetPart) -> np.ndarray:

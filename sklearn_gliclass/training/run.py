@@ -17,6 +17,7 @@ from ..containers import plain
 from ..data.dataset import TextDataset
 from ..data.windows import read_windows
 from ..fitted import engine_options, warn_unknown_labels
+from ..label_fit import LabelFit
 from ..model.fingerprint import forget
 from ..model.freezing import freeze, is_fully_frozen
 from ..process_group import SINGLE, ProcessGroup, active_group
@@ -72,6 +73,8 @@ class TrainingRun:
         Factors of the predictions of a regressor that the training has estimated.
     evidence : Evidence or None
         Evidence of the training texts that their class fits, after it was measured.
+    label_fit : LabelFit or None
+        What the label projector was fitted to; None before any fit.
     interrupted : bool
         Whether the user has pressed Ctrl-C, after which no stage trains any more.
     """
@@ -89,6 +92,7 @@ class TrainingRun:
     temperatures: np.ndarray | None = None
     shrinkage: np.ndarray | None = None
     evidence: Evidence | None = None
+    label_fit: LabelFit | None = None
 
     @contextmanager
     def hold_labels(self, n_layers: int = 0):
@@ -121,6 +125,24 @@ class TrainingRun:
         if self.train.groups is None:
             self.net.module_.divide_logits(float(temperatures[0]))
         self.temperatures = temperatures if self.temperatures is None else self.temperatures * temperatures
+
+    def fit_labels(self, states: torch.Tensor, labels: torch.Tensor) -> None:
+        """Fit the label projector so that it maps the label embeddings `states` to `labels`."""
+        change = self.net.module_.model.classes_projector.fit_outputs(states, labels)
+        known = self.label_fit or LabelFit((), torch.zeros_like(change))
+        self.label_fit = known.extend(self.train.layout.label_texts, change)
+
+    def read_new_labels(self) -> None:
+        """Fit the label projector to labels that are new since its last fit, so that it reads them without that one."""
+        if self.label_fit is None:
+            return
+        is_new = self.label_fit.is_new(self.train.layout.label_texts)
+        if is_new.any():
+            states, projector = self.label_states(), self.net.module_.model.classes_projector
+            with torch.no_grad():
+                labels = projector(states)
+                labels[is_new] = projector(states[is_new], self.label_fit.change.to(states))
+            self.fit_labels(states, labels)
 
     def label_states(self) -> torch.Tensor:
         """Return the label embeddings before their projection, with the current weights."""
@@ -191,8 +213,9 @@ def prepare(
         net.initialize_callbacks()
     _set_validation(estimator, net, valid)
     return TrainingRun(
-        net, train, valid, seed, is_hidden, held_out=held_out, engine=engine, freeze_encoder=recipe.freeze_encoder
-    )
+        net, train, valid, seed, is_hidden, held_out=held_out, engine=engine, freeze_encoder=recipe.freeze_encoder,
+        label_fit=fitted.label_fit,
+    )  # fmt: skip
 
 
 def build_net(estimator, model, args: TrainingArguments, seed: int, group: ProcessGroup = SINGLE) -> Trainer:
@@ -253,6 +276,8 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
     if ewc is not None:
         net.callbacks_.append(entry)
     try:
+        if stages:
+            run.read_new_labels()
         for stage in stages:
             stage.run(run)
             _copy_results(run)

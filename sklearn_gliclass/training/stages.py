@@ -100,7 +100,7 @@ class FromProbe(Supervised):
             names = _project(head, states)
             probes = self._fit_probes(run, names)
             labels, probe = torch.cat([probe.labels for probe in probes]), probes[0]
-            head.classes_projector.fit_outputs(states, halfway(labels, names) if epochs else labels)
+            run.fit_labels(states, halfway(labels, names) if epochs else labels)
             scale = self.scale or (probe.scale if self.multi_label else TRAINING_SCALE)
             _set_scale(head, scale, probe.likely_margin)
             run.temperatures = np.ones(len(probes))
@@ -111,7 +111,7 @@ class FromProbe(Supervised):
                 with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(rows_per_label)):
                     super().run(run)
             labels = _project(head, states)
-        head.classes_projector.fit_outputs(run.label_states(), labels)
+        run.fit_labels(run.label_states(), labels)
         if self.multi_label:
             _set_scale(head, scale, probe.margin)
         elif self.calibrates:
@@ -211,7 +211,7 @@ class Prototypes:
 
     def run(self, run: TrainingRun) -> None:
         if self.share and len(run.net.history) and run.train.own_labels is None:
-            interpolate_labels(run.net, run.train, self.share)
+            run.fit_labels(*interpolate_labels(run.net, run.train, self.share))
 
 
 @dataclass

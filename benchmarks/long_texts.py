@@ -1,9 +1,10 @@
-"""Texts beyond `max_length`: `long_texts` beside truncation and TF-IDF, on movie reviews.
+"""Texts beyond `max_length`: `long_texts` beside truncation and TF-IDF.
 
     python benchmarks/long_texts.py                                # some minutes of one core
     python benchmarks/long_texts.py --methods tfidf mean_fast --rows 32 --seeds 0 1 2
 
-The training rows are 8 or 32 reviews per class, of 746 words on average, and 200 of the test file are predicted.
+The training rows are 8 or 32 texts per class, and at most 200 of the test file are predicted. Movie reviews have 746
+words on average; `long_sets.py` writes further sets.
 Each combination of set, rows, seed and method is a line of a CSV file, and is not run again. ``truncate``, ``mean`` and
 ``max`` are the values of `long_texts`, with the default preset, or with ``preset="fast"`` after ``_fast``; ``tfidf`` is
 logistic regression as in ``quality.py``. With ``--memory``, hidden states of frozen encoders are kept in a folder, and

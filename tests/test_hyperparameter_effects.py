@@ -374,7 +374,7 @@ def test_weight_decay_shrinks_matrices(optim, name, rates, chosen):
 
 def test_optim_chooses_the_optimizer():
     """What they compute is tested in tests/training/test_trainer.py."""
-    assert type(fit(**UNTRAINED).net_.optimizer_) is torch.optim.AdamW
+    assert isinstance(fit(**UNTRAINED).net_.optimizer_, torch.optim.AdamW)
     assert type(fit(**UNTRAINED, optim="sgd").net_.optimizer_) is torch.optim.SGD
 
 

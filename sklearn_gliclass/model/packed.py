@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from . import bert_layer
 from .onednn import linear_gelu
 
 # Encoders with the structure of BERT: class -> whether their positions start after the padding index.
@@ -156,6 +157,8 @@ class Packing:
         Their positions among the packed tokens.
     runs : list of Run
         Groups of texts of one length.
+    lengths, n_queries : LongTensor of shape (texts,)
+        Number of tokens and of queries of each packed text.
     """
 
     def __init__(self, attention_mask: Tensor):
@@ -165,6 +168,8 @@ class Packing:
         self.rows = self.order[rows]
         self.places = slice(None)
         self.runs = []
+        self.lengths = self.n_queries = lengths[lengths > 0]
+        self._heads = None
         first = 0
         for length, count in zip(*(values.tolist() for values in lengths.unique(return_counts=True)), strict=True):
             if length:
@@ -193,9 +198,19 @@ class Packing:
             runs.append(run._replace(queries=queries, n_queries=n_queries))
             text, first = texts.stop, queries.stop
         selected = copy.copy(self)
+        selected._heads = None
+        selected.n_queries = torch.tensor(
+            [run.n_queries for run in runs for _ in range((run.tokens.stop - run.tokens.start) // run.length)]
+        )
         selected.places = torch.cat(places)
         selected.rows, selected.columns, selected.runs = self.rows[selected.places], self.columns[selected.places], runs
         return selected
+
+    def heads(self, n_heads: int) -> bert_layer.HeadLayout:
+        """Return the positions of heads, which all layers share."""
+        if self._heads is None:
+            self._heads = bert_layer.plan_heads(self.lengths, self.n_queries, n_heads)
+        return self._heads
 
     def pack(self, batch: Tensor) -> Tensor:
         """Pack (batch, length, ...) to (queries, ...)."""
@@ -237,6 +252,10 @@ def _run_packed(encoder, attention_mask, output_hidden_states, read, lower=None,
 def _run_layer(layer: nn.Module, states: Tensor, packing: Packing) -> Tensor:
     """Run one layer of BERT on hidden states (tokens, hidden), and return those of the queries (queries, hidden)."""
     attention = layer.attention.self
+    if torch.is_grad_enabled() and packing.runs and bert_layer.fuses(layer, states, packing.runs[-1].length):
+        places = None if isinstance(packing.places, slice) else packing.places
+        heads = packing.heads(states.shape[1] // attention.attention_head_size)
+        return bert_layer.run_layer(layer, states, places, heads)
     queries = states[packing.places]
     parts = attention.query(queries), attention.key(states), attention.value(states)
     contexts = [_attend(attention, run, *parts) for run in packing.runs]

@@ -13,6 +13,9 @@ def _has(namespace: object, *names: str) -> bool:
 # Operators of oneDNN: without gradients, and for gradients.
 HAS_INFERENCE_OPERATORS = _has(torch.ops.mkldnn, "_reorder_linear_weight", "_linear_pointwise")
 HAS_GRADIENT_OPERATORS = _has(torch.ops.aten, "mkldnn_linear_backward_input", "mkldnn_linear_backward_weights")
+HAS_FUSED_LAYER_OPERATORS = _has(
+    torch.ops.aten, "native_layer_norm_backward", "gelu_backward", "_softmax_backward_data"
+)
 HAS_THRESHOLD_OPERATOR = _has(torch.ops.aten, "threshold_backward")
 
 
@@ -46,6 +49,14 @@ def keep_above(values: Tensor, by: Tensor, threshold: float) -> Tensor:
 def change_counter(tensor: Tensor) -> object:
     """Return a value that differs after each in-place operation; without a counter, it differs at each call."""
     return tensor._version if hasattr(tensor, "_version") else object()
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether functions are registered that a call of the module runs."""
+    return any(getattr(module, name, None) for name in _HOOKS)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """The training loop: a skorch net around the torch model."""
 
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from ..process_group import SINGLE
 from .arguments import TrainingArguments
-from .optimizers import add_unfrozen_parameters, build_optimizer, build_scheduler
+from .optimizers import RowwiseAdamW, add_unfrozen_parameters, build_optimizer, build_scheduler, clip_gradients
 
 # A schedule needs to know its end; single epochs (`partial_fit`) have none.
 AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
@@ -164,13 +165,22 @@ class Trainer(skorch.NeuralNet):
         self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
         self.rng_ = np.random.RandomState(self.seed)
         self.interrupted_, self.step_ = False, 0
+        embeddings = self._rowwise_embeddings()
+        hooks = [part.register_forward_pre_hook(self.optimizer_.prepare_rows) for part in embeddings]
         try:
+            for embedding in embeddings:
+                embedding.sparse = True
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt as interrupt:
             # skorch's early stopping raises a KeyboardInterrupt too, and skorch ends the training at both.
             self.interrupted_ = not _is_early_stop(interrupt)
             raise
         finally:  # also after an error, which would leave an unfinished bar on the screen
+            for embedding in embeddings:
+                embedding.sparse = False
+            for hook in hooks:
+                hook.remove()
+            self._switch_optimizer(False)
             for _, callback in self.callbacks_:
                 if isinstance(callback, ProgressBar):
                     callback.close()
@@ -275,10 +285,32 @@ class Trainer(skorch.NeuralNet):
             super()._set_training(training)
             for module in self.without_dropout:
                 module.eval()
+        self._switch_optimizer(training)
+
+    def _switch_optimizer(self, training: bool) -> None:
         # Schedule-free optimisers have different weights for training and for prediction.
         switch = getattr(self.optimizer_, "train" if training else "eval", None)
         if switch is not None:
             switch()
+
+    def _rowwise_embeddings(self) -> list[nn.Embedding]:
+        """Return the token embeddings whose gradients are those of the rows in a batch only.
+
+        Callbacks that read the gradients, and other processes, get dense ones.
+        """
+        reads = (type(callback).on_grad_computed is not Callback.on_grad_computed for _, callback in self.callbacks_)
+        if type(self.optimizer_) is not RowwiseAdamW or self.group.size > 1 or any(reads):
+            return []
+        found = [part.get_input_embeddings() for part in dict.fromkeys(self.module_.encoder_modules())]
+        uses = Counter(id(part.weight) for part in self.module_.modules() if hasattr(part, "weight"))
+        return [
+            part
+            for part in found
+            if type(part) is nn.Embedding
+            and part.weight.device.type == "cpu"
+            and uses[id(part.weight)] == 1
+            and not (part.sparse or part.scale_grad_by_freq or part.max_norm)
+        ]
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
         """Put the model in evaluation mode."""
@@ -298,8 +330,14 @@ class Trainer(skorch.NeuralNet):
 
     def _take_step(self, parameters, optimizer) -> None:
         """Clip the gradients, take an optimiser step, and reset the gradients."""
+        gradients = []
+        for parameter in parameters:
+            if parameter.grad is not None:
+                if parameter.grad.is_sparse:
+                    parameter.grad = parameter.grad.coalesce()
+                gradients.append(parameter.grad)
         if self.args_.max_grad_norm is not None:
-            self._check_finite(nn.utils.clip_grad_norm_(parameters, self.args_.max_grad_norm), "the gradient")
+            self._check_finite(clip_gradients(gradients, self.args_.max_grad_norm), "the gradient")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.step_ += 1
@@ -309,6 +347,8 @@ class Trainer(skorch.NeuralNet):
         if iterator is not None and not training:
             fit_params["shared"] = self._shared_inputs(iterator.dataset)
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        if training:  # callbacks may read or store the weights at the end of an epoch
+            self._switch_optimizer(False)
 
     @torch.no_grad()
     def _shared_inputs(self, dataset: TextDataset) -> list[dict[str, torch.Tensor]]:

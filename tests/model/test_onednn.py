@@ -210,7 +210,14 @@ def test_speedup_is_measured_once_per_process(inference, monkeypatch):
 @pytest.mark.parametrize(("context", "product"), [(OneDNNLinear, "linear"), (OneDNNInference, "infer_linear")])
 def test_speedup_is_that_of_the_products(context, product, monkeypatch):
     function = getattr(onednn, product)
-    monkeypatch.setattr(onednn, product, lambda *args, **kwargs: time.sleep(0.05) or function(*args, **kwargs))
+
+    def slow(*args, **kwargs):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(onednn, product, slow)
     assert onednn.measure_speedup.__wrapped__(context) < 0.5
 
 

@@ -116,21 +116,6 @@ def test_gradients_equal_those_of_the_padded_pass(family, training):
         torch.testing.assert_close(gradient, plain[name], rtol=1e-9, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("name", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_dropout_is_the_encoders_own(name):
-    """Texts of one length have no padding, so that the same random numbers apply to the same values."""
-    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, name: 0.4}
-    encoder = encoder_of("bert", **options).train()
-    ids, mask = batch_of([6] * 4, encoder)
-    torch.set_grad_enabled(True)
-    states = []
-    for run in (encoder, lambda attention_mask, input_ids: run_encoder(encoder, attention_mask, input_ids=input_ids)):
-        torch.manual_seed(0)
-        states.append(run(attention_mask=mask, input_ids=ids).last_hidden_state)
-    torch.testing.assert_close(*states, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(states[1], run_encoder(encoder.eval(), mask, input_ids=ids).last_hidden_state, atol=0.01)
-
-
 def test_gradient_checkpointing_keeps_the_encoders_own_pass():
     encoder = encoder_of("bert").train()
     _, mask = batch_of(MIXED, encoder)

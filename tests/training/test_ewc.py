@@ -166,7 +166,8 @@ def test_ewc_lambda_zero_has_no_effect():
     plain = GLiClassClassifier(**OPTIONS).fit(FIRST, LABELS)
     on = GLiClassClassifier(**OPTIONS, ewc_lambda=1.0).fit(FIRST, LABELS)
     assert not hasattr(plain, "ewc_")
-    np.testing.assert_array_equal(plain.predict_proba(FIRST), on.predict_proba(FIRST))
+    # The same steps, rounded otherwise: without the callback, the embeddings have sparse gradients.
+    np.testing.assert_allclose(plain.predict_proba(FIRST), on.predict_proba(FIRST), rtol=1e-5)
     assert "ewc_penalty" not in on.history_[-1]
     on.partial_fit(SECOND, LABELS)
     assert on.ewc_["n_rows"] == 16

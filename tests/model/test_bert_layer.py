@@ -136,7 +136,7 @@ def test_onednn_computes_the_same(monkeypatch):
 
 
 def test_other_layers_are_computed_by_autograd():
-    layer = encoder_of("bert").encoder.layer[0]
+    layer = encoder_of("bert", **RATES).encoder.layer[0]
     states = torch.ones(1, 32)
     assert fuses(layer, states, 9)
     assert not fuses(layer, states.double(), 9)

@@ -19,6 +19,7 @@ from .store import Collection, compute_key, open_collection
 
 MAX_LOWER_BYTES = 2**30  # of the hidden states of all tokens after the lower layers
 BATCHES_AT_ONCE = 64  # number of batches whose hidden states prediction holds in memory
+BATCHES_SHARED = 4  # number of batches after which a fit looks for what other processes have cached
 
 # Options that the hidden states depend on, besides the weights and the token ids.
 STATE_OPTIONS = (
@@ -82,14 +83,21 @@ class StateEngine(InferenceEngine):
     # -- training --------------------------------------------------------------------------------------------
 
     def freeze(self, dataset: TextDataset, group: ProcessGroup = SINGLE) -> StateDataset:
-        """Encode a data set: hidden states in place of token ids; each process encodes its share."""
+        """Encode a data set: hidden states in place of token ids; each process of a group encodes its share.
+
+        Fits of other processes with the same cache, as in a search, share the work too: each fit encodes the texts in
+        a random order, so that it soon finds what the others have encoded.
+        """
         set_evaluation_mode(self.model)
         tokens = dataset.tokens
         contents = np.array([tokens[row].tobytes() for row in range(len(tokens))], object)
         _, first, index = np.unique(contents, return_index=True, return_inverse=True)
         prompts = []
         for chunk in self._chunks():
-            parts = [part for part, _ in self._groups(tokens, chunk, first, BATCHES_AT_ONCE if group.size == 1 else 1)]
+            at_once = 1 if group.size > 1 else BATCHES_AT_ONCE if self.location is None else BATCHES_SHARED
+            parts = [part for part, _ in self._groups(tokens, chunk, first, at_once)]
+            if group.size == 1:
+                parts = [parts[number] for number in np.random.default_rng().permutation(len(parts))]
             encode = functools.partial(self._states, tokens, chunk=chunk, every_layer=self.model.config.layer_wise)
             states = group.map(encode, parts)
             place = np.empty(len(tokens), np.int64)

@@ -1,5 +1,9 @@
 """Frozen encoders: training on cached hidden states equals training on token ids, and encoders do not change."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -180,12 +184,38 @@ def test_frozen_training_uses_the_prompts_of_prediction(architecture):
     assert losses[-1] < losses[0]
 
 
-def text_data(clf, labels):
+def text_data(clf, labels, texts=TEXTS):
     from sklearn_gliclass.data.dataset import TextDataset
 
     layout = clf.fitted_.layout()
     targets = np.searchsorted(clf.classes_, labels)
-    return TextDataset(layout, layout.tokenize(TEXTS), targets, np.ones(len(labels)), len(clf.classes_), 2, False)
+    return TextDataset(layout, layout.tokenize(texts), targets, np.ones(len(labels)), len(clf.classes_), 2, False)
+
+
+def test_processes_that_encode_the_same_texts_share_the_work(tmp_path, monkeypatch):
+    """Two that look for cached hidden states at the same time before each batch still encode few texts twice."""
+    clf = tiny(freeze_encoder=True).fit(TEXTS, LABELS)
+    texts = [f"text {row}" for row in range(200)]
+    data = text_data(clf, (LABELS * 50)[:200], texts)
+    step, counts, original = threading.Barrier(2), [], StateEngine._encode
+
+    def encode(self, tokens, rows, *args):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            step.wait(timeout=60)
+        counts.append(len(rows))
+        return original(self, tokens, rows, *args)
+
+    def freeze(_):
+        options = {"separate_passes": True, "memory": str(tmp_path), "max_batch_tokens": 20}
+        data_of_states = clf.fitted_.engine(**options).freeze(data)
+        step.abort()  # the other one continues alone
+        return data_of_states
+
+    monkeypatch.setattr(StateEngine, "_encode", encode)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(freeze, range(2)))
+    assert len(counts) > 20
+    assert 200 <= sum(counts) < 300
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -297,6 +297,11 @@ class PersistenceMixin:
 
         return export_estimator(self, folder, quantize)
 
+    def __sizeof__(self):
+        # joblib's backend of dask sends a large argument to each worker once, and a small one with each task.
+        weights = self.fitted_.model.parameters() if "fitted_" in vars(self) else ()
+        return super().__sizeof__() + sum(weight.nbytes for weight in weights)
+
     def __getstate__(self):
         state = dict(super().__getstate__())
         if "fitted_" in state:

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import platform
+import sys
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -158,6 +160,7 @@ def _not_found(name: str) -> str:
     ways.append(f"download it once with a network: hf download {name}")
     ways.append('train an encoder from scratch with encoder_config={"model_type": "bert", ...}')
     return (
-        f"Cannot find the model {name!r}: there is no such folder, no installed weights package, it is not in the "
-        "Hugging Face cache, and it could not be downloaded. Ways to get it: " + "; ".join(ways) + "."
+        f"Cannot find the model {name!r} on the machine {platform.node()!r} (process {os.getpid()}, Python in "
+        f"{sys.prefix!r}): there is no such folder, no installed weights package, it is not in the Hugging Face cache, "
+        "and it could not be downloaded. Ways to get it: " + "; ".join(ways) + "."
     )

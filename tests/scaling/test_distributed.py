@@ -28,6 +28,7 @@ from frames import (
     search,
     thread_count,
 )
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
@@ -214,5 +215,6 @@ def test_search_with_n_jobs_in_a_group_raises(monkeypatch):
     launched = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
     for name, value in launched.items():
         monkeypatch.setenv(name, str(value))
+    get_reusable_executor().shutdown()  # the workers of earlier tests have no such variables
     with joblib.parallel_config("loky", n_jobs=2), pytest.raises(ValueError, match="A fit with n_jobs inside of a gro"):
         search()

@@ -1,9 +1,11 @@
-"""Frozen encoders and cached hidden states: throughput, a grid search, and accuracy against LogisticRegression.
+"""Frozen encoders and cached hidden states: fits, a grid search and accuracy, against LogisticRegression.
 
-    python benchmarks/frozen.py --threads 2            everything, about 20 minutes on 2 cores
-    python benchmarks/frozen.py speed|grid|accuracy    one of the three
+    python benchmarks/frozen.py --threads 1            everything
+    python benchmarks/frozen.py fits grid              fits and the grid search only
+    python benchmarks/frozen.py speed                  throughput of training with frozen encoders
 
-Seconds are wall time and, in brackets, CPU time of this process, which is to be compared on a busy machine.
+Ratios of fits and of the grid search with one job are of CPU time of this process, in interleaved rounds: they are
+meant for busy machines, with one thread.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 
 import common
 from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.cache.engine import StateEngine
 
 SETS = ("trec6", "snips", "sms_spam", "subjectivity", "banking77", "clinc150", "movie_reviews")
 GRID = {
@@ -28,8 +31,10 @@ GRID = {
     "pooling_strategy": ["avg", "max", "first"],
     "others_lr": [5e-4, 1e-3],
 }
-N_GRID, N_SPEED, EPOCHS, GRID_EPOCHS = 1000, 640, 10, 3
-WITHOUT = ("simple", "weighted-dot", "hopfield")  # candidates that are timed without the cache, one fold each
+SCORERS = GRID["scorer_type"]
+N_GRID, N_SPEED, EPOCHS = 1000, 640, 10
+N_FITS, FITTED_LABELS, ROUNDS = 1000, (20, 77), 5
+PENALTIES = {"C": np.logspace(-3, 3, 24)}  # as many candidates as GRID has
 
 
 class Timer:
@@ -69,53 +74,90 @@ def speed(options) -> None:
         print(f"  frozen / full, {clock}: {full / 2 * EPOCHS / frozen:.1f} times the throughput")
 
 
+# -- single fits ---------------------------------------------------------------------------------------------
+
+
+def rows_of_labels(options, n_labels: int, n_rows: int = N_FITS):
+    """Return texts and labels of the first classes of banking77, shuffled."""
+    train = common.read(options, "banking77", "train")
+    names = sorted(train.label.unique())[:n_labels]
+    chosen = train[train.label.isin(names)].sample(frac=1, random_state=0).head(n_rows)
+    return chosen.text.to_numpy(), chosen.label.to_numpy()
+
+
+def fits(options) -> None:
+    print(f"\nFit on {N_FITS} rows of banking77 with cached hidden states, over LogisticRegression(C=10) on them:")
+    print("median (quartiles) of the ratios of CPU time\n")
+    widths = (8, 12, 18, 18)
+    common.title(("classes", "scorer", "ratio", "seconds"), widths)
+    with tempfile.TemporaryDirectory() as memory:
+        for n_labels in FITTED_LABELS:
+            X, y = rows_of_labels(options, n_labels)
+            clfs = {
+                name: GLiClassClassifier(scorer_type=name, freeze_encoder=True, memory=memory, random_state=0)
+                for name in SCORERS
+            }
+            states = clfs["simple"].fit(X, y).transform(X)
+            plain = LogisticRegression(C=10, max_iter=1000)
+            calls = {"plain": lambda plain=plain, states=states, y=y: plain.fit(states, y)}
+            calls |= {name: lambda clf=clf, X=X, y=y: clf.fit(X, y) for name, clf in clfs.items()}
+            common.interleave(calls, 1, time.process_time)  # warm-up
+            seconds = common.interleave(calls, ROUNDS, time.process_time)
+            for name in SCORERS:
+                ratios = common.ratios(seconds[name], seconds["plain"])
+                common.row((n_labels, name, common.spread(ratios), common.spread(seconds[name], 3)), widths)
+
+
 # -- the grid ------------------------------------------------------------------------------------------------
 
 
-def candidate(**hyperparameters) -> GLiClassClassifier:
-    return GLiClassClassifier(max_epochs=GRID_EPOCHS, random_state=0, **hyperparameters)
-
-
-def grid(options, n_jobs_list=(1, 2)) -> None:
+def grid(options) -> None:
     n_candidates = len(ParameterGrid(GRID))
-    n_fits = 3 * n_candidates + 1
-    print(f"\nGridSearchCV on {N_GRID} rows of banking77: {n_candidates} candidates x 3 folds and a refit")
-    print(f"  {GRID_EPOCHS} epochs each, with the cache and without")
-    seconds = {}
-    for n_jobs in n_jobs_list:
-        with tempfile.TemporaryDirectory() as memory:
-            command = [sys.executable, __file__, "--one-search", memory, "--data", str(options.data)]
-            command += ["--n-jobs", str(n_jobs), "--threads", str(max(1, torch.get_num_threads() // n_jobs))]
-            result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            size = sum(path.stat().st_size for path in Path(memory).rglob("*") if path.is_file())
-        seconds[n_jobs] = result["wall"]
-        print(
-            f"  with memory, n_jobs={n_jobs}: {result['wall']:.1f} s; best {result['score']:.3f} by {result['best']}; "
-            f"{size / 3 / N_GRID * 1000 / 1e6:.2f} MB for 1,000 texts and a pooling"
-        )
-    print(f"  n_jobs=2 / n_jobs=1: {seconds[2] / seconds[1]:.2f}")
-    train, _ = read(options, "banking77", N_GRID)
-    rows = N_GRID * 2 // 3
-    measured = []
-    for scorer in WITHOUT:
-        with Timer() as timer:
-            candidate(scorer_type=scorer).fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
-        measured.append(timer.wall)
-        print(f"  fine-tuning, one fold of {scorer}: {timer}")
-    without = float(np.mean(measured)) * n_fits
-    print(f"  without memory (extrapolated from the mean of these {len(measured)} fits to {n_fits}): {without:.0f} s")
-    print(f"  speed-up with memory: {without / seconds[1]:.0f}")
-    with Timer() as timer:
-        candidate(freeze_encoder=True).fit(train.text[:rows], train.label[:rows]).predict(train.text[rows:])
-    print(f"  one fold of simple frozen without memory: {timer}; with memory, mean of all: {seconds[1] / n_fits:.2f} s")
+    print(f"\nGridSearchCV on {N_GRID} rows of banking77: {n_candidates} candidates x 3 folds, and a refit, over")
+    print("one of 24 values of C of LogisticRegression on cached hidden states; encoder passes are sequences\n")
+    widths = (26, 10, 10, 10, 16, 10)
+    common.title(("search", "seconds", "CPU", "ratio", "encoder passes", "accuracy"), widths)
+    base = None
+    for name, n_jobs in (("plain", 1), ("cold", 1), ("warm", 1), ("cold", 2)):
+        if name != "warm":
+            memory = tempfile.TemporaryDirectory()
+        command = [sys.executable, __file__, "--one-search", name, "--memory", memory.name, "--data", str(options.data)]
+        command += ["--n-jobs", str(n_jobs), "--threads", str(options.threads)]
+        result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        base = base or result
+        clock = "cpu" if n_jobs == 1 else "wall"  # the workers' CPU time is not that of this process
+        label = "LogisticRegression" if name == "plain" else f"{name} cache, n_jobs={n_jobs}"
+        cells = f"{result['wall']:.1f}", f"{result['cpu']:.1f}", f"{result[clock] / base[clock]:.2f}"
+        common.row((label, *cells, result["passes"], f"{result['score']:.3f}"), widths)
+        for scorer, score in result["scores"].items():
+            common.row((f"  best of {scorer}", "", "", "", "", f"{score:.3f}"), widths)
 
 
 def one_search(options) -> None:
-    train, _ = read(options, "banking77", N_GRID)
-    clf = candidate(freeze_encoder=True, memory=options.one_search)
+    X, y = rows_of_labels(options, 77, N_GRID)
+    clf = GLiClassClassifier(freeze_encoder=True, memory=options.memory, random_state=0)
+    passes = []
+    forward = StateEngine._encode
+
+    def count(self, tokens, rows, chunk, every_layer):
+        passes.append(len(rows))
+        return forward(self, tokens, rows, chunk, every_layer)
+
+    StateEngine._encode = count
+    scores = {}
+    if options.one_search == "plain":
+        X = clf.fit(X, y).transform(X)
+        passes.clear()
+        search = GridSearchCV(LogisticRegression(max_iter=1000), PENALTIES, cv=3)
+    else:
+        search = GridSearchCV(clf, GRID, cv=3, n_jobs=options.n_jobs)
     with Timer() as timer:
-        search = GridSearchCV(clf, GRID, cv=3, n_jobs=options.n_jobs).fit(train.text, train.label)
-    print(json.dumps({"wall": timer.wall, "cpu": timer.cpu, "score": search.best_score_, "best": search.best_params_}))
+        search.fit(X, y)
+    if options.one_search != "plain":
+        for parameters, score in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True):
+            scores[parameters["scorer_type"]] = max(score, scores.get(parameters["scorer_type"], 0.0))
+    result = {"wall": timer.wall, "cpu": timer.cpu, "score": search.best_score_, "scores": scores}
+    print(json.dumps({**result, "passes": sum(passes) if options.n_jobs == 1 else "-"}))
 
 
 # -- accuracy ------------------------------------------------------------------------------------------------
@@ -149,7 +191,7 @@ def accuracy(options, n_train: int = 2000, n_test: int = 2000) -> None:
     print("| mean | " + " | ".join(f"{value:.4f}" for value in np.mean(rows, axis=0)) + " | | |")
 
 
-PARTS = {"speed": speed, "grid": grid, "accuracy": accuracy}
+PARTS = {"fits": fits, "grid": grid, "speed": speed, "accuracy": accuracy}
 
 
 def main() -> None:
@@ -158,6 +200,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=common.DATA, help="folder of the data sets")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--one-search", help=argparse.SUPPRESS)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     parser.add_argument("--n-jobs", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

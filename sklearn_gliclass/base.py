@@ -158,7 +158,9 @@ class BaseGLiClass(
             else:
                 starts = {"texts": samples.texts, "zero_shot": samples.own_labels is not None}
                 fitted = build(self, samples.label_names, samples.problem_type, **starts)
-            recipe = choose_recipe(self, fitted.config, epochs, samples.own_labels is not None)
+            recipe = choose_recipe(
+                self, fitted.config, len(samples.label_names), epochs, samples.own_labels is not None, continues
+            )
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
             net = getattr(self, "net_", None) if continues and epochs is not None else None

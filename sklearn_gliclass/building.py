@@ -25,6 +25,7 @@ from .fitted import FittedModel
 from .label_fit import load_label_fit
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS, ENCODER_DECODERS
+from .model.freezing import is_fully_frozen
 from .model.loading import build_encoder, load_encoder, resolve_max_length
 from .model.lookup import (
     DEFAULT_ENCODER,
@@ -37,7 +38,7 @@ from .model.lookup import (
 )
 from .model.poolings import NO_POOLING
 from .model.precision import require_device, weight_dtype
-from .model.scorers import TOKEN_SCORERS
+from .model.scorers import LARGE_MAX_NUM_CLASSES, TOKEN_SCORERS
 from .model.sentence_encoder import SentenceSettings, read_sentence_settings
 from .parameters import (
     ADAPTER_PARAMETERS,
@@ -52,7 +53,7 @@ from .persistence import load_model, load_tokenizers
 from .training.adapters import merge_adapter_folder
 from .training.arguments import FIELDS
 from .training.probe import TRAINING_SCALE
-from .training.recipe import supports_probe
+from .training.recipe import starts_from_probe, supports_probe
 
 CHECKPOINT_LOGIT_SCALE = 2.6592  # of the published checkpoints
 COSINE_LOGIT_SCALE = 20.0  # cosines lie in [-1, 1]: a smaller factor keeps a softmax near uniform
@@ -64,7 +65,7 @@ AFTER_PROBE = {
     "focal_loss_gamma": (0, 2),
 }
 MULTI_LABEL = "multi_label_classification"
-DEFAULT_MAX_NUM_CLASSES, LARGE_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 200, 40  # 200 from 40 rows per label on
+DEFAULT_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 40  # LARGE_MAX_NUM_CLASSES from 40 rows per label on
 
 
 def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool = False) -> FittedModel:
@@ -153,8 +154,8 @@ def _from_encoder(estimator, texts, label_names, problem_type, zero_shot):
 
     encoder, tokenizer = _text_encoder(estimator, [*texts, *label_names])
     label_encoder, label_tokenizer = _label_encoder(estimator, encoder, tokenizer)
-    rows_per_label = len(texts) / len(label_names)
-    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot)
+    shape = len(texts), len(label_names)
+    config = _model_config(estimator, encoder, label_encoder, tokenizer, problem_type, shape, zero_shot)
     if zero_shot and starts_from_own_weights(estimator) and problem_type == MULTI_LABEL:
         config.logit_offset = OWN_LOGIT_OFFSET
     model = GLiClassModel(config, encoder, label_encoder)
@@ -177,14 +178,21 @@ def _text_encoder(estimator, texts):
         tokenizer = _with_example_token(estimator, train_tokenizer(texts, options.get("vocab_size")))
         return _new_for(options, tokenizer, whole), tokenizer
     own = OWN_WEIGHTS if starts_from_own_weights(estimator) else None
-    encoder, tokenizer = _pretrained_encoder(name or DEFAULT_ENCODER, estimator.cache_dir, whole, own)
+    name = name or DEFAULT_ENCODER
+    encoder, tokenizer = _pretrained_encoder(name, estimator.cache_dir, whole, own, _keeps_encoders(estimator))
     return encoder, _with_example_token(estimator, tokenizer)
 
 
-def _pretrained_encoder(name: str, cache_dir, whole: bool = False, weight_delta=None):
+def _keeps_encoders(estimator) -> bool:
+    """Return whether no weight of the encoders is changed: no training, and no embeddings of new control tokens."""
+    return is_fully_frozen(estimator.freeze_encoder) and estimator.architecture_type == "bi-encoder"
+
+
+def _pretrained_encoder(name: str, cache_dir, whole=False, weight_delta=None, shares_weights=False):
     """Load an encoder and its tokenizer; into the encoder of an adapter folder, the adapter is merged."""
     folder, adapter = _encoder_folder(name, cache_dir), find_adapter(name)
-    encoder, tokenizer = load_encoder(folder, whole, weight_delta), load_tokenizer(folder)
+    shares_weights = shares_weights and adapter is None
+    encoder, tokenizer = load_encoder(folder, whole, weight_delta, shares_weights), load_tokenizer(folder)
     return encoder if adapter is None else merge_adapter_folder(encoder, adapter), tokenizer
 
 
@@ -223,7 +231,7 @@ def _label_encoder(estimator, encoder, tokenizer):
         raise ValueError("label_model_name and label_model_config exclude each other; set one to None.")
     tied = _ties_encoders(estimator)
     if name is not None:
-        return _pretrained_encoder(name, estimator.cache_dir)
+        return _pretrained_encoder(name, estimator.cache_dir, shares_weights=_keeps_encoders(estimator))
     if options is not None:
         return _new_for(options, tokenizer), tokenizer
     return (encoder if tied else copy.deepcopy(encoder)), tokenizer
@@ -241,11 +249,13 @@ def _ties_encoders(estimator) -> bool:
 
 
 def _model_config(
-    estimator, encoder, label_encoder, tokenizer, problem_type, rows_per_label, zero_shot
+    estimator, encoder, label_encoder, tokenizer, problem_type, shape: tuple[int, int], zero_shot
 ) -> GLiClassModelConfig:
+    n_texts, n_labels = shape
     fields = {**model_parameters(estimator), **_sentence_fields(estimator)}
-    from_probe = supports_probe(estimator, SimpleNamespace(problem_type=problem_type, **fields)) and not zero_shot
     text_config = encoder.config.get_text_config()
+    known = SimpleNamespace(problem_type=problem_type, encoder_width=text_config.hidden_size, **fields)
+    from_probe = starts_from_probe(estimator, known, n_labels) and not zero_shot
     widens = estimator.projector_init == "identity" and estimator.architecture_type != "decoder-kv"
     if widens and estimator.hidden_size is None:
         fields["hidden_size"] = 2 * text_config.hidden_size
@@ -253,7 +263,7 @@ def _model_config(
         scale = TRAINING_SCALE if from_probe else _logit_scale(estimator, problem_type)
         fields["logit_scale_init_value"] = scale
     if "max_num_classes" in fields and fields["max_num_classes"] is None:
-        rows_per_label = math.inf if from_probe else rows_per_label  # its steps encode no labels
+        rows_per_label = math.inf if from_probe else n_texts / n_labels  # its steps encode no labels
         fields["max_num_classes"] = _max_num_classes(estimator, problem_type, rows_per_label)
     for name, (after_probe, otherwise) in AFTER_PROBE.items():
         if fields.get(name, 0) is None:
@@ -317,6 +327,8 @@ def _logit_scale(estimator, problem_type) -> float:
 def _max_num_classes(estimator, problem_type, rows_per_label) -> int:
     """Return the value that ``max_num_classes=None`` resolves to."""
     cheap = estimator.architecture_type == "bi-encoder" and estimator.scorer_type == "simple"
+    if estimator.scorer_type == "hopfield" and rows_per_label == math.inf:
+        return LARGE_MAX_NUM_CLASSES  # the softmax over the labels is to see all of them
     # A softmax learns most from classes that are hard to separate, and a small prompt holds few of them. With few rows
     # per label this gains little accuracy, while encoding the labels takes as long as encoding the texts.
     many = cheap and problem_type == "single_label_classification" and rows_per_label >= MIN_ROWS_PER_LABEL

@@ -93,7 +93,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         random other ones, and prediction scores the labels in chunks. If None, the value of the checkpoint
         `pretrained`. Without a checkpoint, 200 for single-label y with ``architecture_type="bi-encoder"`` and
         ``scorer_type="simple"`` if ``n_samples / n_classes >= 40`` or the training starts with a label probe (see
-        `preset`), and 25 otherwise.
+        `preset`), 200 for the scorer "hopfield" after a label probe, and 25 otherwise.
 
         A smaller number saves memory; a larger one contrasts each text with more wrong labels per optimiser step. The
         resolved value is ``config_.max_num_classes``.

@@ -148,7 +148,7 @@ projector_init : {"identity", "normal"}, default="identity"
 
     With "identity", the untrained model compares the embeddings of text and label, as sentence encoders do. The
     scorer "weighted-dot" then starts as a dot product. The scorers "mlp", "hopfield" and "cross-attn" start from
-    random weights either way.
+    random weights either way, unless the training starts with a label probe (see `preset`).
 use_segment_embeddings : bool, default=False
     Whether learnt embeddings are added to the tokens of the "uni-encoder" that tell what is before and after the
     first ``<<SEP>>``. Checkpoints that were trained with them bring their own value.
@@ -168,7 +168,9 @@ lr : float, default=1e-4
     It is the first hyperparameter to search, between 2e-5 and 2e-4; large encoders need lower rates.
 others_lr : float, "auto" or None, default="auto"
     Peak learning rate of the head parameters. If "auto", 5e-4, 3e-4 with ``freeze_encoder=True``, and after a label
-    probe 0, after a ridge regression 2e-3 (see `preset`). If None, `lr`.
+    probe 0, after a ridge regression 2e-3 (see `preset`). If None, `lr`. With ``freeze_encoder=True``, a number or
+    None trains the heads after a label probe, in a few steps: the trained weights are averaged with those before in
+    the proportion that lowers the loss of up to 256 held-out rows.
 
     Raise it for scorers that start from random weights.
 weight_decay, others_weight_decay : float, default=0.01, 0.0
@@ -182,12 +184,14 @@ max_epochs : int or None, default=None
     / steps_per_epoch))`` with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and
     72 in place of 48 with ``freeze_encoder=True``. After a label probe (see `preset`), ``max(2, round(8 * sqrt(8 *
     n_labels / n_samples)))``, after a ridge regression ``max(2, round(36 * sqrt(8 / n_samples)))``, and with
-    ``freeze_encoder=True`` 0 after both.
+    ``freeze_encoder=True`` 0 after both; if `others_lr` is set, ``max(2, round(4 * sqrt(8 * n_labels /
+    n_samples)))`` after a label probe.
 
     After a label probe, 8 examples per class are trained for 8 epochs, and 128 for 2. Otherwise, a training set of
     one batch is trained for 48 optimiser steps, of ten batches for about 152, and of a hundred batches for 480.
 batch_size : int or None, default=None
-    Number of samples in a forward pass of the training. If None, ``min(32, max(16, ceil(n_samples / 3)))``.
+    Number of samples in a forward pass of the training. If None, ``min(32, max(16, ceil(n_samples / 3)))``, or 256
+    for heads that are trained on cached hidden states after a label probe (see `others_lr`).
 
     Lower it if memory runs out; on GPUs raise it, together with `lr`.
 gradient_accumulation_steps : int, default=1
@@ -315,6 +319,11 @@ preset : {"fast", "balanced", "accurate"}, default="balanced"
     with a label probe: label embeddings are fitted to the frozen encoder's embeddings of the texts, with those of
     the label names as their prior, in about a second. With "fast" that is all. Otherwise fine-tuning follows, which
     moves the texts towards labels halfway between the label names and the probe.
+
+    With ``freeze_encoder=True`` and ``projector_init="identity"``, the scorers "weighted-dot", "mlp" (up to
+    `scorer_mlp_hidden_size` classes) and "hopfield" (single-label y, up to `max_num_classes` classes) start with a
+    label probe too: their weights are initialised so that the logits are those of the probe. "mlp" then knows the
+    classes of the fit only.
 
     Such a regressor starts with a ridge regression on the embeddings of the texts, whose penalty leave-one-out
     cross-validation chooses. With "fast" that is all. Otherwise fine-tuning of encoder and projectors follows, and

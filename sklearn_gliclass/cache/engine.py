@@ -215,5 +215,10 @@ class StateEngine(InferenceEngine):
             "encoder": encoder,
             "dtype": self.dtype,
             "device": self.model.device.type,
-            "versions": [importlib.metadata.version(name) for name in ("torch", "transformers")],
+            "versions": _versions(),
         }
+
+
+@functools.cache  # reading the metadata of a package takes 20 ms
+def _versions() -> list[str]:
+    return [importlib.metadata.version(name) for name in ("torch", "transformers")]

@@ -1,5 +1,6 @@
 """Hidden states of many texts, and the training data set that holds them in place of token ids."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import TextDataset
+from ..data.windows import Windows
 
 POOLED_BATCH = 256  # pooled texts that heads score at a time
 TEXT, LABELS, MEANS = "text_states", "label_states", "layer_means"
@@ -113,6 +115,19 @@ class StateDataset(TextDataset):
         self.prompts = prompts
         self.index = index
         self.label_states = label_states
+
+    def take(self, rows: np.ndarray) -> "StateDataset":
+        """Select texts; the hidden states stay shared."""
+        part, sequences = copy.copy(self), rows
+        if self.windows is not None:
+            sequences, _ = self.windows.of_texts(rows)
+        part.tokens, part.index = self.tokens.take(sequences), self.index[sequences]
+        if self.windows is not None:
+            counts = np.diff(self.windows.starts)[rows]
+            part.windows = Windows(part.tokens, np.concatenate([[0], np.cumsum(counts)]))
+        part.targets, part.sample_weight = self.targets[rows], self.sample_weight[rows]
+        part.texts = None if self.texts is None else [self.texts[row] for row in rows]
+        return part
 
     def _orders(self, rows, rng):
         if self.samples_labels:

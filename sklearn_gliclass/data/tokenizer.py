@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ EXAMPLE_TOKEN = "<<EXAMPLE>>"
 TRAINED_VOCABULARY = 8_000  # maximum size of the vocabulary that is trained on the texts of `fit`
 _BLANKS = ("\u2581", "\u0120")  # how SentencePiece and byte-level BPE write a space
 _TEXTS_AT_ONCE = 10_000  # per call of the tokenizer, to bound its memory
+_CACHED_CHARACTERS = 8 * 2**20  # of the texts whose ids are kept
 _VOCABULARY_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model",
     "tokenizer.model",
@@ -206,6 +206,11 @@ class TokenizedTexts:
     def __getitem__(self, index) -> np.ndarray:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, rows: np.ndarray) -> TokenizedTexts:
+        """Select texts."""
+        ids = [self[row] for row in rows]
+        return TokenizedTexts(np.concatenate(ids), np.cumsum([0, *map(len, ids)]))
+
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
@@ -219,6 +224,39 @@ class TokenizedTexts:
     def reserved(self) -> np.ndarray:
         """Number of tokens that the in-context examples of each text need at least."""
         return np.zeros(len(self), np.int64)
+
+
+class TokenCache:
+    """Token ids of the last texts, up to a number of characters: the fits of a search read the same texts.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+        Tokenizer of the texts.
+    """
+
+    def __init__(self, backend: Tokenizer):
+        self._backend = backend
+        self._known: dict[str, np.ndarray] = {}
+        self._n_characters = 0
+
+    def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the token ids of each text, without special tokens."""
+        known = self._known  # a full one is replaced, not emptied, as other threads may read it
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        encodings = self._backend.encode_batch_fast(missing, add_special_tokens=False) if missing else []
+        new = {text: np.array(part.ids, np.int32) for text, part in zip(missing, encodings, strict=True)}
+        self._n_characters += sum(map(len, missing))
+        if self._n_characters > _CACHED_CHARACTERS:
+            self._known, self._n_characters = {}, 0
+        else:
+            known |= new
+        return [known[text] if text in known else new[text] for text in texts]
+
+
+@functools.lru_cache(maxsize=8)
+def _token_cache(backend: Tokenizer) -> TokenCache:
+    return TokenCache(backend)
 
 
 class PieceTokenizer:
@@ -262,15 +300,11 @@ class PieceTokenizer:
 
     def tokenize(self, texts: Sequence[str], at_start: bool = True) -> TokenizedTexts:
         """Tokenise texts without special tokens, as first pieces of a sequence if `at_start`, else as inner ones."""
-        backend = self._starting if at_start else self._inner
-        chunks, lengths = [], []
+        cache = _token_cache(self._starting if at_start else self._inner)
+        ids = [np.empty(0, np.int32)]
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
-            encodings = backend.encode_batch_fast(list(texts[first : first + _TEXTS_AT_ONCE]), add_special_tokens=False)
-            ids = [encoding.ids for encoding in encodings]
-            lengths.extend(map(len, ids))
-            chunks.append(np.fromiter(chain.from_iterable(ids), np.int32))
-        ids = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
-        return TokenizedTexts(ids, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+            ids += cache.tokenize(texts[first : first + _TEXTS_AT_ONCE])
+        return TokenizedTexts(np.concatenate(ids), np.cumsum([len(row) for row in ids], dtype=np.int64))
 
     def spans(self, text: str, at_start: bool = True) -> list[tuple[int, int]]:
         """Return the characters (start, end) of each token of a text."""

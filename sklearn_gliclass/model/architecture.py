@@ -14,7 +14,7 @@ from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
 from .outputs import GLiClassOutput
 from .poolings import NO_POOLING, POOLINGS, mask_read_tokens
-from .scorers import DOT_PRODUCT_SCORERS, SCORERS
+from .scorers import DOT_PRODUCT_SCORERS, RESERVED_AXIS, SCORERS, TEXT_COMPONENT
 
 NORM_EPSILON = 1e-8
 
@@ -121,12 +121,33 @@ class Architecture(nn.Module):
             for target, source in child.all_tied_weights_keys.items()
         }
 
+    def skip_random_projectors(self) -> None:
+        """Keep transformers from drawing weights of the projectors, which :meth:`init_identity` then initialises."""
+        for module in self.modules():
+            if isinstance(module, Projector):
+                module.linear_1._is_hf_initialized = module.linear_2._is_hf_initialized = True
+
     def init_identity(self) -> None:
         """Initialise the projectors as the identity and, if possible, the scorer as a dot product."""
         self.text_projector.init_identity()
         self.classes_projector.init_identity()
         if self.config.scorer_type in DOT_PRODUCT_SCORERS:
             self.scorer.init_dot_product()
+
+    @torch.no_grad()
+    def reserve_axis(self, states: Tensor) -> None:
+        """Replace an axis of the projected texts by a constant, and that of the projected labels by 0.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, hidden)
+            Hidden states whose mean norm is that of texts.
+        """
+        texts, classes = self.text_projector.linear_2, self.classes_projector.linear_2
+        for layer in (texts, classes):
+            layer.weight[RESERVED_AXIS] = 0.0
+            layer.bias[RESERVED_AXIS] = 0.0
+        texts.bias[RESERVED_AXIS] = TEXT_COMPONENT * states.norm(dim=1).mean()
 
     # -- from layers to logits -----------------------------------------------------------------------------
 
@@ -157,8 +178,9 @@ class Architecture(nn.Module):
             return states, mask
         return POOLINGS[self.pooling](states, mask), mask
 
-    def project_text(self, text: Tensor) -> Tensor:
-        return self._normalize(self.dropout(self.text_projector(text)))
+    def project_text(self, text: Tensor, is_identity: bool = False) -> Tensor:
+        """Project pooled texts for the scorer; with `is_identity`, the projector is left out, without dropout."""
+        return self._normalize(text if is_identity else self.dropout(self.text_projector(text)))
 
     def project_classes(self, classes: Tensor, without: Tensor | None = None) -> Tensor:
         return self._normalize(self.classes_projector(classes, without))

@@ -11,6 +11,11 @@ from .torch_internals import change_counter
 
 _SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
 
+_IMMUTABLE = (str, int, float, bool, type(None), type, torch.dtype)
+
+# Modules whose weights copies share.
+_sharing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
 # Module -> (state for change detection, its fingerprint or the module that it is a copy of).
 _known: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
 
@@ -35,11 +40,54 @@ def forget(module: nn.Module) -> None:
     _known.pop(module, None)
 
 
-def copy_with_fingerprint(module: nn.Module) -> nn.Module:
-    """Return a deep copy that shares the fingerprint until it is changed."""
-    copied = copy.deepcopy(module)
+def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False) -> nn.Module:
+    """Return a deep copy that shares the fingerprint until it is changed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Module to copy.
+    shares_weights : bool, default=False
+        Whether both have the same weights in memory, for modules that are not trained; see :func:`own_trained_weights`.
+    """
+    copied = _copy_around_weights(module, {}) if shares_weights else copy.deepcopy(module)
     _known[copied] = (_detect_state(copied), weakref.ref(module))
+    if shares_weights:
+        _sharing.add(module)
     return copied
+
+
+def _copy_around_weights(module: nn.Module, memo: dict) -> nn.Module:
+    """Copy a module deeply, with new parameters that have the same memory."""
+    if id(module) in memo:
+        return memo[id(module)]
+    copied = memo[id(module)] = type(module).__new__(type(module))
+    copied.__dict__ = {name: _copy_attribute(name, value, memo) for name, value in vars(module).items()}
+    return copied
+
+
+def _copy_attribute(name: str, value, memo: dict):
+    if name == "_modules":
+        return {key: child and _copy_around_weights(child, memo) for key, child in value.items()}
+    if name == "_parameters":
+        return {key: None if weight is None else _copy_parameter(weight, memo) for key, weight in value.items()}
+    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, memo)
+
+
+def _copy_parameter(weight: nn.Parameter, memo: dict) -> nn.Parameter:
+    """Copy a parameter, which may be that of several modules."""
+    if id(weight) not in memo:
+        # The version counter is shared with the memory.
+        memo[id(weight)] = nn.Parameter(weight.detach(), weight.requires_grad)
+    return memo[id(weight)]
+
+
+def own_trained_weights(model: nn.Module) -> None:
+    """Give the parameters that are trained memory of their own, where that is shared with other models."""
+    shared = {parameter.data_ptr() for module in _sharing for parameter in module.parameters()}
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.data_ptr() in shared:
+            parameter.data = parameter.data.clone()
 
 
 def _detect_state(module: nn.Module) -> tuple:

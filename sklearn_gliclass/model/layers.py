@@ -58,6 +58,16 @@ class Projector(nn.Module):
         self.linear_1.bias.zero_()
         self.linear_2.bias.zero_()
 
+    def is_identity(self) -> bool:
+        """Return whether the weights are those of :meth:`init_identity`."""
+        first, last = self.linear_1.weight, self.linear_2.weight
+        width = last.shape[0]
+        if first.shape != (2 * width, width) or self.linear_1.bias.any() or self.linear_2.bias.any():
+            return False
+        identity = torch.eye(width, dtype=first.dtype, device=first.device)
+        signed = torch.cat([identity, -identity])
+        return torch.equal(first, signed) and torch.equal(last, signed.T)
+
     @torch.no_grad()
     def fit_outputs(self, features: Tensor, outputs: Tensor) -> Tensor:
         """Change the last layer minimally so that `features` (n, width in) are mapped to `outputs` (n, width out).

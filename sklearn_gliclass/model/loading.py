@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from .fingerprint import copy_with_fingerprint
 from .isolation import process_lock, seed_torch
+from .torch_internals import change_counter
 from .transformers_internals import build_from_config
 from .weight_delta import add_weight_delta
 from .weights import check_loaded, read_json, read_weights
@@ -127,7 +128,7 @@ def load_weights(model_class, config, weights: dict, source: str, whole: bool = 
     return model
 
 
-def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = None):
+def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = None, shares_weights: bool = False):
     """Load a copy of the encoder in a folder.
 
     Parameters
@@ -138,6 +139,8 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
         Whether to load the decoder of an encoder-decoder too.
     weight_delta : Path, optional
         File of :func:`write_weight_delta` that is added.
+    shares_weights : bool, default=False
+        Whether the weights have the same memory in all copies; see :func:`copy_with_fingerprint`.
 
     Raises
     ------
@@ -147,8 +150,16 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
         If the folder holds no encoder, or weights that do not match its configuration.
     """
     with process_lock():
-        encoder = _read_encoder(folder, whole, weight_delta, _file_versions(folder))
-    return copy_with_fingerprint(encoder)
+        source = folder, whole, weight_delta, _file_versions(folder)
+        encoder, versions = _read_encoder(*source)
+        if versions != _weight_versions(encoder):  # changed in place through a copy that shares them
+            _read_encoder.cache_clear()
+            encoder, _ = _read_encoder(*source)
+    return copy_with_fingerprint(encoder, shares_weights)
+
+
+def _weight_versions(encoder) -> list[int]:
+    return [change_counter(parameter) for parameter in encoder.parameters()]
 
 
 def _file_versions(folder: Path) -> tuple:
@@ -167,7 +178,7 @@ def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, versions
     encoder = load_weights(model_class, config, read_weights(folder), f"The encoder {str(folder)!r}", whole=False)
     if weight_delta is not None:
         add_weight_delta(encoder, weight_delta)
-    return encoder
+    return encoder, _weight_versions(encoder)
 
 
 def read_encoder_config(folder: Path):

@@ -65,6 +65,8 @@ class GLiClassModel(PreTrainedModel):
         architecture = resolve(ARCHITECTURES, config.architecture_type, "architecture_type")
         self.model = architecture(config, encoder, label_encoder)
         self.calibrator = Calibrator(config) if config.use_calibrator else None
+        if config.projector_init == "identity":
+            self.model.skip_random_projectors()
         self.post_init()
         if next(self.parameters()).is_meta:  # from_pretrained: the weights are loaded afterwards
             return

@@ -34,8 +34,14 @@ def _dot(text: Tensor, classes: Tensor) -> Tensor:
 class DotScorer(nn.Module):
     """Dot product of text and label."""
 
+    reserves_axis = False
+
     def __init__(self, config, width: int):
         super().__init__()
+
+    def init_cosine(self, classes: Tensor, scale: float) -> float:
+        """Return the scale of the cosines that the scorer computes, which is 1."""
+        return 1.0
 
     def init_dot_product(self) -> None:
         """Do nothing: it is a dot product."""
@@ -118,6 +124,7 @@ class WeightedDotScorer(nn.Module):
     # Pairs of hidden units that share the initial dot product. With few of them, dropout of a single unit has a large
     # effect; with many, an optimiser step is not small relative to their weights.
     max_pairs = 16
+    reserves_axis = False
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -131,12 +138,32 @@ class WeightedDotScorer(nn.Module):
     def forward(self, text, classes, text_mask=None, class_mask=None):
         text_sum, text_factor = self.proj_text(text).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D) each
         label_sum, label_factor = self.proj_label(classes).chunk(2, dim=-1)  # (B or 1, C, D) each
-        first, dropout, _, last = self.out_mlp
+        dropout, last = self.out_mlp[1], self.out_mlp[-1]
         share = dropout.p if self.training else 0.0
-        pair_layers = _PairLayers.apply(
-            text_sum, label_sum, text_factor, label_factor, first.weight, first.bias, last.weight[0], share
-        )
+        pair_layers = _PairLayers.apply(text_sum, label_sum, text_factor, label_factor, *self._live_units(), share)
         return pair_layers + last.bias
+
+    def _live_units(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights and bias of the first layer, and weights of the last one, of the units that have an effect.
+
+        That of the others is 0, and so is their gradient.
+        """
+        first, last = self.out_mlp[0], self.out_mlp[-1]
+        live = last.weight[0] != 0
+        if torch.is_grad_enabled():
+            live |= first.weight.any(dim=1) | (first.bias > 0)
+        if torch.jit.is_tracing() or live.all():
+            return first.weight, first.bias, last.weight[0]
+        return first.weight[live], first.bias[live], last.weight[0, live]
+
+    @torch.no_grad()
+    def init_cosine(self, classes: Tensor, scale: float) -> float:
+        """Initialise the scorer as the dot product, without other hidden units; return its scale, 1."""
+        self.init_dot_product()
+        first, n_units = self.out_mlp[0], 2 * min(self.max_pairs, 2 * self.width)
+        first.weight[n_units:] = 0.0
+        first.bias[n_units:] = -1.0  # below 0, where the activation has no slope
+        return 1.0
 
     @torch.no_grad()
     def init_dot_product(self) -> None:
@@ -148,10 +175,10 @@ class WeightedDotScorer(nn.Module):
         """
         width, n_pairs = self.width, min(self.max_pairs, 2 * self.width)
         for projection in (self.proj_text, self.proj_label):
-            projection.weight[width:] = torch.eye(width)
+            projection.weight[width:] = torch.eye(width, device=projection.weight.device)
             projection.bias[width:] = 0.0
         first, last = self.out_mlp[0], self.out_mlp[-1]
-        signs = torch.tensor([1.0, -1.0]).repeat(n_pairs) / n_pairs**0.5
+        signs = first.bias.new_tensor([1.0, -1.0]).repeat(n_pairs) / n_pairs**0.5
         first.weight[: 2 * n_pairs] = 0.0
         first.weight[: 2 * n_pairs, 2 * width :] = signs.unsqueeze(1)
         first.bias[: 2 * n_pairs] = 0.0
@@ -162,6 +189,10 @@ class WeightedDotScorer(nn.Module):
 
 class MLPScorer(nn.Module):
     """MLP over [text, label]."""
+
+    # Twice the range of the cosines, and some more: a gate that is shut stays shut in the first steps of a training.
+    gate = 2.5
+    reserves_axis = False
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -174,11 +205,55 @@ class MLPScorer(nn.Module):
         hidden = F.linear(text, of_text, first.bias).unsqueeze(1) + F.linear(classes, of_label)  # (B, C, H)
         return self.mlp[1:](hidden).squeeze(-1)
 
+    @torch.no_grad()
+    def init_cosine(self, classes: Tensor, scale: float) -> float:
+        """Initialise the scorer as the cosine of a text with each of some labels, for at most as many as hidden units.
+
+        An MLP has no products of text and label. Each label has a hidden unit instead, ``relu(cosine + 1 - gate * (1 -
+        is_own))``, which is 0 for all other labels: their dual vectors tell the labels apart.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (labels, hidden)
+            Projected labels, of norm 1.
+        scale : float
+            Has no effect here; see :meth:`HopfieldScorer.init_cosine`.
+
+        Returns
+        -------
+        float
+            Scale of the cosines that the scorer computes, which is 1.
+        """
+        first, second, last = self.mlp[0], self.mlp[2], self.mlp[4]
+        n_labels = len(classes)
+        duals = torch.linalg.pinv(classes.cpu().double()).T  # (labels, hidden)
+        first.weight[:n_labels] = torch.cat([classes, self.gate * duals.to(classes)], dim=1)
+        first.bias[:n_labels] = 1.0 - self.gate
+        _sum_inputs(second, last, n_labels)
+        last.bias.fill_(-1.0)
+        return 1.0
+
+
+def _sum_inputs(second: nn.Linear, last: nn.Linear, n_inputs: int) -> None:
+    """Initialise the last two layers of an MLP as the sum of its first, positive hidden units.
+
+    Several units of the second layer share it, as in :class:`WeightedDotScorer`.
+    """
+    n_shares = min(WeightedDotScorer.max_pairs, second.out_features)
+    second.weight[:n_shares] = 0.0
+    second.weight[:n_shares, :n_inputs] = n_shares**-0.5
+    second.bias[:n_shares] = 0.0
+    last.weight.zero_()
+    last.weight[0, :n_shares] = n_shares**-0.5
+    last.bias.zero_()
+
 
 class HopfieldScorer(nn.Module):
     """MLP over the sum of label and text that each label retrieves from a Hopfield network (Ramsauer et al. 2020)."""
 
     beta = 4.0
+    reserves_axis = True
+    n_knots, knots_per_octave = 29, 2  # down to a probability of 6e-5
 
     def __init__(self, config, width: int):
         super().__init__()
@@ -196,6 +271,53 @@ class HopfieldScorer(nn.Module):
         first = self.mlp[0]
         of_value = F.linear(self.v_proj(text), first.weight).unsqueeze(1)  # (B, 1, H)
         return self.mlp[1:](first(classes) + attention * of_value).squeeze(-1)
+
+    @torch.no_grad()
+    def init_cosine(self, classes: Tensor, scale: float) -> float:
+        """Initialise the logits as the logarithms of the attention, which is a softmax over scaled cosines.
+
+        The MLP is the piecewise linear interpolation of the logarithm between knots. It sees the attention alone: the
+        value has one axis, on which texts have a positive component, whose logarithm is the same for all labels, and
+        labels have none.
+
+        Parameters
+        ----------
+        classes : Tensor of shape (labels, hidden)
+            Projected labels, of norm 1, with the reserved axis 0; see :meth:`Architecture.reserve_axis`.
+        scale : float
+            Scale of the cosines in the softmax.
+
+        Returns
+        -------
+        float
+            The scale.
+        """
+        axis = RESERVED_AXIS
+        width, n_knots = classes.shape[1], min(self.n_knots, self.mlp[0].out_features)
+        similarity = torch.eye(width, dtype=classes.dtype, device=classes.device)
+        similarity[axis, axis] = 0.0
+        # Texts have norm 1 with their component on the axis, and the cosines are those without it.
+        similarity *= (scale / self.beta / (1 - TEXT_COMPONENT**2) ** 0.5) ** 0.5
+        self.q_proj.weight.copy_(similarity)
+        self.k_proj.weight.copy_(similarity)
+        first, second, last = self.mlp[0], self.mlp[2], self.mlp[4]
+        knots = 2.0 ** -(torch.arange(n_knots + 1, dtype=torch.float64) / self.knots_per_octave)
+        slopes = knots.log().diff() / knots.diff()  # between neighbouring knots
+        changes = torch.cat([slopes[:1], slopes.diff()]) * knots[:-1]
+        balance = float(knots[-1]) ** -0.5  # shares the small knots between value and first layer
+        self.v_proj.weight.zero_()
+        self.v_proj.weight[axis, axis] = balance / TEXT_COMPONENT
+        first.weight[:n_knots] = 0.0
+        first.weight[:n_knots, axis] = (-1 / (balance * knots[:-1])).to(classes)
+        first.bias[:n_knots] = 1.0
+        _sum_inputs(second, last, n_knots)
+        second.weight[:, :n_knots] *= changes.to(classes)
+        last.weight.neg_()
+        return scale
+
+
+RESERVED_AXIS = 0
+TEXT_COMPONENT = 0.1  # of a text of norm 1 on the reserved axis
 
 
 class CrossAttentionScorer(nn.Module):
@@ -246,8 +368,32 @@ SCORERS = {
 # Scorers that can be initialised as a dot product. The others have an MLP without products of text and label.
 DOT_PRODUCT_SCORERS = {name for name, scorer in SCORERS.items() if hasattr(scorer, "init_dot_product")}
 
+
+def can_start_as_cosine(config, n_labels: int) -> bool:
+    """Return whether the scorer can be initialised as the cosine of text and label with `init_cosine`.
+
+    Parameters
+    ----------
+    config : GLiClassModelConfig
+        Configuration of the model, in which None has no resolved value yet.
+    n_labels : int
+        Number of labels.
+    """
+    name = config.scorer_type
+    n_hidden = config.scorer_mlp_hidden_size or MLP_HIDDEN_SIZES.get(name, 0)
+    if name == "mlp":
+        return n_labels <= min(n_hidden, config.encoder_width)
+    if name == "hopfield":  # the softmax is over all labels, of which one is true
+        at_once = config.max_num_classes or LARGE_MAX_NUM_CLASSES
+        is_exclusive = config.problem_type == "single_label_classification"
+        return is_exclusive and n_labels <= at_once and n_hidden >= HopfieldScorer.n_knots
+    return name in DOT_PRODUCT_SCORERS
+
+
 # Scorers that read the tokens of the text, without pooling.
 TOKEN_SCORERS = {"cross-attn"}
+
+LARGE_MAX_NUM_CLASSES = 200  # labels at a time, where they are cheap or a softmax is to see all of them
 
 # Default width of the MLP in the scorers, and in that of the architecture decoder-kv.
 MLP_HIDDEN_SIZES = {"mlp": 256, "hopfield": 256, "cross-attn": 1024}

@@ -63,6 +63,8 @@ class Regime:
         Lower bound of the number of epochs.
     min_steps_to_warm_up : int
         Number of optimiser steps from which on there is a warm-up, of a tenth of them.
+    batch_size : int or None
+        Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``.
     """
 
     others_lr: float = 5e-4
@@ -70,6 +72,7 @@ class Regime:
     few_shot_epochs: int | None = None
     min_epochs: int = 3
     min_steps_to_warm_up: int = 0
+    batch_size: int | None = None
 
     def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
         """Compute the number of epochs."""
@@ -86,6 +89,8 @@ HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, min_steps_to_warm_up=10)
 # Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
 FROM_RIDGE = Regime(others_lr=2e-3, few_shot_epochs=36, min_epochs=2, min_steps_to_warm_up=10)
+# Heads that start from a label probe are trained on request only, in a few steps on large batches.
+HEADS_FROM_PROBE = Regime(others_lr=3e-4, few_shot_epochs=4, min_epochs=2, min_steps_to_warm_up=10, batch_size=256)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -112,10 +117,11 @@ class TrainingArguments(BaseEstimator):
         Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
         with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
         the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred. After a
-        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples)))``.
+        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples)))``, and 4 in place of 8 if the encoders are
+        frozen.
     batch_size : int or None, default=None
-        Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``. Lower it if memory runs
-        out.
+        Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``, or 256 for heads that
+        are trained on cached hidden states after a label probe. Lower it if memory runs out.
     gradient_accumulation_steps : int, default=1
         Number of forward passes per optimiser step. Raise it for batches that are larger than memory holds.
     lr_scheduler_type : str, default="linear"
@@ -194,13 +200,15 @@ class TrainingArguments(BaseEstimator):
         """Check the values, and raise ``InvalidParameterError`` (a ValueError and TypeError) for one out of range."""
         validate_parameter_constraints(self._parameter_constraints, self.get_params(deep=False), type(self).__name__)
 
-    def resolve_batch_size(self, n_samples: int) -> int:
+    def resolve_batch_size(self, n_samples: int, regime: Regime = FULL) -> int:
         """Return the resolved value of `batch_size`.
 
         Parameters
         ----------
         n_samples : int
             Number of training samples.
+        regime : Regime, default=FULL
+            Kind of training.
 
         Returns
         -------
@@ -209,23 +217,27 @@ class TrainingArguments(BaseEstimator):
         """
         if self.batch_size is not None:
             return self.batch_size
+        if regime.batch_size is not None:
+            return regime.batch_size
         # A few large batches are nearly the same in each epoch; batches that differ generalise better.
         return min(BATCH_SIZE, max(MIN_BATCH_SIZE, -(-n_samples // MIN_BATCHES)))
 
-    def steps_per_epoch(self, n_samples: int) -> int:
+    def steps_per_epoch(self, n_samples: int, regime: Regime = FULL) -> int:
         """Compute the number of optimiser steps per epoch.
 
         Parameters
         ----------
         n_samples : int
             Number of training samples.
+        regime : Regime, default=FULL
+            Kind of training.
 
         Returns
         -------
         int
             Number of optimiser steps.
         """
-        batches = -(-n_samples // self.resolve_batch_size(n_samples))
+        batches = -(-n_samples // self.resolve_batch_size(n_samples, regime))
         return -(-batches // self.gradient_accumulation_steps)
 
     def resolve_others_lr(self, regime: Regime = FULL) -> float:
@@ -289,9 +301,9 @@ class TrainingArguments(BaseEstimator):
         if self.max_epochs is not None:
             return self.max_epochs
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
-        samples_per_step = self.resolve_batch_size(n_samples) * self.gradient_accumulation_steps
+        samples_per_step = self.resolve_batch_size(n_samples, regime) * self.gradient_accumulation_steps
         batches = max(1.0, n_samples / samples_per_step)
-        epochs = regime.epochs(batches, self.steps_per_epoch(n_samples), n_samples / (n_labels or n_samples))
+        epochs = regime.epochs(batches, self.steps_per_epoch(n_samples, regime), n_samples / (n_labels or n_samples))
         return max(regime.min_epochs, round(factor * epochs))
 
     def resolve(
@@ -318,9 +330,9 @@ class TrainingArguments(BaseEstimator):
         epochs = self.resolve_epochs(n_samples, regime, factor, n_labels)
         return clone(self).set_params(
             max_epochs=epochs,
-            batch_size=self.resolve_batch_size(n_samples),
+            batch_size=self.resolve_batch_size(n_samples, regime),
             others_lr=self.resolve_others_lr(regime),
-            warmup_ratio=self.resolve_warmup_ratio(epochs * self.steps_per_epoch(n_samples), regime),
+            warmup_ratio=self.resolve_warmup_ratio(epochs * self.steps_per_epoch(n_samples, regime), regime),
         )
 
 

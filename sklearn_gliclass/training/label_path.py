@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MAX_TRIALS = 5  # of the step length
 SUFFICIENT_DECREASE = 1e-4  # relative to the slope (Armijo's condition)
 SHORTEN = (0.15, 0.6)  # bounds of the factor by which a step is shortened
+LENGTHEN = 1.5  # factor of the step length after a sufficient decrease
 ROUNDING = 1e-6  # relative differences of losses that are not significant
 
 
@@ -71,6 +72,7 @@ class LabelPath:
         weighted = data.texts * data.weights.mean(dim=1, keepdim=True)
         self.gram = weighted.T @ data.texts  # (hidden, hidden)
         margins = names.new_full((len(shares),), margin if data.multi_label else 0.0)
+        self.lengths = torch.ones_like(self.total)  # of the next steps
         self.point = self._evaluate(names.expand(len(shares), -1, -1), margins)
 
     def fit(self, strength: float, n_steps: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +110,7 @@ class LabelPath:
     def _search(self, strength: float, losses: Tensor, direction: Tensor, slopes: Tensor) -> Point:
         """Return the point after a step, which each fit shortens until its loss decreases."""
         labels, margins = self._split(direction)
-        lengths = torch.ones_like(slopes)
+        lengths = self.lengths
         for _ in range(MAX_TRIALS):
             moved = self.point.labels + lengths[:, None, None] * labels
             new = self._evaluate(F.normalize(moved, dim=2), self.point.margins + lengths * margins)
@@ -116,11 +118,13 @@ class LabelPath:
             too_long = change > SUFFICIENT_DECREASE * lengths * slopes
             too_long &= change > ROUNDING * losses.abs()
             if not too_long.any():
+                self.lengths = (LENGTHEN * lengths).clamp_max(1.0)
                 return new
             # The minimum of the parabola through both losses and the slope.
             best = -slopes * lengths**2 / (2 * (change - slopes * lengths)).clamp_min(1e-12)
             shorter = torch.minimum(torch.maximum(best, SHORTEN[0] * lengths), SHORTEN[1] * lengths)
             lengths = torch.where(too_long, shorter, lengths)
+        self.lengths = lengths
         keep = too_long[:, None, None]
         labels = torch.where(keep, self.point.labels, new.labels)
         return self._evaluate(labels, torch.where(too_long, self.point.margins, new.margins))

@@ -38,7 +38,9 @@ NAMES_STRENGTH = 1000.0  # strength that the prior of the label names themselves
 NAMES_MARGIN = 0.3
 N_FOLDS = 3
 MAX_ROWS_OF_FOLDS = 2048  # distinct texts that strength and scale are estimated on
-STEPS_PER_STRENGTH = 5  # of the optimiser; with 2, weak priors are fitted too little to 32 texts per class
+ENOUGH_HELD_OUT = 512  # distinct texts after whose folds no further one is held out
+# Steps of the optimiser for each strength. With 2, weak priors are fitted too little to 32 texts per class.
+STEPS = (2, 2, 3, 5, 5)
 
 
 @dataclass(frozen=True)
@@ -159,16 +161,17 @@ def _fit_and_cross_validate(data: ProbeData, names: Tensor) -> tuple[Tensor, Pro
     rows = _rows_of_folds(data)
     held_out, is_all = data.take(rows), len(rows) == len(data.texts)
     folds = torch.arange(len(rows), device=data.texts.device) % N_FOLDS
-    seen = torch.stack([folds != fold for fold in range(N_FOLDS)]).to(data.texts)
+    n_folds = min(N_FOLDS, -(-ENOUGH_HELD_OUT * N_FOLDS // len(rows)))
+    seen = torch.stack([folds != fold for fold in range(n_folds)]).to(data.texts)
     if is_all:  # in one pass
         seen = torch.cat([seen.new_ones(1, len(rows)), seen])
     fitted = fit_path(held_out, seen, names)  # (strengths, fits, labels, hidden)
     path = fitted[:, 0] if is_all else fit_path(data, data.texts.new_ones(1, len(data.texts)), names)[:, 0]
-    cosines = held_out.texts.new_empty(1 + len(STRENGTHS), len(rows), len(names))
-    cosines[0] = held_out.texts @ names.T
-    for fold, labels in enumerate(fitted[:, is_all:].unbind(1)):
-        cosines[1:, folds == fold] = held_out.texts[folds == fold] @ labels.transpose(1, 2)
-    return path, held_out, cosines
+    parts = [torch.nonzero(folds == fold).squeeze(1) for fold in range(n_folds)]
+    candidates = torch.cat([names.expand(1, n_folds, *names.shape), fitted[:, is_all:]])
+    pairs = zip(parts, candidates.unbind(1), strict=True)
+    cosines = torch.cat([held_out.texts[part] @ labels.transpose(1, 2) for part, labels in pairs], dim=1)
+    return path, held_out.take(torch.cat(parts)), cosines
 
 
 def fit_path(data: ProbeData, seen: Tensor, names: Tensor, n_steps: int | None = None) -> Tensor:
@@ -183,7 +186,7 @@ def fit_path(data: ProbeData, seen: Tensor, names: Tensor, n_steps: int | None =
     names : Tensor of shape (labels, hidden)
         Directions of the label names, of norm 1.
     n_steps : int, optional
-        Number of steps for each strength. If None, `STEPS_PER_STRENGTH`.
+        Number of steps for each strength. If None, `STEPS`.
 
     Returns
     -------
@@ -191,7 +194,8 @@ def fit_path(data: ProbeData, seen: Tensor, names: Tensor, n_steps: int | None =
         Label embeddings of norm 1.
     """
     path = LabelPath(data, seen, names, FITTED_SCALE, NAMES_MARGIN)
-    return torch.stack([path.fit(strength, n_steps or STEPS_PER_STRENGTH)[0] for strength in STRENGTHS])
+    steps = STEPS if n_steps is None else [n_steps] * len(STRENGTHS)
+    return torch.stack([path.fit(strength, n)[0] for strength, n in zip(STRENGTHS, steps, strict=True)])
 
 
 def _rows_of_folds(data: ProbeData) -> np.ndarray:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..model.freezing import is_fully_frozen
 from ..model.poolings import NO_POOLING
-from .arguments import FROM_PROBE, FROM_RIDGE, FULL, HEADS, PROBE_ONLY, Regime
+from ..model.scorers import can_start_as_cosine
+from .arguments import FROM_PROBE, FROM_RIDGE, FULL, HEADS, HEADS_FROM_PROBE, PROBE_ONLY, Regime
 
 PRESETS = {"fast": 0.4, "balanced": 1.0, "accurate": 2.0}  # name -> factor of the number of epochs
 FROZEN_AFTER_PROBE = {"fast": True, "balanced": "embeddings", "accurate": False}
@@ -34,7 +35,9 @@ class Recipe:
     epoch_factor: float
 
 
-def choose_recipe(estimator, config, epochs: int | None = None, has_own_labels: bool = False) -> Recipe:
+def choose_recipe(
+    estimator, config, n_labels: int, epochs: int | None = None, has_own_labels: bool = False, continues: bool = False
+) -> Recipe:
     """Resolve the hyperparameters of an estimator that depend on the model.
 
     Parameters
@@ -43,17 +46,22 @@ def choose_recipe(estimator, config, epochs: int | None = None, has_own_labels: 
         Estimator with the hyperparameters.
     config : GLiClassModelConfig
         Configuration of the model.
+    n_labels : int
+        Number of labels.
     epochs : int, optional
         Number of epochs of `partial_fit`.
     has_own_labels : bool, default=False
         Whether each text has labels of its own. A label probe would fix their embeddings, and new labels are to be read
         by what the training on all of them has taught.
+    continues : bool, default=False
+        Whether the training continues with a fitted model, whose scorer keeps its weights.
 
     Returns
     -------
     Recipe
     """
-    supported = supports_probe(estimator, config) and not has_own_labels
+    probes = supports_probe if continues else starts_from_probe
+    supported = probes(estimator, config, n_labels) and not has_own_labels
     how = estimator.freeze_encoder
     if how == "auto":
         how = FROZEN_AFTER_PROBE[estimator.preset] if supported else False
@@ -61,23 +69,44 @@ def choose_recipe(estimator, config, epochs: int | None = None, has_own_labels: 
     frozen = is_fully_frozen(how)
     if from_probe:
         trains_heads = estimator.max_epochs is not None or estimator.others_lr != "auto"
-        fine_tuning = FROM_RIDGE if config.problem_type == "regression" else FROM_PROBE
-        regime = fine_tuning if not frozen else HEADS if trains_heads else PROBE_ONLY
+        of_values = config.problem_type == "regression"
+        fine_tuning, heads = (FROM_RIDGE, HEADS) if of_values else (FROM_PROBE, HEADS_FROM_PROBE)
+        regime = fine_tuning if not frozen else heads if trains_heads else PROBE_ONLY
     else:
         regime = HEADS if frozen else FULL
     return Recipe(from_probe, how, regime, PRESETS[estimator.preset])
 
 
-def supports_probe(estimator, config) -> bool:
+def starts_from_probe(estimator, config, n_labels: int) -> bool:
+    """Return whether a new model can start from a label probe, or from a ridge regression of values.
+
+    Besides the models of :func:`supports_probe`, those whose new scorer can be initialised as the cosine of text and
+    label, if the encoders are frozen.
+    """
+    if supports_probe(estimator, config, n_labels):
+        return True
+    is_new = estimator.pretrained is None and config.projector_init == "identity"
+    if not is_new or not is_fully_frozen(estimator.freeze_encoder) or config.problem_type == "regression":
+        return False
+    return _reads_separately(estimator, config) and can_start_as_cosine(config, n_labels)
+
+
+def supports_probe(estimator, config, n_labels: int | None = None) -> bool:
     """Return whether the training can start from a label probe, or from a ridge regression of values.
 
-    The logits must be scaled cosines, from encoders that are pretrained.
+    The logits must be scaled cosines, from encoders that are pretrained, whatever the number of labels.
     """
+    return scores_cosines(config) and _reads_separately(estimator, config)
+
+
+def _reads_separately(estimator, config) -> bool:
+    """Return whether pretrained encoders pool texts and labels separately, and normalised heads score the result."""
     other_parts = config.use_lstm or config.squeeze_layers or config.layer_wise or config.contrastive_loss_coef
     if getattr(config, "use_calibrator", False):  # fitted to the logits of the model as it is
         return False
     pretrained = estimator.encoder_config is None and estimator.label_model_config is None
-    return scores_cosines(config) and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
+    separate = config.architecture_type == "bi-encoder" and config.normalize_features
+    return separate and pretrained and not other_parts and config.pooling_strategy != NO_POOLING
 
 
 def scores_cosines(config) -> bool:

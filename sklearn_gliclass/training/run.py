@@ -18,7 +18,7 @@ from ..data.dataset import TextDataset
 from ..data.windows import read_windows
 from ..fitted import engine_options, warn_unknown_labels
 from ..label_fit import LabelFit
-from ..model.fingerprint import forget
+from ..model.fingerprint import forget, own_trained_weights
 from ..model.freezing import freeze, is_fully_frozen
 from ..process_group import SINGLE, ProcessGroup, active_group
 from ..warn import is_called_by_user, warn, warn_truncation
@@ -75,6 +75,9 @@ class TrainingRun:
         Evidence of the training texts that their class fits, after it was measured.
     label_fit : LabelFit or None
         What the label projector was fitted to; None before any fit.
+    embeddings : tuple of Tensor or None
+        Projected embeddings of the training texts (n, hidden) and of the labels (labels, hidden), if a stage has
+        computed them with the current weights.
     interrupted : bool
         Whether the user has pressed Ctrl-C, after which no stage trains any more.
     """
@@ -93,6 +96,7 @@ class TrainingRun:
     shrinkage: np.ndarray | None = None
     evidence: Evidence | None = None
     label_fit: LabelFit | None = None
+    embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @contextmanager
     def hold_labels(self, n_layers: int = 0):
@@ -195,6 +199,7 @@ def prepare(
     freeze(fitted.model, recipe.freeze_encoder)
     if adapters is not None:
         adapters.attach(fitted.model)
+    own_trained_weights(fitted.model)
     frozen = is_fully_frozen(recipe.freeze_encoder) and trains
     engine = None
     if frozen or recipe.from_probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 
 from ..abstention import Evidence, measure_evidence
+from ..model.freezing import is_fully_frozen
+from ..model.scorers import RESERVED_AXIS
 from ..samples import class_indices, split_targets
 from ..warn import warn
 from .calibration import fit_temperatures
@@ -33,7 +37,9 @@ from .rl import RLTrainer
 if TYPE_CHECKING:
     from .run import TrainingRun
 
-MAX_EVIDENCE_ROWS = 512
+MAX_EVIDENCE_ROWS, ROWS_AT_ONCE = 512, 128
+MAX_HELD_OUT_ROWS = 256  # in the training of heads after a label probe
+SHARES = (0.0, 0.03, 0.1, 0.3, 1.0)  # of the trained weights in their average with those of the probe
 
 
 @dataclass
@@ -81,7 +87,8 @@ class FromProbe(Supervised):
     n_lower_layers : int, default=0
         Number of frozen layers whose output is computed once.
     scale : float, optional
-        Logit scale of the training. If None, 10 for single-label y, and that of the probe for multi-label y.
+        Logit scale of the training. If None, 10 for single-label y, and that of the probe for multi-label y and for
+        heads that are trained on cached hidden states.
     multi_label : bool, default=False
         Whether each label is a decision of its own, with the margin of the probe as the logit offset.
     calibrates : bool, default=True
@@ -95,32 +102,54 @@ class FromProbe(Supervised):
 
     def run(self, run: TrainingRun) -> None:
         head, epochs = run.net.module_.model, run.net.args_.max_epochs
+        texts_move = epochs and not is_fully_frozen(run.freeze_encoder)
         with run.hold_labels(self.n_lower_layers):
             states = run.label_states()
+            if head.scorer.reserves_axis:
+                head.reserve_axis(states)
             names = _project(head, states)
-            probes = self._fit_probes(run, names)
+            texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
+            probes = self._fit_probes(run, _drop_axis(texts) if head.scorer.reserves_axis else texts, names)
             labels, probe = torch.cat([probe.labels for probe in probes]), probes[0]
-            run.fit_labels(states, halfway(labels, names) if epochs else labels)
-            scale = self.scale or (probe.scale if self.multi_label else TRAINING_SCALE)
-            _set_scale(head, scale, probe.likely_margin)
+            run.fit_labels(states, halfway(labels, names) if texts_move else labels)
+            trains_heads = epochs and not texts_move  # from the optimum of the probe, at its scale
+            scale = self.scale or (probe.scale if self.multi_label or trains_heads else TRAINING_SCALE)
+            factor = head.scorer.init_cosine(_project(head, states), scale)
+            _set_scale(head, scale / factor, probe.likely_margin)
             run.temperatures = np.ones(len(probes))
-            if epochs:
+            if texts_move:
                 parts = split_targets(run.train, run.train.n_labels)
                 rows_per_label = sum(part.sample_weight.sum() for part in parts) / run.train.n_labels
                 # Multi-label fits do not gain from an average.
                 with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(rows_per_label)):
                     super().run(run)
+            elif trains_heads:
+                self._train_heads(run)
             labels = _project(head, states)
-        run.fit_labels(run.label_states(), labels)
+        run.embeddings = None if epochs else (texts, labels)
+        if texts_move:
+            run.fit_labels(run.label_states(), labels)
         if self.multi_label:
             _set_scale(head, scale, probe.margin)
         elif self.calibrates:
-            scales = self._calibrated_scales(run, scale) if epochs else np.array([probe.scale for probe in probes])
+            scales = self._calibrated_scales(run, scale) if texts_move else np.array([probe.scale for probe in probes])
             run.divide_logits(scale / scales)
 
-    def _fit_probes(self, run: TrainingRun, names: torch.Tensor) -> list[LabelProbe]:
+    def _train_heads(self, run: TrainingRun) -> None:
+        """Train the heads on cached hidden states, from the optimum of the probe."""
+        whole, held_out = run.train, run.valid
+        if held_out is None:
+            order = np.random.RandomState(run.seed).permutation(len(whole))
+            n_held_out = min(MAX_HELD_OUT_ROWS, max(1, len(whole) // 5))
+            run.train, held_out = whole.take(np.sort(order[n_held_out:])), whole.take(np.sort(order[:n_held_out]))
+        parameters = [parameter for parameter in run.net.module_.parameters() if parameter.requires_grad]
+        before = [parameter.detach().clone() for parameter in parameters]
+        super().run(run)
+        run.train = whole
+        _interpolate(run, parameters, before, held_out)
+
+    def _fit_probes(self, run: TrainingRun, texts: torch.Tensor, names: torch.Tensor) -> list[LabelProbe]:
         """Fit a probe for each target, on the same embeddings."""
-        texts, _ = run.net.embed(run.train, np.arange(len(run.train)))
         ignore_index = run.net.module_.config.ignore_index
         parts = split_targets(run.train, run.train.n_labels)
         data = [distinct_rows(run.train.token_lists, texts, part, self.multi_label, ignore_index) for part in parts]
@@ -179,6 +208,13 @@ def _project(head, label_states: torch.Tensor) -> torch.Tensor:
     return head.classes_projector(label_states)
 
 
+def _drop_axis(texts: torch.Tensor) -> torch.Tensor:
+    """Return the directions of embeddings without their reserved axis."""
+    texts = texts.clone()
+    texts[:, RESERVED_AXIS] = 0.0
+    return F.normalize(texts, dim=1)
+
+
 @contextmanager
 def _averaged(model: torch.nn.Module, share: float):
     """Average the weights that are trained in the context, which count with `share`, with those before."""
@@ -188,6 +224,36 @@ def _averaged(model: torch.nn.Module, share: float):
     with torch.no_grad():
         for parameter, weight in zip(trained, before, strict=True):
             parameter.lerp_(weight, 1 - share)
+
+
+@torch.no_grad()
+def _interpolate(run: TrainingRun, parameters, before, held_out) -> None:
+    """Move the weights as far towards the trained ones as the loss of held-out rows falls.
+
+    A few optimiser steps from the optimum of a label probe are too long at most learning rates. The probe has seen the
+    held-out rows, so that only steps that generalise lower their loss.
+    """
+    after = [parameter.detach().clone() for parameter in parameters]
+    best, lowest = 0.0, math.inf
+    for share in SHARES:
+        for parameter, start, end in zip(parameters, before, after, strict=True):
+            parameter.copy_(torch.lerp(start, end, share))
+        loss = _evaluate(run, held_out)
+        if loss >= lowest:
+            break
+        best, lowest = share, loss
+    for parameter, start, end in zip(parameters, before, after, strict=True):
+        parameter.copy_(torch.lerp(start, end, best))
+
+
+def _evaluate(run: TrainingRun, dataset) -> float:
+    """Compute the mean loss of a data set with all labels, the same in all processes."""
+    net, losses, weights = run.net, [], []
+    shared = net._shared_inputs(dataset)
+    for batch in dataset.evaluation_batches(ROWS_AT_ONCE, group=net.group):
+        losses.append(float(net.validation_step((batch, None), shared)["loss"]))
+        weights.append(float(batch.inputs["sample_weight"].sum()))
+    return net.group.from_main(float(np.dot(losses, weights)))
 
 
 @torch.no_grad()
@@ -236,6 +302,7 @@ class Reinforcement:
         ).initialize()  # fmt: skip
         net.history = run.net.history
         net.callbacks_ += [entry for entry in run.net.callbacks_ if entry[0] == "ewc"]
+        run.embeddings = None
         run.rl_net = net
         net.partial_fit(run.train)
 
@@ -275,12 +342,20 @@ class EvidenceMeasurement:
     def run(self, run: TrainingRun) -> None:
         net, dataset = run.net, run.train
         rows = np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_EVIDENCE_ROWS)).round().astype(int)
-        logits = net.score_rows(dataset, rows).cpu().numpy()
+        logits = net.score_rows(dataset, rows) if run.embeddings is None else self._score(run, rows)
+        logits = logits.cpu().numpy()
         scale = net.module_.model.logit_factor
         classes, weight = class_indices(dataset.targets[rows]), dataset.sample_weight[rows]
         if weight.any():
             measured = measure_evidence(logits, scale, classes, weight, scores_cosines(net.module_.config))
             run.evidence = measured.merge(self.earlier)
+
+    @torch.no_grad()
+    def _score(self, run: TrainingRun, rows: np.ndarray) -> torch.Tensor:
+        texts, labels = run.embeddings
+        mask = torch.ones(1, len(labels), dtype=torch.bool, device=labels.device)
+        parts = texts[torch.from_numpy(rows)].split(ROWS_AT_ONCE)
+        return torch.cat([run.net.module_.model.score(part, labels.unsqueeze(0), None, mask) for part in parts])
 
 
 @dataclass

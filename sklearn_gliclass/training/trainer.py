@@ -383,20 +383,22 @@ class Trainer(skorch.NeuralNet):
         self._set_training(False)
         batch_size = self._evaluation_batch_size(dataset, len(rows))
         batches = list(dataset.evaluation_batches(batch_size, rows, self.group))
-        parts = [(self._embed_texts(self._on_device(batch.chunks[0])), len(batch)) for batch in batches]
+        is_identity = self.module_.model.text_projector.is_identity()
+        parts = [(self._embed_texts(self._on_device(batch.chunks[0]), is_identity), len(batch)) for batch in batches]
         texts = torch.cat([self.group.gather_rows(*part) for part in parts])
         return _in_order(texts, batches), self.embed_labels(dataset)
 
-    def _embed_texts(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def _embed_texts(self, inputs: dict[str, torch.Tensor], is_identity: bool) -> torch.Tensor:
         """Compute the projected embeddings (texts, hidden) of a batch; those of windows are averaged."""
         architecture = self.module_.model
         index = inputs.get("window_index")
         inputs = {name: value for name, value in inputs.items() if name not in ("window_index", "takes_max")}
         with autocast(self.device, self.dtype):
             if "text_states" in inputs:
-                texts = architecture.project_text(architecture.embed_states(**inputs))
+                texts = architecture.project_text(architecture.embed_states(**inputs), is_identity)
             else:
-                texts = architecture.project_text(architecture.embed_text(**{"input_ids": None, **inputs}))
+                texts = architecture.embed_text(**{"input_ids": None, **inputs})
+                texts = architecture.project_text(texts, is_identity)
         return texts if index is None else average_windows(index, texts)
 
     def _evaluation_batch_size(self, dataset: TextDataset, n_rows: int) -> int:

@@ -1,5 +1,6 @@
 import copy
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn_gliclass.data.tokenizer import (
     LABEL_TOKEN,
     SEP_TOKEN,
     PieceTokenizer,
+    TokenCache,
     _copy_backend,
     add_control_tokens,
     load_tokenizer,
@@ -155,3 +157,19 @@ def test_trained_tokenizer_reads_what_it_has_not_seen():
     tokenizer = train_tokenizer(["a"])
     assert tokenizer.unk_token_id not in tokenizer("東京 ☃").input_ids
     assert train_tokenizer([]).pad_token_id == 0
+
+
+def test_token_ids_are_kept_for_a_bounded_number_of_characters(monkeypatch):
+    """Known texts are not tokenised again, and a full cache starts anew."""
+    calls = []
+
+    class Backend:
+        def encode_batch_fast(self, texts, add_special_tokens):
+            calls.append(texts)
+            return [SimpleNamespace(ids=[len(text)]) for text in texts]
+
+    monkeypatch.setattr("sklearn_gliclass.data.tokenizer._CACHED_CHARACTERS", 10)
+    cache = TokenCache(Backend())
+    for texts in (["a", "bb", "a"], ["bb", "ccc"], ["a" * 5], ["a"], ["a"]):
+        assert [ids.tolist() for ids in cache.tokenize(texts)] == [[len(text)] for text in texts]
+    assert calls == [["a", "bb"], ["ccc"], ["a" * 5], ["a"]]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sklearn_gliclass.model import fingerprint as module
-from sklearn_gliclass.model.fingerprint import copy_with_fingerprint, fingerprint
+from sklearn_gliclass.model.fingerprint import copy_with_fingerprint, fingerprint, own_trained_weights
 
 
 def net():
@@ -88,3 +88,22 @@ def test_step_of_training_is_seen(optimizer):
     network(torch.ones(2, 40)).sum().backward()
     optimizer(network.parameters()).step()
     assert fingerprint(network) != before
+
+
+def test_copies_share_weights_until_these_are_trained():
+    original = net()
+    original.append(original[0])  # tied
+    first, second = (copy_with_fingerprint(original, shares_weights=True) for _ in range(2))
+    assert first[3] is first[0] is not original[0]
+    weights = [module[0].weight for module in (original, first, second)]
+    assert len({weight.data_ptr() for weight in weights}) == 1 < len(set(map(id, weights)))
+    for parameter in first[2].parameters():
+        parameter.requires_grad_(False)
+    own_trained_weights(first)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            if parameter.requires_grad:
+                parameter.zero_()
+    assert fingerprint(second) == fingerprint(original) != fingerprint(first)
+    assert first[2].weight.data_ptr() == original[2].weight.data_ptr()
+    assert second[2].weight.requires_grad

@@ -29,6 +29,18 @@ def test_encoder_is_loaded_with_its_weights(family, save, tmp_path):
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in saved.state_dict().items())
 
 
+def test_encoder_is_read_again_after_a_change_of_shared_weights(save, tmp_path):
+    saved = save("bert").embeddings.word_embeddings.weight
+    first, second = (load_encoder(tmp_path, shares_weights=True) for _ in range(2))
+    weights = [encoder.embeddings.word_embeddings.weight for encoder in (first, second)]
+    assert weights[0].data_ptr() == weights[1].data_ptr()
+    with torch.no_grad():
+        weights[0].zero_()
+    for shares_weights in (False, True):
+        loaded = load_encoder(tmp_path, shares_weights=shares_weights)
+        torch.testing.assert_close(loaded.embeddings.word_embeddings.weight, saved)
+
+
 def test_each_model_gets_a_copy(save, tmp_path):
     save("bert")
     first, second = load_encoder(tmp_path), load_encoder(tmp_path)

@@ -5,7 +5,15 @@ import pytest
 import torch
 from tiny_models import randomize, tiny_config
 
-from sklearn_gliclass.model.scorers import DOT_PRODUCT_SCORERS, MLP_HIDDEN_SIZES, SCORERS, TOKEN_SCORERS, _drop
+from sklearn_gliclass.model.scorers import (
+    DOT_PRODUCT_SCORERS,
+    MLP_HIDDEN_SIZES,
+    RESERVED_AXIS,
+    SCORERS,
+    TEXT_COMPONENT,
+    TOKEN_SCORERS,
+    _drop,
+)
 
 WIDTH, HEADS = 8, 2
 
@@ -265,3 +273,54 @@ def test_attention_dropout_is_for_training_only():
     torch.testing.assert_close(scorer(*inputs), scorer(*inputs))
     scorer.train()
     assert not torch.equal(scorer(*inputs), scorer(*inputs))
+
+
+def directions(n, seed):
+    """Random vectors of norm 1 that are 0 on the reserved axis."""
+    vectors = np.random.RandomState(seed).randn(n, WIDTH)
+    vectors[:, RESERVED_AXIS] = 0.0
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", ["simple", "weighted-dot", "mlp"])
+def test_scorers_start_as_the_cosines_of_some_labels(name):
+    texts, labels = directions(20, seed=0), directions(5, seed=1)
+    scorer = make(name).float()
+    classes = torch.from_numpy(labels).float()
+    assert scorer.init_cosine(classes, scale=20.0) == 1.0
+    with torch.no_grad():
+        cosines = scorer(torch.from_numpy(texts).float(), classes.unsqueeze(0))
+    np.testing.assert_allclose(cosines, texts @ labels.T, atol=1e-5)
+
+
+def test_hopfield_starts_as_the_logarithm_of_a_softmax_over_scaled_cosines():
+    """The logarithm is interpolated between its knots, in NumPy."""
+    texts, labels = directions(20, seed=0), directions(5, seed=1)
+    on_axis = np.eye(WIDTH)[RESERVED_AXIS] * TEXT_COMPONENT + texts * np.sqrt(1 - TEXT_COMPONENT**2)
+    scorer = make("hopfield")
+    classes = torch.from_numpy(labels).float()
+    scale = scorer.init_cosine(classes, scale=6.0)
+    with torch.no_grad():
+        logits = scorer(torch.from_numpy(on_axis).float(), classes.unsqueeze(0)).numpy()
+    probabilities = np.apply_along_axis(softmax, 1, scale * texts @ labels.T)
+    knots = 2.0 ** -(np.arange(scorer.n_knots + 1) / scorer.knots_per_octave)
+    assert probabilities.min() > knots[-1]
+    np.testing.assert_allclose(logits, np.interp(probabilities, knots[::-1], np.log(knots)[::-1]), atol=1e-4)
+    assert np.abs(logits - np.log(probabilities)).max() < 0.02  # of a chord between neighbouring knots
+
+
+def test_hidden_units_without_effect_are_left_out_with_their_gradients():
+    """Those of a weighted-dot scorer that is initialised as a cosine: the gradients are those of all units."""
+    texts, labels = directions(6, seed=0), directions(4, seed=1)
+    pruned, whole = make("weighted-dot"), make("weighted-dot")
+    inputs = torch.from_numpy(texts).float(), torch.from_numpy(labels).float().unsqueeze(0)
+    for scorer in (pruned, whole):
+        scorer.max_pairs = 3
+        scorer.init_cosine(inputs[1][0], scale=1.0)
+    first, last = whole.out_mlp[0], whole.out_mlp[-1]
+    whole._live_units = lambda: (first.weight, first.bias, last.weight[0])
+    assert len(pruned._live_units()[0]) == 6 < len(first.weight)
+    for scorer in (pruned, whole):
+        scorer(*inputs).square().sum().backward()
+    for name, parameter in pruned.named_parameters():
+        torch.testing.assert_close(parameter.grad, whole.get_parameter(name).grad, msg=name)

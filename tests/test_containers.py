@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import cross_val_predict
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
+from sklearn_gliclass.containers import as_container
 from sklearn_gliclass.inputs import learn_texts
 from sklearn_gliclass.targets import MULTI, SINGLE, read_class_targets
 from sklearn_gliclass.testing import TINY
@@ -255,6 +256,17 @@ def test_records_with_other_keys_raise(X, error, message):
 def test_nested_arrow_cells_raise():
     with pytest.raises(TypeError, match=r"A cell of a table must be .*, got ndarray: .*in the column 'a' at row 0"):
         read(arrow().table({"a": [["x"], ["y"]], "b": [1, 2]}))
+
+
+def test_tables_that_only_narwhals_knows_become_those_of_pandas():
+    pytest.importorskip("narwhals")
+
+    class Table(pd.DataFrame):
+        """Table of a module other than pandas."""
+
+    found = as_container(Table({"title": ["a", "b"], "size": [1, 2]}), "X", "texts")
+    assert type(found) is pd.DataFrame
+    assert found.to_dict("list") == {"title": ["a", "b"], "size": [1, 2]}
 
 
 def test_narwhals_is_optional(monkeypatch):

@@ -66,6 +66,15 @@ def read_labels(batch, position) -> list[str]:
     return [NAME_OF_IDS[tuple(ids[start + 1 : end])] for start, end in zip(starts, ends, strict=True)]
 
 
+def test_evaluation_reads_all_rows_or_those_that_are_given():
+    dataset = make_dataset()
+    for given, expected in ((None, range(N_TEXTS)), (np.array([7, 2, 11]), [2, 7, 11])):
+        batches = list(dataset.evaluation_batches(4, given))
+        assert sorted(row for batch in batches for row in batch.rows) == list(expected)
+        for batch in batches:
+            np.testing.assert_array_equal(batch.inputs["labels"], dataset.targets[batch.rows])
+
+
 @pytest.mark.parametrize("rng", [None, 0], ids=["validation", "training"])
 @pytest.mark.parametrize("architecture", LAYOUTS)
 @pytest.mark.parametrize("max_num_classes", [None, 3])

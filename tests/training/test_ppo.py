@@ -280,3 +280,11 @@ def test_targets_are_read_with_their_mask():
     targets, valid = read_targets(torch.tensor([[1.0, -7.0, 0.0]]), torch.zeros(1, 3), -7)
     assert targets.tolist() == [[1, 0, 0]]
     assert valid.tolist() == [[True, False, True]]
+
+
+def test_decisions_on_labels_that_are_not_offered_are_zero():
+    valid = torch.tensor([[True, True, False], [False, True, True]])
+    policy = BernoulliPolicy(torch.tensor([[0.3, -1.0, 2.0], [0.1, 0.7, -0.4]]), valid)
+    actions = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    for values in (policy.log_prob(actions), policy.entropy(), policy.divergence(torch.full((2, 3), 0.3))):
+        assert torch.equal(values != 0, valid)

@@ -336,3 +336,8 @@ def test_failing_warm_start_restores_the_logit_offset(checkpoint):
         clf.set_params(callbacks=[Failing()]).fit(TEXTS, 1 - MULTI)
     np.testing.assert_array_equal(clf.decision_function(TEXTS), before[0])
     assert clf.logit_offset_ == before[1]
+
+
+def test_scale_after_fine_tuning_grows_with_the_logarithm_of_the_labels():
+    found = [probe.fine_tuned_scale(n_labels) for n_labels in (1, 2, 77)]
+    np.testing.assert_allclose(found, 8.4 + 2.4 * np.log([1, 2, 77]))

@@ -157,24 +157,37 @@ def predictions(options, encoder: str, hyperparameters: dict, n: int) -> None:
 # -- training ----------------------------------------------------------------------------------------------------
 
 
-def training(options, n: int) -> None:
-    widths = (12, 10, 24, 20)
-    common.title(("processes", "wall, s", "CPU of each process, s", "speed-up by CPU"), widths)
+def train(frame, n_processes: int) -> tuple[float, list[float]]:
+    """Return the wall-clock seconds of a fit, and the processor time of each process."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(n_processes), "--master-addr", "127.0.0.1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(common.ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     with tempfile.TemporaryDirectory() as folder:
-        frame = common.read(options, "banking77", "train").sample(n, random_state=0)
         frame.to_csv(f"{folder}/rows.csv", index=False)
         Path(folder, "train.py").write_text(TRAIN)
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+        command = [sys.executable, *(launcher if n_processes > 1 else []), "train.py", "rows.csv"]
+        done = subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    return max(line[0] for line in lines), [line[1] for line in lines]
+
+
+def training(options, n_short: int, n_long: int) -> None:
+    import pandas as pd
+
+    widths = (20, 6, 9, 9, 24, 18)
+    common.title(("texts", "rows", "processes", "wall, s", "CPU of each process, s", "speed-up by CPU"), widths)
+    short = common.read(options, "banking77", "train")
+    reviews = common.mixed_texts(options, n_long, 100, 200)
+    frames = {
+        "banking77": short.sample(min(n_short, len(short)), random_state=0),
+        "100 to 200 words": pd.DataFrame({"text": reviews, "label": ["good", "bad"] * (n_long // 2)}),
+    }
+    for name, frame in frames.items():
         alone = None
-        for processes in (1, 2):
-            command = [sys.executable, *(launcher if processes > 1 else []), "train.py", "rows.csv"]
-            env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(common.ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-            done = subprocess.run(command, cwd=folder, env=env, check=True, capture_output=True, text=True)
-            lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-            wall, cpu = max(line[0] for line in lines), [line[1] for line in lines]
+        for n_processes in (1, 2):
+            wall, cpu = train(frame, n_processes)
             alone = alone or cpu[0]
-            cells = [processes, f"{wall:.1f}", ", ".join(f"{value:.1f}" for value in cpu), f"{alone / max(cpu):.2f}"]
-            common.row(cells, widths)
+            seconds = ", ".join(f"{value:.1f}" for value in cpu)
+            common.row((name, len(frame), n_processes, f"{wall:.1f}", seconds, f"{alone / max(cpu):.2f}"), widths)
 
 
 def main() -> None:
@@ -192,7 +205,7 @@ def main() -> None:
     predictions(options, "tiny", tiny, 20_000 if options.quick else 200_000)
     predictions(options, "MiniLM", {}, 2_000 if options.quick else 200_000)
     print(flush=True)
-    training(options, 128 if options.quick else 1024)
+    training(options, *((128, 64) if options.quick else (1024, 256)))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def learn_both(**hyperparameters):
     return clf, log_loss(LABELS, clf.predict_proba(FIRST), labels=CLASSES)
 
 
+@pytest.mark.full
 def test_first_task_is_forgotten_less():
     losses = [learn_both(ewc_lambda=value)[1] for value in (0.0, 100.0, 1e5)]
     assert losses[1] < 0.9 * losses[0]

@@ -1,11 +1,13 @@
 """Reinforcement learning in the estimator."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from sampling import sampled
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.frozen import FrozenEstimator
@@ -94,8 +96,9 @@ def test_soft_labels():
 # -- disabled options --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("y", YS)
-@pytest.mark.parametrize("name", ["gamma", "labels_smoothing", "entropy_beta", "kl_beta"])
+@pytest.mark.parametrize(
+    ("name", "y"), sampled(itertools.product(["gamma", "labels_smoothing", "entropy_beta", "kl_beta"], YS), 4)
+)
 def test_options_at_minus_one_equal_zero(y, name):
     """-1 equals 0 exactly, where the formula has no effect for 0."""
     reference = fitted(y, max_epochs=3)
@@ -340,6 +343,7 @@ def test_reference_models_of_each_form_agree(y):
     assert other.history_[-1, "kl"] > 0.1
 
 
+@pytest.mark.full
 def test_divergence_holds_the_model_back():
     start = supervised("multi")
     near, far = (
@@ -360,6 +364,7 @@ def test_table_is_read_by_its_reference():
 # -- scikit-learn --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("y", YS)
 def test_grid_search(y):
     grid = GridSearchCV(

@@ -20,12 +20,13 @@ NAMES = {
     "embeddings": "embeddings",
     "tfidf": "TF-IDF",
     "setfit": "SetFit",
+    "fastfit": "FastFit",
 }
 # Titles of the differences -> baselines.
 BASELINES = {
     "best of zero-shot and our embeddings": ["zero_shot", "own_logreg"],
     "best quick baseline": ["zero_shot", "own_logreg", "embeddings", "tfidf"],
-    "SetFit": ["setfit"],
+    "best of SetFit and FastFit": ["setfit", "fastfit"],
 }
 REFERENCE = "own_logreg"  # of the ratios of log losses
 ROWS_REGRESSION = {"8": "100 rows", "32": "500 rows"}

@@ -158,6 +158,8 @@ class Architecture(nn.Module):
 
     def pick_layers(self, hidden_states, last_state: Tensor, mask: Tensor, every: bool) -> list[Tensor]:
         """Return the hidden states to score, (batch, length, hidden) each: one, or with `every` one per layer."""
+        if hidden_states is not None:  # in transformers 5.0, those of ModernBERT are before its last norm
+            hidden_states = (*hidden_states[:-1], last_state)
         if every:
             return list(hidden_states)
         if self.config.squeeze_layers:

@@ -17,7 +17,7 @@ from .isolation import seed_torch
 from .loading import load_weights, silence_transformers
 from .options import resolve
 from .outputs import GLiClassOutput
-from .transformers_internals import init
+from .transformers_internals import init, keep_names
 from .uni_encoder import UniEncoder
 from .weights import check_loaded, fill_shared, has_one_name_of_ties, named_weights, read_json, read_weights, skeleton
 
@@ -181,6 +181,7 @@ class GLiClassModel(PreTrainedModel):
             check_loaded(model, info, source)
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.data = tensor.data.clone()  # no longer a view of the mapped file
+        keep_names(model)
         return (model, info) if output_loading_info else model
 
     @classmethod

@@ -10,7 +10,7 @@ try:  # these leave weights alone that have just been loaded
 except ImportError:
     from torch.nn import init
 
-__all__ = ["build_from_config", "init", "unexpected_patterns"]
+__all__ = ["build_from_config", "init", "keep_names", "unexpected_patterns"]
 
 
 def build_from_config(model_class: Any, config: Any, dtype: torch.dtype | None) -> nn.Module:
@@ -33,3 +33,12 @@ def build_from_config(model_class: Any, config: Any, dtype: torch.dtype | None) 
 def unexpected_patterns(module: nn.Module) -> list[str]:
     """Return regular expressions of the names of weights that may be in a file, but not in the module."""
     return list(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ())
+
+
+def keep_names(model: nn.Module) -> None:
+    """Let a loaded model be saved under the present names of its weights.
+
+    transformers 5.0 would save those of LayerNorm under their names in old checkpoints.
+    """
+    if hasattr(model, "_weight_conversions"):
+        model._weight_conversions = None

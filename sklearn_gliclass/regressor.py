@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MIN_SHRINKAGE_ROWS, MAX_SHRINKAGE_ROWS = 20, 256
 
 
-@fill_docstring(batch_size="int or None, default=16")
+@fill_docstring(batch_size="int or None, default=16", lr="float, default=2e-4")
 class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     """Text regressor that reads the names of the outputs together with the text.
 
@@ -197,7 +197,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
         scorer_encoder_num_layers=2,
         recurrent_steps=1,
         recurrent_read_text=False,
-        lr=1e-4,
+        lr=2e-4,
         others_lr="auto",
         weight_decay=0.01,
         others_weight_decay=0.0,

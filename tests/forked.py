@@ -19,7 +19,8 @@ def start(function, *args, output: Path | None = None, environment: dict | None 
 
 
 def _run(function, args, output, environment):
-    os.environ.update(environment)
+    # The thread pool of the tokenizers stays in the parent process, and waiting for it would never end.
+    os.environ.update({"TOKENIZERS_PARALLELISM": "false", **environment})
     if output is not None:
         stream = open(output, "w", buffering=1)  # noqa: SIM115 - stays open until the process ends
         os.dup2(stream.fileno(), 1)

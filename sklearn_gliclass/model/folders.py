@@ -138,7 +138,11 @@ def _check_target(target: Path) -> None:
 
 def _check_entries(target: Path, is_written: Callable[[str], bool], subfolders: set[str], files: set[str]) -> None:
     """Raise if an entry that would be replaced is a folder in place of a file, or the other way round."""
-    for path in sorted(target.iterdir()) if target.is_dir() else ():
+    try:
+        entries = sorted(target.iterdir())
+    except FileNotFoundError:  # there is none, or another save is replacing it
+        return
+    for path in entries:
         if path.name in subfolders:
             is_right, error, what, needed = path.is_dir(), NotADirectoryError, "not a folder", "a folder"
         elif is_written(path.name) or path.name in files:

@@ -256,6 +256,10 @@ class OnnxModel:
         self.layout = self.build_layout(settings.label_names)
         path = folder / LABEL_EMBEDDINGS_FILE
         self.label_embeddings = np.load(path, allow_pickle=False) if path.is_file() else None
+        # Of the exported labels, to which the model may be fitted, and of those that were used since.
+        self.known_labels: dict[str, np.ndarray] = {}
+        if self.label_embeddings is not None:
+            self.known_labels = dict(zip(self.layout.label_texts, self.label_embeddings, strict=True))
         self.graph = "text" if self.layout.shares_labels else "model"
         _ = self.sessions[self.graph]  # of the same version of the folder as the settings
 
@@ -269,10 +273,11 @@ class OnnxModel:
         other = object.__new__(OnnxModel)
         other.__dict__ = {**self.__dict__, "layout": self.build_layout(label_names)}
         if self.label_embeddings is not None:
-            known = dict(zip(self.layout.label_texts, self.label_embeddings, strict=True))
-            new = [index for index, label in enumerate(label_names) if label not in known]
-            found = dict(zip(new, other.embed_labels(new), strict=True)) if new else {}
-            other.label_embeddings = np.array([known.get(label, found.get(i)) for i, label in enumerate(label_names)])
+            texts, known = other.layout.label_texts, self.known_labels
+            new = [index for index, label in enumerate(texts) if label not in known]
+            if new:
+                other.known_labels = known | dict(zip((texts[i] for i in new), other.embed_labels(new), strict=True))
+            other.label_embeddings = np.array([other.known_labels[label] for label in texts])
         return other
 
     def embed_labels(self, labels: Sequence[int] | None = None) -> np.ndarray:

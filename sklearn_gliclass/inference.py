@@ -147,11 +147,18 @@ class InferenceEngine:
 
     def _project_labels(self) -> torch.Tensor:
         states, head = self._label_states(), self.model.model
+        if self.label_fit is None:
+            is_new = np.zeros(self.n_labels, bool)
+        else:
+            is_new = self.label_fit.is_new(self.layout.label_texts)
         with self.products:
-            labels = head.project_classes(states)
-            if self.label_fit is not None:
-                is_new = self.label_fit.is_new(self.layout.label_texts)
-                labels[is_new] = head.project_classes(states[is_new], self.label_fit.change.to(states))
+            if not is_new.any():
+                return head.project_classes(states)
+            new = head.project_classes(states[is_new], self.label_fit.change.to(states))
+            if is_new.all():
+                return new
+            labels = new.new_empty(self.n_labels, new.shape[1])
+            labels[is_new], labels[~is_new] = new, head.project_classes(states[~is_new])
         return labels
 
     def _label_states(self) -> torch.Tensor:

@@ -379,7 +379,7 @@ def _attend_backward(gradient, query, key, value, layout, probabilities, masks):
         dropped, factor = _dropped(weights, mask)
         _multiply(dropped.transpose(1, 2), factor, rows, of_parts[2])
         of_weights = _apply(mask, torch.bmm(rows, values.transpose(1, 2)))
-        scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        scores = torch_internals.softmax_gradient(of_weights, weights)
         _multiply(scores, scale, keys, of_parts[0])
         _multiply(scores.transpose(1, 2), scale, queries, of_parts[1])
     return of_query, of_key, of_value

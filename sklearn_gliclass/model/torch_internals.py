@@ -16,6 +16,7 @@ HAS_GRADIENT_OPERATORS = _has(torch.ops.aten, "mkldnn_linear_backward_input", "m
 HAS_FUSED_LAYER_OPERATORS = _has(
     torch.ops.aten, "native_layer_norm_backward", "gelu_backward", "_softmax_backward_data"
 )
+HAS_OPERATORS_ON_LISTS = _has(torch, "_foreach_norm", "_foreach_mul_")
 HAS_THRESHOLD_OPERATOR = _has(torch.ops.aten, "threshold_backward")
 
 
@@ -37,6 +38,27 @@ def linear_input_gradient(shape: torch.Size, gradient: Tensor, weight: Tensor) -
 def linear_weight_gradient(gradient: Tensor, inputs: Tensor, weight: Tensor, has_bias: bool) -> tuple[Tensor, Tensor]:
     """Compute the gradients of weight and bias of a linear layer by oneDNN."""
     return torch.ops.aten.mkldnn_linear_backward_weights(gradient, inputs, weight, has_bias)
+
+
+def softmax_gradient(gradient: Tensor, probabilities: Tensor) -> Tensor:
+    """Compute the gradient of the inputs of a softmax over the last dimension."""
+    return torch._softmax_backward_data(gradient, probabilities, -1, probabilities.dtype)
+
+
+def norms(tensors: list[Tensor]) -> list[Tensor]:
+    """Compute the Euclidean norm of each tensor, in one call where torch has the operator."""
+    if HAS_OPERATORS_ON_LISTS:
+        return list(torch._foreach_norm(tensors))
+    return [torch.linalg.vector_norm(tensor) for tensor in tensors]
+
+
+def multiply_in_place(tensors: list[Tensor], factor: Tensor) -> None:
+    """Multiply each tensor by a number, in one call where torch has the operator."""
+    if HAS_OPERATORS_ON_LISTS:
+        torch._foreach_mul_(tensors, factor)
+        return
+    for tensor in tensors:
+        tensor.mul_(factor)
 
 
 def keep_above(values: Tensor, by: Tensor, threshold: float) -> Tensor:

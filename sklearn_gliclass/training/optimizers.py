@@ -9,6 +9,8 @@ from torch.optim.adamw import adamw
 from transformers import Adafactor, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
+from ..model import torch_internals
+
 CLIP_EPSILON = 1e-6  # as in torch
 
 
@@ -123,9 +125,9 @@ def clip_gradients(gradients: list[torch.Tensor], max_norm: float) -> torch.Tens
     values = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
     if not values:
         return torch.tensor(0.0)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values)))
+    norm = torch.linalg.vector_norm(torch.stack(torch_internals.norms(values)))
     if norm > max_norm:
-        torch._foreach_mul_(values, max_norm / (norm + CLIP_EPSILON))
+        torch_internals.multiply_in_place(values, max_norm / (norm + CLIP_EPSILON))
     return norm
 
 

@@ -298,7 +298,8 @@ class Trainer(skorch.NeuralNet):
 
         Callbacks that read the gradients, and other processes, get dense ones.
         """
-        reads = (type(callback).on_grad_computed is not Callback.on_grad_computed for _, callback in self.callbacks_)
+        methods = [callback.on_grad_computed for _, callback in self.callbacks_]
+        reads = (getattr(method, "__func__", None) is not Callback.on_grad_computed for method in methods)
         if type(self.optimizer_) is not RowwiseAdamW or self.group.size > 1 or any(reads):
             return []
         found = [part.get_input_embeddings() for part in dict.fromkeys(self.module_.encoder_modules())]

@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass.model import torch_internals
 from sklearn_gliclass.testing import TINY
 from sklearn_gliclass.training.optimizers import RowwiseAdamW, clip_gradients
 from sklearn_gliclass.training.trainer import Trainer
@@ -93,8 +94,10 @@ def test_copies_continue_the_training(pair, copy_of):
     assert_equal(net, optimizer, other, reference)
 
 
+@pytest.mark.parametrize("on_lists", [True, False])
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
-def test_clipping_is_that_of_torch(max_norm):
+def test_clipping_is_that_of_torch(max_norm, on_lists, monkeypatch):
+    monkeypatch.setattr(torch_internals, "HAS_OPERATORS_ON_LISTS", on_lists)
     results = []
     for sparse in (True, False):
         net = Net()

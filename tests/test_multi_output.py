@@ -251,13 +251,13 @@ def test_weight_two_is_repetition(checkpoint, options):
         {"class_weight": "balanced"},
         {"class_weight": [{"food": 2.0}, None]},
         {"calibrate": "cv"},
-        {"scorer_type": "mlp", "gradient_accumulation_steps": 2, "batch_size": 3},
+        {"scorer_type": "mlp", "gradient_accumulation_steps": 2, "batch_size": 3, "max_epochs": 24},
         {"label_centroid_share": 1.0},
         {"ewc_lambda": 1.0},
     ],
 )
 def test_options_of_the_training_learn_both_targets(options):
-    clf = classifier(**{**options, "max_epochs": 12}).fit(TEXTS, Y)
+    clf = classifier(**{"max_epochs": 12, **options}).fit(TEXTS, Y)
     assert clf.score(TEXTS, Y) >= 0.75
     assert clf.partial_fit(TEXTS, Y).n_iter_ == clf.n_iter_
 

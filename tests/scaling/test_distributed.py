@@ -36,12 +36,18 @@ from sklearn_gliclass.distributed import BatchPredictor, predict_parquet
 
 
 @pytest.fixture(scope="module")
-def client():
-    """Client of two worker processes of dask, on the loopback."""
+def cluster_client():
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         yield client
+
+
+@pytest.fixture
+def client(cluster_client):
+    """Client of two worker processes of dask, on the loopback; one that a test has killed is started again first."""
+    cluster_client.wait_for_workers(2, timeout=60)
+    return cluster_client
 
 
 # -- one process ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Helpers of the speed benchmarks: data, equal models in both packages, interleaved timing, tables."""
 
 import argparse
+import csv
 import importlib.metadata
 import json
 import os
@@ -35,6 +36,18 @@ def arguments(description: str) -> argparse.Namespace:
 
     torch.set_num_threads(options.threads)
     return options
+
+
+def split_parser(description: str, name: str, sets: list[str], rows: list[int]) -> argparse.ArgumentParser:
+    """Build the parser of a benchmark on splits of data sets; `name` is that of its file of results."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--sets", nargs="+", default=sets)
+    parser.add_argument("--rows", nargs="+", type=int, default=rows, help="examples per class")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks" / "results" / name, help="the results")
+    return parser
 
 
 def header(options) -> None:
@@ -85,6 +98,26 @@ def mixed_texts(options, n: int, shortest: int = 5, longest: int = 400) -> list[
     rng = np.random.RandomState(0)
     reviews = read(options, "movie_reviews").text
     return [" ".join(reviews[i % len(reviews)].split()[: rng.randint(shortest, longest + 1)]) for i in range(n)]
+
+
+# -- files of results --------------------------------------------------------------------------------------------
+
+
+def measured(path: Path, key: list[str]) -> set[tuple]:
+    """Return the values of some columns of the lines that a CSV file has."""
+    import pandas as pd
+
+    return set(pd.read_csv(path)[key].itertuples(index=False, name=None)) if path.exists() else set()
+
+
+def append_line(path: Path, columns: list[str], line: list) -> None:
+    """Append a line to a CSV file, after the names of its columns if it is new."""
+    is_new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            writer.writerow(columns)
+        writer.writerow(line)
 
 
 # -- the same weights in both packages ---------------------------------------------------------------------------

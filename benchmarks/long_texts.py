@@ -11,22 +11,19 @@ logistic regression as in ``quality.py``. With ``--memory``, hidden states of fr
 the seconds of the fast presets are no longer comparable.
 """
 
-import argparse
-import csv
+import itertools
 import time
 import warnings
-from pathlib import Path
 
-import pandas as pd
 import torch
 
+import common
 from quality import versions
 from quality_methods import tfidf
 from quality_sets import load_split
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.exceptions import TruncationWarning
 
-ROOT = Path(__file__).resolve().parents[1]
 KEY = ["set", "rows", "seed", "method"]
 COLUMNS = [*KEY, "n_train", "n_test", "accuracy", "fit_cpu_seconds", "predict_cpu_seconds", "versions"]
 METHODS = ["tfidf", "truncate_fast", "mean_fast", "max_fast", "truncate", "mean", "max"]
@@ -34,32 +31,20 @@ MAX_TEST = 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of the data sets")
-    parser.add_argument("--sets", nargs="+", default=["movie_reviews"])
-    parser.add_argument("--rows", nargs="+", type=int, default=[8, 32], help="examples per class")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser = common.split_parser(__doc__.split("\n")[0], "long_texts.csv", ["movie_reviews"], rows=[8, 32])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--memory", help="folder of cached hidden states")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/long_texts.csv", help="the results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", TruncationWarning)
-    for name in options.sets:
-        for rows in options.rows:
-            for seed in options.seeds:
-                for method in options.methods:
-                    measure(options, name, rows, seed, method)
+    done = common.measured(options.csv, KEY)
+    for key in itertools.product(options.sets, options.rows, options.seeds, options.methods):
+        if key not in done:
+            measure(options, *key)
 
 
 def measure(options, name: str, rows: int, seed: int, method: str) -> None:
-    """Run one method on one split, and add its line to the file, unless it is there."""
-    new = not options.csv.exists()
-    if not new:
-        results = pd.read_csv(options.csv)
-        if (results[KEY] == [name, rows, seed, method]).all(axis=1).any():
-            return
+    """Run one method on one split, and add its line to the file."""
     split = load_split(options.data.resolve(), name, rows, seed)
     X_test, y_test = split.X_test[:MAX_TEST].tolist(), split.y_test[:MAX_TEST].to_numpy()
     if method == "tfidf":
@@ -69,12 +54,9 @@ def measure(options, name: str, rows: int, seed: int, method: str) -> None:
         predicted, seconds = run(split, X_test, seed, method, options.memory)
     accuracy = (predicted == y_test).mean()
     line = [name, rows, seed, method, len(split.X_train), len(X_test), f"{accuracy:.4f}"]
-    with options.csv.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(COLUMNS)
-        writer.writerow([*line, *(f"{value:.1f}" for value in seconds), versions()])
-    print(*line, *(f"{value:.1f}" for value in seconds), flush=True)
+    line += [f"{value:.1f}" for value in seconds]
+    common.append_line(options.csv, COLUMNS, [*line, versions()])
+    print(*line, flush=True)
 
 
 def run(split, X_test: list[str], seed: int, method: str, memory: str | None):

@@ -16,21 +16,19 @@ old and of new classes, whose predictions may be of either kind. ``share_new`` i
 be of a new class, and ``true_share`` what it should be.
 """
 
-import argparse
 import copy
-import csv
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import log_loss
 
+import common
 from open_set import read
 from quality import versions
 from sklearn_gliclass import GLiClassClassifier
 
-ROOT = Path(__file__).resolve().parents[1]
 KEY = ["set", "rows", "seed", "preset", "method"]
 SCORES = ["accuracy", "log_loss", "old_accuracy", "new_accuracy", "share_new", "true_share"]
 COLUMNS = [*KEY, "n_classes", "n_train", "n_test", *SCORES, "versions"]
@@ -39,25 +37,14 @@ MAX_CLASSES, MAX_TEST = 40, 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of the data sets")
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--rows", nargs="+", type=int, default=[8], help="examples per class")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser = common.split_parser(__doc__.split("\n")[0], "new_labels.csv", SETS, rows=[8])
     parser.add_argument("--presets", nargs="+", default=["fast", "balanced"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/new_labels.csv", help="the results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    done = set()
-    if options.csv.exists():
-        done = set(pd.read_csv(options.csv)[KEY[:-1]].itertuples(index=False, name=None))
-    for name in options.sets:
-        for rows in options.rows:
-            for seed in options.seeds:
-                for preset in options.presets:
-                    if (name, rows, seed, preset) not in done:
-                        measure(options, name, rows, seed, preset)
+    done = common.measured(options.csv, KEY[:-1])
+    for split in itertools.product(options.sets, options.rows, options.seeds, options.presets):
+        if split not in done:
+            measure(options, *split)
 
 
 def measure(options, name: str, rows: int, seed: int, preset: str) -> None:
@@ -72,15 +59,10 @@ def measure(options, name: str, rows: int, seed: int, preset: str) -> None:
     labels = [*old, *new]
     truth = np.array([labels.index(label) for label in test.label])
     sizes = [len(labels), len(train), len(test)]
-    is_new_file = not options.csv.exists()
-    with options.csv.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new_file:
-            writer.writerow(COLUMNS)
-        for method, proba in run(train, labels, test.text.tolist(), seed, preset).items():
-            scores = [f"{value:.4f}" for value in score(truth, proba, len(old))]
-            writer.writerow([name, rows, seed, preset, method, *sizes, *scores, versions()])
-            print(f"{name:14} {rows:3} {seed} {preset:9} {method:12} " + " ".join(scores), flush=True)
+    for method, proba in run(train, labels, test.text.tolist(), seed, preset).items():
+        scores = [f"{value:.4f}" for value in score(truth, proba, len(old))]
+        common.append_line(options.csv, COLUMNS, [name, rows, seed, preset, method, *sizes, *scores, versions()])
+        print(f"{name:14} {rows:3} {seed} {preset:9} {method:12} " + " ".join(scores), flush=True)
 
 
 def run(train: pd.DataFrame, labels: list[str], texts: list[str], seed: int, preset: str) -> dict[str, np.ndarray]:

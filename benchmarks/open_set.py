@@ -17,8 +17,7 @@ of their own, at the threshold that the training rows determine; ``best_accuracy
 test rows, which no method could know.
 """
 
-import argparse
-import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ from scipy.special import logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize
 
+import common
 from quality import versions
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model.lookup import DEFAULT_ENCODER
 
-ROOT = Path(__file__).resolve().parents[1]
 KEY = ["set", "rows", "seed", "method"]
 SCORES = ["auroc", "accuracy", "best_accuracy", "known_accuracy"]
 COLUMNS = [*KEY, "n_classes", "n_train", "n_known", "n_unknown", *SCORES, "versions"]
@@ -42,23 +41,12 @@ UNKNOWN = "none of these"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="folder of the data sets")
-    parser.add_argument("--sets", nargs="+", default=SETS)
-    parser.add_argument("--rows", nargs="+", type=int, default=[8], help="examples per class")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--csv", type=Path, default=ROOT / "benchmarks/results/open_set.csv", help="the results")
-    options = parser.parse_args()
+    options = common.split_parser(__doc__.split("\n")[0], "open_set.csv", SETS, rows=[8]).parse_args()
     torch.set_num_threads(options.threads)
-    done = set()
-    if options.csv.exists():
-        done = set(pd.read_csv(options.csv)[["set", "rows", "seed"]].itertuples(index=False, name=None))
-    for name in options.sets:
-        for rows in options.rows:
-            for seed in options.seeds:
-                if (name, rows, seed) not in done:
-                    measure(options, name, rows, seed)
+    done = common.measured(options.csv, KEY[:-1])
+    for split in itertools.product(options.sets, options.rows, options.seeds):
+        if split not in done:
+            measure(options, *split)
 
 
 def measure(options, name: str, rows: int, seed: int) -> None:
@@ -67,15 +55,10 @@ def measure(options, name: str, rows: int, seed: int) -> None:
     texts = [*known.text, *unknown.text]
     truth = np.array([*known.label, *[UNKNOWN] * len(unknown)])
     sizes = [train.label.nunique(), len(train), len(known), len(unknown)]
-    new = not options.csv.exists()
-    with options.csv.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(COLUMNS)
-        for method, (classes, values, predicted) in run(train, texts, seed).items():
-            scores = [f"{value:.4f}" for value in score(truth, classes, values, predicted)]
-            writer.writerow([name, rows, seed, method, *sizes, *scores, versions()])
-            print(f"{name:14} {rows:3} {seed} {method:12} " + " ".join(scores), flush=True)
+    for method, (classes, values, predicted) in run(train, texts, seed).items():
+        scores = [f"{value:.4f}" for value in score(truth, classes, values, predicted)]
+        common.append_line(options.csv, COLUMNS, [name, rows, seed, method, *sizes, *scores, versions()])
+        print(f"{name:14} {rows:3} {seed} {method:12} " + " ".join(scores), flush=True)
 
 
 def split(folder: Path, name: str, rows: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -147,19 +147,10 @@ class InferenceEngine:
 
     def _project_labels(self) -> torch.Tensor:
         states, head = self._label_states(), self.model.model
-        if self.label_fit is None:
-            is_new = np.zeros(self.n_labels, bool)
-        else:
-            is_new = self.label_fit.is_new(self.layout.label_texts)
         with self.products:
-            if not is_new.any():
+            if self.label_fit is None:
                 return head.project_classes(states)
-            new = head.project_classes(states[is_new], self.label_fit.change.to(states))
-            if is_new.all():
-                return new
-            labels = new.new_empty(self.n_labels, new.shape[1])
-            labels[is_new], labels[~is_new] = new, head.project_classes(states[~is_new])
-        return labels
+            return self.label_fit.project(head.project_classes, states, self.layout.label_texts)
 
     def _label_states(self) -> torch.Tensor:
         """Compute the embeddings (labels, hidden) of all labels before their projection."""

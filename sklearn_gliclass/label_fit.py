@@ -8,6 +8,7 @@ along: with half of the intents of banking77 as new labels, the accuracy over al
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +35,32 @@ class LabelFit:
     labels: tuple[str, ...]
     change: Tensor
 
-    def is_new(self, labels) -> np.ndarray:
+    def is_new(self, labels: Sequence[str]) -> np.ndarray:
         """Return which label texts (n,) the projector was not fitted to."""
         known = set(self.labels)
         return np.array([label not in known for label in labels], bool)
+
+    def project(self, projection: Callable[..., Tensor], states: Tensor, labels: Sequence[str]) -> Tensor:
+        """Project the embeddings (labels, hidden) of labels, new ones without the fit.
+
+        Parameters
+        ----------
+        projection : callable
+            Function of embeddings, and optionally of what is subtracted from the weights of the last layer.
+        states : Tensor of shape (labels, hidden)
+            The embeddings.
+        labels : sequence of str
+            Their label texts.
+        """
+        is_new = self.is_new(labels)
+        if not is_new.any():
+            return projection(states)
+        new = projection(states[is_new], self.change.to(states))
+        if is_new.all():
+            return new
+        projected = new.new_empty(len(states), new.shape[1])
+        projected[is_new], projected[~is_new] = new, projection(states[~is_new])
+        return projected
 
     def extend(self, labels, change: Tensor | None) -> LabelFit:
         """Return the fit after a further one to other labels."""

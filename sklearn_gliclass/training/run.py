@@ -138,15 +138,12 @@ class TrainingRun:
 
     def read_new_labels(self) -> None:
         """Fit the label projector to labels that are new since its last fit, so that it reads them without that one."""
-        if self.label_fit is None:
-            return
-        is_new = self.label_fit.is_new(self.train.layout.label_texts)
-        if is_new.any():
+        labels = self.train.layout.label_texts
+        if self.label_fit is not None and self.label_fit.is_new(labels).any():
             states, projector = self.label_states(), self.net.module_.model.classes_projector
             with torch.no_grad():
-                labels = projector(states)
-                labels[is_new] = projector(states[is_new], self.label_fit.change.to(states))
-            self.fit_labels(states, labels)
+                projected = self.label_fit.project(projector, states, labels)
+            self.fit_labels(states, projected)
 
     def label_states(self) -> torch.Tensor:
         """Return the label embeddings before their projection, with the current weights."""

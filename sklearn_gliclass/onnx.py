@@ -256,10 +256,8 @@ class OnnxModel:
         self.layout = self.build_layout(settings.label_names)
         path = folder / LABEL_EMBEDDINGS_FILE
         self.label_embeddings = np.load(path, allow_pickle=False) if path.is_file() else None
-        # Of the exported labels, to which the model may be fitted, and of those that were used since.
-        self.known_labels: dict[str, np.ndarray] = {}
-        if self.label_embeddings is not None:
-            self.known_labels = dict(zip(self.layout.label_texts, self.label_embeddings, strict=True))
+        # Of the labels to which the model may be fitted; the exported graph embeds any others.
+        self.exported_labels = self._embedded_labels()
         self.graph = "text" if self.layout.shares_labels else "model"
         _ = self.sessions[self.graph]  # of the same version of the folder as the settings
 
@@ -273,12 +271,17 @@ class OnnxModel:
         other = object.__new__(OnnxModel)
         other.__dict__ = {**self.__dict__, "layout": self.build_layout(label_names)}
         if self.label_embeddings is not None:
-            texts, known = other.layout.label_texts, self.known_labels
+            texts, known = other.layout.label_texts, self.exported_labels | self._embedded_labels()
             new = [index for index, label in enumerate(texts) if label not in known]
             if new:
-                other.known_labels = known | dict(zip((texts[i] for i in new), other.embed_labels(new), strict=True))
-            other.label_embeddings = np.array([other.known_labels[label] for label in texts])
+                known |= dict(zip((texts[i] for i in new), other.embed_labels(new), strict=True))
+            other.label_embeddings = np.array([known[label] for label in texts])
         return other
+
+    def _embedded_labels(self) -> dict[str, np.ndarray]:
+        if self.label_embeddings is None:
+            return {}
+        return dict(zip(self.layout.label_texts, self.label_embeddings, strict=True))
 
     def embed_labels(self, labels: Sequence[int] | None = None) -> np.ndarray:
         """Compute the projected embeddings (labels, hidden) of all labels or some, for the bi-encoders."""

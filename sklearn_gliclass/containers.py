@@ -37,7 +37,7 @@ def as_container(data, name: str, expected: str):
         If `data` is not a container, has no order (set), is ambiguous (dict) or is not in memory (lazy frames, dask,
         Spark). The message names the call that converts it, if there is one.
     """
-    if hasattr(data, "toarray"):  # sparse
+    if hasattr(data, "toarray") and not _is_lazy_dask(data):  # sparse
         return data
     conversion = _conversion_needed(data, name)
     if conversion is not None:
@@ -100,8 +100,15 @@ def _as_narwhals(data):
     return None if found is data else found
 
 
+def _is_lazy_dask(data) -> bool:
+    graph = getattr(data, "__dask_graph__", None)
+    return callable(graph) and graph() is not None
+
+
 def _conversion_needed(data, name: str) -> str | None:
     """Return the call that converts `data`, "" if there is none, and None if no conversion is needed."""
+    if _is_lazy_dask(data):  # first: a delayed value seems to have any attribute
+        return f"{name}.compute()"
     if isinstance(data, Mapping):
         is_split = _library(data) == "datasets" and len(data)  # of a Hugging Face DatasetDict
         return f"{name}[{next(iter(data))!r}]" if is_split else f"list({name}) or pandas.DataFrame({name})"
@@ -111,9 +118,6 @@ def _conversion_needed(data, name: str) -> str | None:
         return f"{name}.toPandas()"
     if hasattr(data, "map_batches") and hasattr(data, "to_pandas") and _library(data) == "ray":
         return f"{name}.to_pandas()"
-    graph = getattr(data, "__dask_graph__", None)
-    if callable(graph) and graph() is not None:
-        return f"{name}.compute()"
     if hasattr(data, "collect"):  # lazy frames of polars and narwhals
         return f"{name}.collect()"
     if hasattr(data, "columns") and hasattr(_as_narwhals(data), "collect"):  # of DuckDB, and others of narwhals
@@ -132,10 +136,11 @@ def _on_workers(data) -> str:
         "pyspark": "mapInPandas(predictor.map, predictor.spark_schema(frame))",
         "ray": 'map_batches(BatchPredictor, ..., batch_format="pandas")',
     }
-    if _library(data) not in calls:
+    call = calls.get(_library(data), "")
+    if not hasattr(type(data), call.partition("(")[0]):  # such as a delayed value of dask, which has no parts
         return ""
     return (
-        f", or for predictions on the workers call {calls[_library(data)]} of the frame, with "
+        f", or for predictions on the workers call {call} of the frame, with "
         "predictor = sklearn_gliclass.distributed.BatchPredictor(folder)"
     )
 

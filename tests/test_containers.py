@@ -191,6 +191,10 @@ def dask_bag(values):
     return pytest.importorskip("dask.bag").from_sequence(values)
 
 
+def dask_delayed(values):
+    return pytest.importorskip("dask").delayed(values)
+
+
 def dask_series(values):
     return pytest.importorskip("dask.dataframe").from_pandas(pd.Series(values), npartitions=2)
 
@@ -209,6 +213,7 @@ def relation(values):
 LAZY = [
     (dask_array, r"\.compute\(\)"),
     (dask_bag, r"\.compute\(\)"),
+    (dask_delayed, r"\.compute\(\)\.$"),
     (dask_series, r"\.compute\(\)"),
     (dask_frame, r"\.compute\(\)"),
     (lambda values: pl.LazyFrame({"text": values}), r"\.collect\(\)"),

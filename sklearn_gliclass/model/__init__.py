@@ -1,6 +1,11 @@
 """The torch model, which is independent of scikit-learn and skorch."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import GLiClassModelConfig
+    from .modeling import ARCHITECTURES, GLiClassModel, GLiClassOutput
 
 __all__ = ["ARCHITECTURES", "GLiClassModel", "GLiClassModelConfig", "GLiClassOutput"]
 

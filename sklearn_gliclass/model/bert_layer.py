@@ -6,7 +6,7 @@ dropout are compared with raw random bits.
 """
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +118,7 @@ def _bias(filled: Tensor) -> Tensor:
     return torch.zeros(filled.shape).masked_fill_(~filled, float("-inf")).view(len(filled), 1, 1, -1)
 
 
-def fuses(layer: nn.Module, states: Tensor, longest: int) -> bool:
+def fuses(layer: Any, states: Tensor, longest: int) -> bool:
     """Return whether :func:`run_layer` computes this layer: the usual parts, of one type, without hooks.
 
     Texts of up to `longest` tokens are not too long for it if attention has dropout, as torch keeps attention weights
@@ -143,7 +143,7 @@ def fuses(layer: nn.Module, states: Tensor, longest: int) -> bool:
     )
 
 
-def run_layer(layer: nn.Module, states: Tensor, places: Tensor | None, layout: HeadLayout) -> Tensor:
+def run_layer(layer: Any, states: Tensor, places: Tensor | None, layout: HeadLayout) -> Tensor:
     """Run a layer on hidden states (tokens, hidden); return those of the queries (queries, hidden).
 
     Parameters
@@ -165,11 +165,11 @@ def run_layer(layer: nn.Module, states: Tensor, places: Tensor | None, layout: H
     return _FeedForward.apply(_rate(layer.output.dropout), layer.output.LayerNorm.eps, states, *_weights(parts))
 
 
-def _rate(dropout: nn.Module) -> float:
+def _rate(dropout: nn.Dropout) -> float:
     return dropout.p if dropout.training else 0.0
 
 
-def _weights(parts: tuple[nn.Module, ...]) -> list[Tensor]:
+def _weights(parts: tuple[nn.Linear | nn.LayerNorm, ...]) -> list[Tensor]:
     return [weight for part in parts for weight in (part.weight, part.bias)]
 
 
@@ -264,7 +264,7 @@ class _SelfAttention(torch.autograd.Function):
         attended = products.linear(context, *of_output)
         mask = sample_mask(attended, rates[1])
         sums = _add_dropped(inputs, attended, mask)
-        normed, *moments = torch.native_layer_norm(sums, inputs.shape[1:], *of_norm, epsilon)
+        normed, *moments = torch.native_layer_norm(sums, inputs.shape[1:], *of_norm, eps=epsilon)
         matrices = [weight for weight, _ in pairwise[:4]]
         ctx.save_for_backward(
             states, inputs, query, key, value, context, sums, *moments, *of_norm, *matrices, *probabilities
@@ -280,7 +280,7 @@ class _SelfAttention(torch.autograd.Function):
         matrices, probabilities = saved[5:9], saved[9:]
         needed = ctx.needs_input_grad[5:]
         # `total` is the gradient of the residual, to which the products add those of the layers beside it.
-        total, *of_norm = _norm_backward(gradient, *saved[:5], needed[8:10])
+        total, *of_norm = _norm_backward(gradient, *saved[:5], needed=needed[8:10])
         attended = _apply(mask, total)
         of_output = products.weight_gradients(attended, context, matrices[3], needed[6:8])
         rows = products.input_gradient(attended, matrices[3]).view(-1, query.shape[1]).index_select(0, layout.queries)
@@ -314,7 +314,7 @@ class _FeedForward(torch.autograd.Function):
         narrow = products.linear(active, weight, bias)
         mask = sample_mask(narrow, rate)
         sums = _add_dropped(states, narrow, mask)
-        normed, *moments = torch.native_layer_norm(sums, states.shape[1:], *of_norm, epsilon)
+        normed, *moments = torch.native_layer_norm(sums, states.shape[1:], *of_norm, eps=epsilon)
         ctx.save_for_backward(states, wide, active, wide_weight, weight, sums, *moments, *of_norm)
         ctx.constants = products, mask
         return normed
@@ -325,7 +325,7 @@ class _FeedForward(torch.autograd.Function):
         products, mask = ctx.constants
         states, wide, active, wide_weight, weight, *saved = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        total, *of_norm = _norm_backward(gradient, *saved, needed[4:])
+        total, *of_norm = _norm_backward(gradient, *saved, needed=needed[4:])
         narrow = _apply(mask, total)
         of_narrow = products.weight_gradients(narrow, active, weight, needed[2:4])
         wide = torch.ops.aten.gelu_backward(products.input_gradient(narrow, weight), wide)

@@ -158,7 +158,7 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
     return copy_with_fingerprint(encoder, shares_weights)
 
 
-def _weight_versions(encoder) -> list[int]:
+def _weight_versions(encoder) -> list[object]:
     return [change_counter(parameter) for parameter in encoder.parameters()]
 
 

@@ -1,5 +1,7 @@
 """Private operators and attributes of torch, in one module, with replacements for versions without them."""
 
+# pyright: reportPrivateImportUsage=false
+
 import torch
 from torch import Tensor, nn
 

@@ -35,7 +35,7 @@ def unexpected_patterns(module: nn.Module) -> list[str]:
     return list(getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ())
 
 
-def keep_names(model: nn.Module) -> None:
+def keep_names(model: Any) -> None:
     """Let a loaded model be saved under the present names of its weights.
 
     transformers 5.0 would save those of LayerNorm under their names in old checkpoints.

@@ -88,8 +88,9 @@ class _Table:
         weights = self.weight.index_select(0, self.rows)
         gradients = torch.zeros_like(weights).index_copy_(0, self.places[rows], gradient.values())
         beta1, beta2 = group["betas"]
+        means, squares = self.moments
         adamw(
-            [weights], [gradients], *([moment] for moment in self.moments), [], [self.state["step"]], fused=True,
+            [weights], [gradients], [means], [squares], [], [self.state["step"]], fused=True,
             amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"], weight_decay=group["weight_decay"],
             eps=group["eps"], maximize=False,
         )  # fmt: skip

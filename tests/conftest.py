@@ -22,6 +22,14 @@ def all_threads():
     torch.set_num_threads(1)
 
 
+# Pages of the documentation that take long: this one exports a model with the default encoder.
+SLOW_PAGES = {"onnx.md"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items):
-    """Run the slowest tests first, so that parallel processes end at about the same time."""
+    """Mark slow pages, and run the slowest tests first, so that parallel processes end at about the same time."""
+    for item in items:
+        if item.name in SLOW_PAGES:
+            item.add_marker("full")
     items.sort(key=lambda item: not item.name.startswith("test_runs_from_top_to_bottom"))

@@ -113,7 +113,7 @@ def test_grid_search_over_scorers():
     np.testing.assert_array_equal(search.predict_proba(TEXTS), by_hand.predict_proba(TEXTS))
 
 
-def test_halving_random_search_in_two_processes():
+def test_halving_random_search_halves_the_candidates():
     search = HalvingRandomSearchCV(
         CLASSIFIER,
         {"lr": loguniform(1e-4, 1e-2)},
@@ -121,7 +121,6 @@ def test_halving_random_search_in_two_processes():
         factor=2,
         min_resources=8,
         cv=2,
-        n_jobs=2,
         random_state=0,
     ).fit(np.array(TEXTS), Y)
     assert search.n_candidates_ == [4, 2]

@@ -50,8 +50,8 @@ def test_kept_with_its_outputs(path):
         assert "Warning" not in text, text
 
 
-# The notebooks that train the longest, with 62 labels, run in `make test-full` and before each release.
-SLOW = {"5_multi_label", "7_reinforcement_learning"}
+# The notebooks that train the longest run in `make test-full` and before each release.
+SLOW = {"2_grid_search", "5_multi_label", "6_regression", "7_reinforcement_learning"}
 
 
 @pytest.mark.parametrize(

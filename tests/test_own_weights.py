@@ -66,7 +66,7 @@ def test_own_weights_work_with_every_scorer():
 
 
 def test_zero_shot_is_better_than_with_the_plain_encoder():
-    test = pd.read_csv(DATA / "banking77.test.csv.gz", keep_default_na=False)
+    test = pd.read_csv(DATA / "banking77.test.csv.gz", keep_default_na=False).sample(500, random_state=0)
     classes = sorted(test["label"].unique())
     scores = []
     for start in ({}, {"encoder_model": DEFAULT_ENCODER}):

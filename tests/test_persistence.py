@@ -474,6 +474,7 @@ def test_state_without_version_and_newer_hyperparameters_loads():
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
 
 
+@pytest.mark.full
 def test_checkpoint_loads_without_network_and_encoder(tmp_path):
     """The reference needs the original label encoder to load a checkpoint."""
     clf = tiny().fit(TEXTS, LABELS)

@@ -49,7 +49,7 @@ def classify(train: pd.DataFrame, test: pd.DataFrame) -> None:
 
 def search(train: pd.DataFrame) -> None:
     print(f"\n2. GridSearchCV over scorer_type: {len(train)} training examples, 2 folds, 6 epochs")
-    print("   (so few steps favour 'simple' and 'weighted-dot', which start as a dot product of embeddings)")
+    print("   (all of them start as the cosine of text and label)")
     grid = GridSearchCV(
         GLiClassClassifier(max_epochs=6, random_state=0),
         {"scorer_type": ["simple", "weighted-dot", "mlp", "hopfield"]},

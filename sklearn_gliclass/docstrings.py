@@ -67,7 +67,9 @@ scorer_type : {"simple", "weighted-dot", "mlp", "hopfield", "cross-attn"}, defau
     ``pooling_strategy="pass"`` and one of the architectures "uni-encoder" and "encoder-decoder". The architecture
     "decoder-kv" has a scorer of its own.
 
-    "mlp", "hopfield" and "cross-attn" start from random weights and need more training data.
+    All but "cross-attn" start as the cosine of text and label in a bi-encoder (see `preset`), and stay there with
+    ``others_lr="auto"``, so that they are as accurate as "simple". In other architectures "mlp", "hopfield" and
+    "cross-attn" start from random weights and need more training data.
 scorer_num_heads : int, default=16
     Number of attention heads of the scorer "cross-attn", a divisor of the encoder's hidden size.
 scorer_mlp_hidden_size : int or None, default=None
@@ -320,10 +322,9 @@ preset : {"fast", "balanced", "accurate"}, default="balanced"
     the label names as their prior, in about a second. With "fast" that is all. Otherwise fine-tuning follows, which
     moves the texts towards labels halfway between the label names and the probe.
 
-    With ``freeze_encoder=True`` and ``projector_init="identity"``, the scorers "weighted-dot", "mlp" (up to
-    `scorer_mlp_hidden_size` classes) and "hopfield" (single-label y, up to `max_num_classes` classes) start with a
-    label probe too: their weights are initialised so that the logits are those of the probe. "mlp" then knows the
-    classes of the fit only.
+    With ``projector_init="identity"``, the scorers "weighted-dot", "mlp" (up to `scorer_mlp_hidden_size` classes)
+    and "hopfield" (single-label y, up to `max_num_classes` classes) start with a label probe too: their weights are
+    initialised so that the logits are those of the probe. "mlp" then knows the classes of the fit only.
 
     Such a regressor starts with a ridge regression on the embeddings of the texts, whose penalty leave-one-out
     cross-validation chooses. With "fast" that is all. Otherwise fine-tuning of encoder and projectors follows, and

@@ -145,11 +145,24 @@ class FittedModel:
         instructions : Instructions, optional
             Task description and in-context examples.
         """
+        self._check_scorer_knows_labels()
         layout = self.layout(instructions=instructions)  # raises for labels that are too long or have the same tokens
         at_once = None if layout.shares_labels else self.labels_per_prompt(max_num_classes)
         for chunk in label_chunks(len(self.label_names), at_once):
             layout.text_room(layout.prompt_length(chunk))
         warn_unknown_labels(layout)
+
+    def _check_scorer_knows_labels(self) -> None:
+        """Raise for new labels if the scorer has one hidden unit for each label of the fit, as "mlp" after a probe."""
+        if self.config.scorer_type != "mlp" or self.label_fit is None:
+            return
+        new = [label for label in self.label_names if label not in self.label_fit.labels]
+        if new:
+            raise ValueError(
+                f'The scorer "mlp" knows the labels of its fit only, {list(self.label_fit.labels[:5])!r}, and not '
+                f'{new[:5]!r}. Fit with scorer_type="simple", "weighted-dot" or "hopfield", which read new labels by '
+                "their names, or call `fit` or `partial_fit` with texts of all labels."
+            )
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, memory=None, verbose=0, separate_passes=False,

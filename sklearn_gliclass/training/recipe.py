@@ -81,12 +81,12 @@ def starts_from_probe(estimator, config, n_labels: int) -> bool:
     """Return whether a new model can start from a label probe, or from a ridge regression of values.
 
     Besides the models of :func:`supports_probe`, those whose new scorer can be initialised as the cosine of text and
-    label, if the encoders are frozen.
+    label.
     """
     if supports_probe(estimator, config, n_labels):
         return True
     is_new = estimator.pretrained is None and config.projector_init == "identity"
-    if not is_new or not is_fully_frozen(estimator.freeze_encoder) or config.problem_type == "regression":
+    if not is_new or config.problem_type == "regression":
         return False
     return _reads_separately(estimator, config) and can_start_as_cosine(config, n_labels)
 

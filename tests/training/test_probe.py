@@ -207,6 +207,32 @@ def test_frozen_scorers_start_from_the_label_probe(encoder, scorer, tolerance):
         )
 
 
+@pytest.mark.parametrize(("scorer", "tolerance"), [("weighted-dot", 0.01), ("mlp", 0.01), ("hopfield", 0.1)])
+def test_fine_tuned_scorers_stay_at_the_cosine_unless_their_rate_is_set(encoder, scorer, tolerance):
+    """The steps are then those of the scorer "simple", whose texts move."""
+    fine_tuning = {"encoder_model": encoder, "max_epochs": 3, "lr": 1e-3, "random_state": 0}
+    expected = GLiClassClassifier(**fine_tuning).fit(TEXTS, LABELS).decision_function(TEXTS)
+    assert np.abs(expected / fit_frozen(encoder).decision_function(TEXTS) - 1).min() > 0.2
+    clf = GLiClassClassifier(**fine_tuning, scorer_type=scorer).fit(TEXTS, LABELS)
+    assert clf.n_iter_ == 3
+    np.testing.assert_allclose(clf.decision_function(TEXTS), expected, rtol=tolerance)
+    trained = GLiClassClassifier(**fine_tuning, scorer_type=scorer, others_lr=1e-2).fit(TEXTS, LABELS)
+    assert not torch.allclose(parameters(trained.model_.model.scorer), parameters(clf.model_.model.scorer), atol=1e-3)
+
+
+def parameters(module):
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def test_mlp_after_a_probe_raises_for_new_labels(encoder):
+    clf = fit_frozen(encoder, scorer_type="mlp")
+    first, *_ = clf.classes_
+    with pytest.raises(ValueError, match=r"knows the labels of its fit only.*'opera'.*weighted-dot"):
+        clf.with_labels([first, "opera"])
+    known = clf.with_labels(clf.classes_[::-1])
+    np.testing.assert_allclose(known.predict_proba(TEXTS)[:, ::-1], clf.predict_proba(TEXTS), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("y", "hyperparameters"),
     [

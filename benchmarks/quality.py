@@ -3,14 +3,16 @@
     python benchmarks/quality.py                                       # everything: many hours on a CPU
     python benchmarks/quality.py --sets trec6 snips --rows 8 --seeds 0 --methods ours tfidf
     python benchmarks/quality.py --tolerance 0.01                      # few seeds where the scores vary little
+    python benchmarks/quality.py --methods no_probe no_names no_average no_calibration      # the default without parts
     python benchmarks/quality.py --table                               # print the tables of the results
     python benchmarks/quality.py --table --rows 8 --seeds 0            # of 8 examples per class and seed 0
 
 Each combination of data set, training rows, seed and method is a line of a CSV file, and is not run again. The training
 rows are 8 or 32 examples per class (multi-label: per label; regression: 100 or 500 rows), or all rows, at most 8,000.
 The test set is 1,000 rows of the test file, the same for all. ``quality_sets.py`` reads the data sets,
-``quality_methods.py`` has the methods, and ``quality_scores.py`` the scores. The seconds in the tables are CPU time,
-which is wall time with one thread on an idle machine.
+``quality_methods.py`` has the methods, ``quality_ingredients.py`` the default without its ingredients, and
+``quality_scores.py`` the scores. The seconds in the tables are CPU time, which is wall time with one thread on an idle
+machine.
 
 SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 """
@@ -28,13 +30,17 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from quality_methods import METHODS, SLOW
+from quality_ingredients import INGREDIENTS
+from quality_methods import METHODS as BASELINES
+from quality_methods import SLOW
 from quality_scores import SCORES, score
 from quality_sets import Split, find_sets, load_split
 from quality_tables import markdown
 from sklearn_gliclass.model.lookup import OWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
+METHODS = {**BASELINES, **INGREDIENTS}
+NOT_BY_DEFAULT = ["plain", "fastfit", *INGREDIENTS]
 KEY = ["set", "rows", "seed", "method"]
 SECONDS = ["fit_seconds", "fit_cpu_seconds", "predict_seconds", "predict_cpu_seconds"]
 COLUMNS = [*KEY, "task", "n_train", "n_test", *SCORES, *SECONDS, "threads", "versions"]
@@ -60,7 +66,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", help="default: all of the folder except tables")
     parser.add_argument("--rows", nargs="+", type=rows, default=[8, 32, "all"], help="examples per class, or all")
     parser.add_argument("--seeds", nargs="+", type=int, help=f"default: 0 to 9, and 0 to 2 for {', '.join(SLOW)}")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all except plain and fastfit")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help=f"default: all except {', '.join(NOT_BY_DEFAULT)}"
+    )
     parser.add_argument(
         "--tolerance", type=float, help="stop adding seeds to a set when the standard error of our score is smaller"
     )
@@ -90,7 +98,7 @@ def rows(value: str) -> int | str:
 
 
 def run(options: argparse.Namespace) -> None:
-    methods = options.methods or [method for method in METHODS if method not in ("plain", "fastfit")]
+    methods = options.methods or [method for method in METHODS if method not in NOT_BY_DEFAULT]
     results = read_results(options.csv)
     done = set(results[KEY].astype(str).itertuples(index=False, name=None))
     folder = options.data.resolve()

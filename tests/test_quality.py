@@ -114,8 +114,19 @@ def test_slow_methods_have_fewer_seeds(run_quality, monkeypatch):
     results = run_quality("--sets", "single")
     seeds = results.groupby("method")["seed"].agg(list).to_dict()
     assert seeds.pop("setfit") == [0, 1, 2]
-    assert set(seeds) == set(quality.METHODS) - {"setfit", "fastfit", "plain"}
+    assert set(seeds) == set(quality.METHODS) - {"setfit", *quality.NOT_BY_DEFAULT}
     assert all(found == list(range(10)) for found in seeds.values())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("without", quality.INGREDIENTS)
+def test_ingredients_change_the_probabilities(folder, without):
+    split = load_split(folder, "single", 8, seed=0)
+    ours, other = (quality.METHODS[name](split, 0) for name in ("ours", without))
+    assert np.abs(ours.probabilities - other.probabilities).max() > 1e-3
+    assert quality.METHODS[without](load_split(folder, "numbers", 8, seed=0), 0) is None
+    if without == "no_calibration":
+        np.testing.assert_array_equal(ours.predictions, other.predictions)
 
 
 def test_tolerance_ends_the_seeds_of_a_set(run_quality, monkeypatch):

@@ -123,7 +123,7 @@ def test_slow_methods_have_fewer_seeds(run_quality, monkeypatch):
 def test_ingredients_change_the_probabilities(folder, without):
     split = load_split(folder, "single", 8, seed=0)
     ours, other = (quality.METHODS[name](split, 0) for name in ("ours", without))
-    assert np.abs(np.log(ours.probabilities) - np.log(other.probabilities)).max() > 0.1
+    assert np.abs(np.log(ours.probabilities) - np.log(other.probabilities)).max() > 0.02
     assert quality.METHODS[without](load_split(folder, "numbers", 8, seed=0), 0) is None
     if without == "no_calibration":
         np.testing.assert_array_equal(ours.predictions, other.predictions)

@@ -12,6 +12,7 @@ the Few-Shot Adaptation of Large Vision-Language Models", https://arxiv.org/abs/
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..model.isolation import process_lock
 from ..samples import TargetPart, class_shares
 from .label_path import LabelPath
 
@@ -39,6 +41,7 @@ NAMES_MARGIN = 0.3
 N_FOLDS = 3
 MAX_ROWS_OF_FOLDS = 2048  # distinct texts that strength and scale are estimated on
 ENOUGH_HELD_OUT = 512  # distinct texts after whose folds no further one is held out
+KEPT_BYTES = 32 * 2**20  # of the label embeddings of the last probes
 # Steps of the optimiser for each strength. With 2, weak priors are fitted too little to 32 texts per class.
 STEPS = (2, 2, 3, 5, 5)
 
@@ -101,8 +104,12 @@ class ProbeData:
         return -(self.weights * self.targets * logits.log_softmax(dim=1)).sum()
 
 
+# Probes of the last data, the oldest first: candidates of a search that differ in their heads only have the same one.
+_kept: dict[bytes, LabelProbe] = {}
+
+
 def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
-    """Fit label embeddings to embeddings of texts.
+    """Fit label embeddings to embeddings of texts, or return those of an earlier fit to equal data.
 
     Parameters
     ----------
@@ -123,6 +130,24 @@ def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
     >>> (texts @ probe.labels.T).argmax(dim=1).tolist()
     [0, 0, 1, 1]
     """
+    key = _digest(data, names)
+    with process_lock():
+        probe = _kept.pop(key, None) or _fit(data, names)
+        _kept[key] = probe
+        while sum(kept.labels.nbytes for kept in _kept.values()) > KEPT_BYTES:
+            del _kept[next(iter(_kept))]
+    return probe
+
+
+def _digest(data: ProbeData, names: Tensor) -> bytes:
+    digest = hashlib.sha256(str(data.multi_label).encode())
+    for tensor in (data.texts, data.targets, data.weights, names):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype} {tensor.device}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.digest()
+
+
+def _fit(data: ProbeData, names: Tensor) -> LabelProbe:
     names = F.normalize(names, dim=1)
     path, held_out, cosines = _fit_and_cross_validate(data, names)
     weights = _weights_of_grid(held_out, cosines)  # (1 + strengths, scales)

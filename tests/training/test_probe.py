@@ -1,5 +1,7 @@
 """Label probe, compared with scipy, scikit-learn and brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,28 @@ def test_multi_label_labels_and_margin_maximise_the_posterior():
     expected = minimize(loss, np.append(names.numpy().ravel(), 0.3), tol=1e-10)
     np.testing.assert_allclose(margin, expected.x[-1], atol=2e-3)
     np.testing.assert_allclose(labels, F.normalize(torch.from_numpy(expected.x[:-1]).view_as(names), dim=1), atol=5e-3)
+
+
+def test_equal_data_has_one_fit(monkeypatch):
+    """The last results are kept, up to a number of bytes, and every part of the data counts."""
+    fits, original = [], probe._fit_and_cross_validate
+    monkeypatch.setattr(probe, "_kept", {})
+    monkeypatch.setattr(probe, "_fit_and_cross_validate", lambda *args: fits.append(args) or original(*args))
+    data, names = clouds()
+    first = fit_label_probe(data, names)
+    assert fit_label_probe(data.take(np.arange(40)), names.clone()) is first
+    assert len(fits) == 1
+    heavier = replace(data, weights=2 * data.weights)
+    others = [(data.take(np.arange(39)), names), (data, names.flip(0)), (heavier, names)]
+    for number, other in enumerate(others, start=2):
+        assert not torch.equal(fit_label_probe(*other).labels, first.labels)
+        assert len(fits) == number
+    monkeypatch.setattr(probe, "KEPT_BYTES", 2 * first.labels.nbytes)
+    fit_label_probe(data, names)  # the last one
+    fit_label_probe(*others[2])
+    assert (len(fits), len(probe._kept)) == (4, 2)
+    fit_label_probe(*others[0])
+    assert (len(fits), len(probe._kept)) == (5, 2)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

@@ -11,6 +11,7 @@ from ..data.batching import to_device, token_budget_batches
 from ..data.dataset import TextDataset
 from ..inference import InferenceEngine
 from ..model.fingerprint import fingerprint
+from ..model.poolings import reads_all_tokens
 from ..model.precision import weight_dtype
 from ..model.traversal import set_evaluation_mode
 from ..process_group import SINGLE, ProcessGroup
@@ -20,6 +21,9 @@ from .store import Collection, compute_key, open_collection
 MAX_LOWER_BYTES = 2**30  # of the hidden states of all tokens after the lower layers
 BATCHES_AT_ONCE = 64  # number of batches whose hidden states prediction holds in memory
 BATCHES_SHARED = 4  # number of batches after which a fit looks for what other processes have cached
+
+# Poolings that are cached together if the encoder's pass has all they need: a search over them needs one pass.
+CACHED_TOGETHER = ("avg", "max", "first")
 
 # Options that the hidden states depend on, besides the weights and the token ids.
 STATE_OPTIONS = (
@@ -149,7 +153,12 @@ class StateEngine(InferenceEngine):
         keys = [compute_key(text.tobytes() + examples.tobytes()) for text, examples in pieces]
 
         def compute(missing):
-            return self._encode(tokens, rows[missing], chunk, every_layer)
+            states = self._encode(tokens, rows[missing], chunk, every_layer)
+            for pooling in self._other_poolings(every_layer):
+                other = HiddenStates({TEXT: states.arrays.pop(pooling)})
+                collection = self._collection(self._describe_texts, chunk, every_layer, pooling)
+                collection.write([keys[row] for row in missing], other)
+            return states
 
         return self._read_or_compute(self._collection(self._describe_texts, chunk, every_layer), keys, compute)
 
@@ -173,25 +182,37 @@ class StateEngine(InferenceEngine):
         shared = {} if self.labels_separate else super()._shared_inputs(chunk)
         lengths = self.layout.sequence_lengths(tokens, chunk)[rows]
         function = functools.partial(self.model.model.text_states, every_layer=every_layer)
+        if poolings := self._other_poolings(every_layer):
+            function = functools.partial(function, other_poolings=poolings)
         parts = []
         for batch in token_budget_batches(lengths, self.max_batch_tokens):
             for _, states in self._forward(function, tokens, rows[batch], chunk, shared):
                 parts.append(HiddenStates.pack(states, weight_dtype(self.dtype)))
         return HiddenStates.concatenate(parts)
 
+    def _other_poolings(self, every_layer: bool) -> list[str]:
+        """Return the poolings whose results are cached beside those of the model."""
+        own, head = self.model.config.pooling_strategy, self.model.model
+        if self.location is None or every_layer or not self.labels_separate or head.heads_read_tokens:
+            return []
+        return [pooling for pooling in CACHED_TOGETHER if pooling != own] if reads_all_tokens(own) else []
+
     # -- keys ------------------------------------------------------------------------------------------------
 
     def _collection(self, describe, *args) -> Collection | None:
         return None if self.location is None else open_collection(self.location, describe(*args))
 
-    def _describe_texts(self, chunk, every_layer: bool) -> dict:
+    def _describe_texts(self, chunk, every_layer: bool, pooling: str | None = None) -> dict:
         config, layout = self.model.config, self.layout
         labels = [] if self.labels_separate else [layout.prompt(chunk).tolist()]
         if hasattr(layout, "label_sequences") and not self.labels_separate:
             labels += [layout.label_sequences[i].tolist() for i in chunk]
+        options = {name: getattr(config, name) for name in STATE_OPTIONS}
+        if pooling is not None:
+            options["pooling_strategy"] = pooling
         return {
             **self._describe(config.encoder_config, self.model.model.state_modules()),
-            "options": {name: getattr(config, name) for name in STATE_OPTIONS},
+            "options": options,
             "tokens": self.model.model.heads_read_tokens,
             "every_layer": every_layer,
             "labels": labels,

@@ -319,7 +319,7 @@ class Architecture(nn.Module):
 
     @torch.no_grad()
     def text_states(
-        self, input_ids: Tensor, attention_mask: Tensor, every_layer: bool = False, **inputs
+        self, input_ids: Tensor, attention_mask: Tensor, every_layer: bool = False, other_poolings=(), **inputs
     ) -> dict[str, Tensor]:
         """Compute the hidden states that the heads read of a batch of sequences; :meth:`score_states` takes them.
 
@@ -331,6 +331,8 @@ class Architecture(nn.Module):
             The sequences, one label prompt in each.
         every_layer : bool, default=False
             Whether to return all layers of the encoder, for the training with ``layer_wise``.
+        other_poolings : sequence of str, default=()
+            Poolings whose results are returned too, under their names. The model's own must read all tokens.
         **inputs
             Further inputs of :meth:`encode`. The plain bi-encoder needs none.
 
@@ -349,8 +351,11 @@ class Architecture(nn.Module):
         if self.heads_read_tokens:
             states = {"text_states": torch.stack([reading.text for reading in readings], dim=2), "text_mask": mask}
         else:
-            pooling = POOLINGS[self.pooling]
-            states = {"text_states": torch.stack([pooling(reading.text, mask) for reading in readings], dim=1)}
+            poolings = {"text_states": self.pooling, **{pooling: pooling for pooling in other_poolings}}
+            states = {
+                name: torch.stack([POOLINGS[pooling](reading.text, mask) for reading in readings], dim=1)
+                for name, pooling in poolings.items()
+            }
         if config.squeeze_layers:
             states["layer_means"] = torch.stack([POOLINGS["avg"](layer, attention_mask) for layer in layers], dim=1)
         labels = [reading.classes for reading in readings]

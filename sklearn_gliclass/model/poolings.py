@@ -67,6 +67,11 @@ def abs_avg_pooling(states: Tensor, mask: Tensor) -> Tensor:
     return _zero_outside(states, mask).abs().sum(dim=1) / _count(states, mask)
 
 
+def reads_all_tokens(pooling: str) -> bool:
+    """Return whether a pooling reads the hidden states of all tokens in the mask."""
+    return pooling not in ("first", "last")
+
+
 def mask_read_tokens(pooling: str, mask: Tensor) -> Tensor:
     """Return the mask (batch, length) of the tokens in `mask` whose hidden states the pooling reads."""
     mask = mask.bool()

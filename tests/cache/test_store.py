@@ -91,22 +91,53 @@ def test_cached_tokens_give_the_same_predictions(options, tmp_path, encoded):
     np.testing.assert_allclose(plain.transform(TEXTS), cached.transform(TEXTS), atol=1e-5)
 
 
-def test_search_encodes_each_text_once(tmp_path, encoded):
-    texts, labels = [f"{text} {i}" for i, text in enumerate(TEXTS * 2)], LABELS * 2
-    # Equal weights in each fit: an encoder from scratch depends on the seed, and its tokenizer on the texts.
-    folder = tmp_path / "encoder"
+def frozen_in(folder, texts, labels):
+    """Classifier with equal weights in each fit: those from scratch depend on the seed, and the tokenizer on texts."""
     start = tiny(max_epochs=0).fit(texts, labels)
     start.model_.encoder.save_pretrained(folder)
     start.tokenizer_.save_pretrained(folder)
-    clf = tiny(encoder_config=None, encoder_model=str(folder), freeze_encoder=True, memory=tmp_path / "states")
-    grid = {"scorer_type": ["simple", "mlp", "hopfield"], "others_lr": [1e-3, 1e-4]}
+    return tiny(encoder_config=None, encoder_model=str(folder), freeze_encoder=True, memory=folder / "states")
+
+
+NUMBERED, GRID = [f"{text} {i}" for i, text in enumerate(TEXTS * 2)], {"pooling_strategy": ["avg", "max", "first"]}
+
+
+def test_search_encodes_each_text_once(tmp_path, encoded):
+    texts, labels, grid = NUMBERED, LABELS * 2, {**GRID, "scorer_type": ["simple", "hopfield"]}
+    clf = frozen_in(tmp_path, texts, labels)
     search = GridSearchCV(clf, grid, cv=2).fit(texts, labels)
-    assert sum(encoded) == len(texts) + 2
+    assert sum(encoded) == len(texts) + 2 * len(GRID["pooling_strategy"])  # and the labels, for each pooling
     encoded.clear()
     plain = GridSearchCV(clone(clf).set_params(memory=None), grid, cv=2).fit(texts, labels)
     # Without the folder each of the 13 fits encodes its texts: half of them in the folds.
     assert sum(encoded) == 13 * 2 + 12 * len(texts) // 2 + len(texts)
     np.testing.assert_allclose(plain.cv_results_["mean_test_score"], search.cv_results_["mean_test_score"], atol=1e-12)
+
+
+def test_pooling_of_one_token_caches_no_other(tmp_path, encoded):
+    """Its pass skips the other tokens in the last layer."""
+    clf = frozen_in(tmp_path, NUMBERED, LABELS * 2).set_params(pooling_strategy="first")
+    first = clf.fit(NUMBERED, LABELS * 2).transform(NUMBERED)
+    encoded.clear()
+    clf.set_params(pooling_strategy="avg").fit(NUMBERED, LABELS * 2)
+    assert sum(encoded) == len(NUMBERED) + 2
+    again = clf.set_params(pooling_strategy="first").fit(NUMBERED, LABELS * 2)
+    np.testing.assert_allclose(again.transform(NUMBERED), first, atol=1e-6)
+
+
+def count_threads(estimator, X, y):
+    return {"threads": torch.get_num_threads()}
+
+
+@pytest.mark.full  # starts two processes, which import torch
+def test_search_in_two_processes_reads_it_with_half_of_the_threads(tmp_path):
+    clf = frozen_in(tmp_path, NUMBERED, LABELS * 2)
+    for pooling in GRID["pooling_strategy"]:
+        clf.set_params(pooling_strategy=pooling).fit(NUMBERED, LABELS * 2)
+    before = files(tmp_path)
+    search = GridSearchCV(clf, GRID, cv=2, n_jobs=2, scoring=count_threads, refit=False).fit(NUMBERED, LABELS * 2)
+    assert files(tmp_path) == before  # what is encoded is written
+    assert max(search.cv_results_["mean_test_threads"]) <= max(1, joblib.cpu_count() // 2)
 
 
 def test_transform_in_a_pipeline_uses_it(tmp_path, encoded):

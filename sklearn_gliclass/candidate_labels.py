@@ -35,7 +35,7 @@ def read_candidates(y) -> list[dict] | None:
     True
     """
     rows = one_column(y)
-    if rows is None or not any(isinstance(row, Mapping) for row in rows):
+    if rows is None or not any(issubclass(kind, Mapping) for kind in set(map(type, rows))):
         return None
     missing = missing_rows(rows)
     if missing:

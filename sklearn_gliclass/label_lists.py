@@ -11,6 +11,7 @@ from .class_values import check_kinds, class_keys, is_numeric_text
 from .containers import EXPECTED_CLASSES, as_container, to_values
 from .text_checks import is_missing, missing_rows, show_rows
 
+_SCALARS = {str, int, float, bool, type(None)}
 _HOW = "give each row a list of labels, [] where none holds"
 
 
@@ -38,7 +39,7 @@ def read_label_lists(y) -> list[list] | None:
     [[0, 1], [1]]
     """
     rows = one_column(y)
-    if rows is None:
+    if rows is None or _SCALARS.issuperset(map(type, rows)):
         return None
     for row, value in enumerate(rows):
         if isinstance(value, Mapping):

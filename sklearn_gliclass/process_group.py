@@ -120,6 +120,8 @@ class ProcessGroup:
 
     def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of the main process."""
+        if self.size == 1:  # before a walk through all modules
+            return
         self._exchange([tensor.detach() for tensor in tensors], functools.partial(dist.broadcast, src=0))
 
     def _exchange(self, tensors: list[Tensor], operation) -> None:

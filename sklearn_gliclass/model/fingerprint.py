@@ -3,11 +3,13 @@
 import copy
 import hashlib
 import weakref
+from collections import OrderedDict
 
 import torch
 from torch import nn
 
 from .torch_internals import change_counter
+from .traversal import collect_parameters
 
 _SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
 
@@ -71,7 +73,11 @@ def _copy_attribute(name: str, value, memo: dict):
         return {key: child and _copy_around_weights(child, memo) for key, child in value.items()}
     if name == "_parameters":
         return {key: None if weight is None else _copy_parameter(weight, memo) for key, weight in value.items()}
-    return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value, memo)
+    if isinstance(value, _IMMUTABLE):
+        return value
+    if type(value) in (dict, OrderedDict) and not value:  # a module has a dozen of them, for hooks
+        return type(value)()
+    return copy.deepcopy(value, memo)
 
 
 def _copy_parameter(weight: nn.Parameter, memo: dict) -> nn.Parameter:
@@ -84,8 +90,8 @@ def _copy_parameter(weight: nn.Parameter, memo: dict) -> nn.Parameter:
 
 def own_trained_weights(model: nn.Module) -> None:
     """Give the parameters that are trained memory of their own, where that is shared with other models."""
-    shared = {parameter.data_ptr() for module in _sharing for parameter in module.parameters()}
-    for parameter in model.parameters():
+    shared = {parameter.data_ptr() for parameter in collect_parameters(_sharing)}
+    for parameter in collect_parameters([model]):
         if parameter.requires_grad and parameter.data_ptr() in shared:
             parameter.data = parameter.data.clone()
 

@@ -3,6 +3,8 @@
 import numpy as np
 from torch import nn
 
+from .traversal import collect_parameters
+
 
 def is_fully_frozen(how) -> bool:
     """Return whether all encoder parameters are frozen: `how` is True, and not 1 for the first layer."""
@@ -36,7 +38,7 @@ def freeze(model, how) -> None:
 
 def _parameters(model, how) -> list[nn.Parameter]:
     if is_fully_frozen(how):
-        return [parameter for module in model.model.frozen_modules() for parameter in module.parameters()]
+        return collect_parameters(model.model.frozen_modules())
     if isinstance(how, bool | np.bool_):
         return []
     n_layers = 0 if how == "embeddings" else how

@@ -14,6 +14,7 @@ from .fingerprint import copy_with_fingerprint
 from .isolation import process_lock, seed_torch
 from .torch_internals import change_counter
 from .transformers_internals import build_from_config
+from .traversal import collect_parameters
 from .weight_delta import add_weight_delta
 from .weights import check_loaded, read_json, read_weights
 
@@ -159,7 +160,7 @@ def load_encoder(folder: Path, whole: bool = False, weight_delta: Path | None = 
 
 
 def _weight_versions(encoder) -> list[object]:
-    return [change_counter(parameter) for parameter in encoder.parameters()]
+    return [change_counter(parameter) for parameter in collect_parameters([encoder])]
 
 
 def _file_versions(folder: Path) -> tuple:

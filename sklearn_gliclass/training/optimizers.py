@@ -10,6 +10,7 @@ from transformers import Adafactor, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from ..model import torch_internals
+from ..model.traversal import collect_parameters
 
 CLIP_EPSILON = 1e-6  # as in torch
 
@@ -218,7 +219,7 @@ def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[
 
     Encoder parameters are recognised by membership in the encoder modules, not by name.
     """
-    inside = {id(parameter) for encoder in encoders for parameter in encoder.parameters()}
+    inside = {id(parameter) for parameter in collect_parameters(encoders)}
     others_lr = args.resolve_others_lr()
     groups = {}
     for parameter in model.parameters():

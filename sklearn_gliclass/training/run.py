@@ -20,6 +20,7 @@ from ..fitted import engine_options, warn_unknown_labels
 from ..label_fit import LabelFit
 from ..model.fingerprint import forget, own_trained_weights
 from ..model.freezing import freeze, is_fully_frozen
+from ..model.traversal import collect_parameters
 from ..process_group import SINGLE, ProcessGroup, active_group
 from ..warn import is_called_by_user, warn, warn_truncation
 from .arguments import FIELDS, TrainingArguments
@@ -151,8 +152,9 @@ class TrainingRun:
 
 
 def _trainable_heads(model) -> list[torch.nn.Parameter]:
-    inside = {id(parameter) for encoder in model.encoder_modules() for parameter in encoder.parameters()}
-    return [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in inside]
+    inside = {id(parameter) for parameter in collect_parameters(model.encoder_modules())}
+    parameters = collect_parameters([model])
+    return [parameter for parameter in parameters if parameter.requires_grad and id(parameter) not in inside]
 
 
 def prepare(
@@ -291,7 +293,7 @@ def train(run: TrainingRun, stages, ewc: ElasticWeightConsolidation | None = Non
     if len(net.history) > first:
         _check_weights(net)
     for module in net.module_.model.frozen_modules():
-        if any(parameter.requires_grad for parameter in module.parameters()):
+        if any(parameter.requires_grad for parameter in collect_parameters([module])):
             forget(module)  # its hidden states are no longer the cached ones
 
 

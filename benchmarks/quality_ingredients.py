@@ -5,7 +5,7 @@
 * ``no_average``: the trained weights alone, not averaged with those before.
 * ``no_calibration``: the logit scale of the training.
 
-``zero_shot``, ``ours_fast`` and ``plain`` of ``quality_methods.py`` belong to these: the names alone, the label probe
+``zero_shot``, ``ours_fast`` and ``plain`` of ``quality_methods.py`` belong to these: nothing trained, the label probe
 alone, and all without the weight delta of the package.
 """
 

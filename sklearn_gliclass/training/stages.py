@@ -144,7 +144,7 @@ class FromProbe(Supervised):
             run.train, held_out = whole.take(np.sort(order[n_held_out:])), whole.take(np.sort(order[:n_held_out]))
         parameters = [parameter for parameter in run.net.module_.parameters() if parameter.requires_grad]
         before = [parameter.detach().clone() for parameter in parameters]
-        super().run(run)
+        run.net.partial_fit(run.train)  # weights of a loss that rises do not count, and need no warning
         run.train = whole
         _interpolate(run, parameters, before, held_out)
 
@@ -239,7 +239,7 @@ def _interpolate(run: TrainingRun, parameters, before, held_out) -> None:
         for parameter, start, end in zip(parameters, before, after, strict=True):
             parameter.copy_(torch.lerp(start, end, share))
         loss = _evaluate(run, held_out)
-        if loss >= lowest:
+        if not loss < lowest:  # NaN too
             break
         best, lowest = share, loss
     for parameter, start, end in zip(parameters, before, after, strict=True):

@@ -273,7 +273,7 @@ def test_encoder_that_is_nowhere():
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function", "transform", "save_pretrained"])
-def test_not_fitted(method, tmp_path):
+def test_unfitted_classifier_raises(method, tmp_path):
     with pytest.raises(NotFittedError):
         getattr(tiny(), method)(tmp_path if method == "save_pretrained" else TEXTS)
 

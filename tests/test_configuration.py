@@ -57,7 +57,7 @@ def test_defaults_of_the_configuration_hold():
     assert clf.lr == GLiClassClassifier().lr
 
 
-def test_label_encoders():
+def test_label_encoders_become_hyperparameters():
     def of(**fields):
         config = GLiClassModelConfig(architecture_type="bi-encoder", **fields)
         clf = GLiClassClassifier.from_config(config)

@@ -94,7 +94,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("container", TABLES.values(), ids=TABLES)
-def test_tables(container):
+def test_tables_are_read(container):
     assert read(container(RECORDS)) == EXPECTED
 
 
@@ -174,7 +174,7 @@ def test_numbers_of_a_regression(container):
 
 
 @pytest.mark.parametrize("container", ["dicts", "polars", "Arrow table", "StringDType", "Arrow array"])
-def test_cross_validation(container):
+def test_cross_validation_splits_containers(container):
     if "Arrow" in container and is_scikit_learn_older_than("1.8"):
         pytest.skip("scikit-learn does not select rows of Arrow's containers")
     rows = [{"text": text} for text in TEXTS]

@@ -78,7 +78,7 @@ def test_partial_fit_drops_cached_labels():
     np.testing.assert_array_equal(clf.decision_function(TEXTS), found)
 
 
-def test_regression():
+def test_regression_is_finite():
     values = np.arange(6.0)
     predicted = GLiClassRegressor(**{**TINY, "device": "cuda"}, random_state=0).fit(TEXTS, values).predict(TEXTS)
     assert np.isfinite(predicted).all()

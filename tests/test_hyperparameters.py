@@ -134,7 +134,7 @@ def test_logit_scale_none_is_resolved(hyperparameters, scale):
         )
 
 
-def test_threshold():
+def test_threshold_decides():
     clf = GLiClassClassifier(**BASE).fit(TEXTS, MULTI)
     proba = clf.predict_proba(TEXTS)
     middle = float(np.median(proba))

@@ -230,7 +230,7 @@ def test_cells_of_every_kind(X, texts):
         (lambda row: f"{len(row)} {row['seen']}", ["5 True", "5 False", "5 True"]),
     ],
 )
-def test_text_template(table, template, texts):
+def test_text_template_fills_in_the_columns(table, template, texts):
     assert read(table, text_template=template) == texts
 
 
@@ -339,7 +339,7 @@ def test_containers_that_are_not_in_memory_raise(method, call):
 
 
 @pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow")
-def test_tables_of_pyarrow():
+def test_tables_of_pyarrow_are_read():
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"title": ["a", None], "n": [1, 2]})
     assert read(table) == ["title: a n: 1", "n: 2"]
@@ -384,7 +384,7 @@ def test_columns_are_named_as_in_fit():
         ([{"a": 1, "b": 2}], {"n_features_in_": 2, "feature_names_in_": ["a", "b"]}),
     ],
 )
-def test_fitted_attributes(seen, attributes):
+def test_fitted_attributes_are_those_of_scikit_learn(seen, attributes):
     found = learn(seen).fitted_attributes
     assert {name: getattr(value, "tolist", lambda value=value: value)() for name, value in found.items()} == attributes
 

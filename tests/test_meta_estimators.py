@@ -75,7 +75,7 @@ def fitted_regressor():
 # -- model selection ---------------------------------------------------------------------------------------------
 
 
-def test_cross_validate():
+def test_cross_validate_returns_scores_and_estimators():
     result = model_selection.cross_validate(
         CLASSIFIER, TEXTS, Y, cv=2, scoring=["accuracy", "roc_auc", "neg_log_loss"], return_estimator=True
     )
@@ -88,7 +88,7 @@ def test_cross_validate():
 @pytest.mark.parametrize(
     ("method", "shape"), [("predict", (16,)), ("predict_proba", (16, 3)), ("decision_function", (16, 3))]
 )
-def test_cross_val_predict(method, shape):
+def test_cross_val_predict_fits_a_clone_for_each_fold(method, shape):
     """The rows of each fold are predicted by a clone that was fitted on the others.
 
     For probabilities, scikit-learn passes encoded classes, whose names are in `label_names`.
@@ -141,7 +141,7 @@ def test_learning_and_validation_curves():
     assert train.shape == (2, 2)
 
 
-def test_incremental_learning_curve():
+def test_incremental_learning_curve_is_finite():
     sizes, train, _ = model_selection.learning_curve(
         CLASSIFIER, TEXTS, Y, train_sizes=[4, 8], cv=2, exploit_incremental_learning=True, shuffle=True, random_state=0
     )
@@ -149,7 +149,7 @@ def test_incremental_learning_curve():
     assert np.isfinite(train).all()
 
 
-def test_permutation_test_score():
+def test_permutation_test_returns_scores():
     score, of_permutations, p_value = model_selection.permutation_test_score(
         CLASSIFIER, TEXTS, Y, cv=2, n_permutations=2, random_state=0
     )
@@ -222,7 +222,7 @@ def test_meta_classifiers_take_a_column_of_texts(meta):
     np.testing.assert_array_equal(fitted_meta.predict(X), clone(meta).fit(X, Y3).predict(X))
 
 
-def test_tuned_threshold():
+def test_tuned_threshold_decides():
     tuned = TunedThresholdClassifierCV(CLASSIFIER, cv=2, scoring="balanced_accuracy").fit(TEXTS, Y)
     assert 0 <= tuned.best_threshold_ <= 1
     expected = np.where(tuned.predict_proba(TEXTS)[:, 1] >= tuned.best_threshold_, "sports", "politics")
@@ -230,7 +230,7 @@ def test_tuned_threshold():
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.9, 1.1])
-def test_fixed_threshold(fitted, threshold):
+def test_fixed_threshold_decides(fitted, threshold):
     fixed = FixedThresholdClassifier(FrozenEstimator(fitted), threshold=threshold, response_method="predict_proba")
     expected = np.where(fitted.predict_proba(TEXTS)[:, 1] >= threshold, "sports", "politics")
     np.testing.assert_array_equal(fixed.fit(TEXTS, Y).predict(TEXTS), expected)
@@ -322,7 +322,7 @@ def test_meta_regressors_take_texts(meta, y):
 # -- pipelines, output, displays ---------------------------------------------------------------------------------
 
 
-def test_pipeline_with_memory(tmp_path):
+def test_pipeline_with_memory_reads_embeddings(tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
     steps = [("embed", CLASSIFIER), ("model", LogisticRegression())]
     plain = clone(Pipeline(steps)).fit(TEXTS, Y).predict_proba(TEXTS)
@@ -333,13 +333,13 @@ def test_pipeline_with_memory(tmp_path):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_set_output(fitted, library):
+def test_set_output_returns_frames(fitted, library):
     out = copy.deepcopy(fitted).set_output(transform=library).transform(TEXTS)
     assert list(out.columns) == fitted.get_feature_names_out().tolist()
     np.testing.assert_array_equal(out.to_numpy(), fitted.transform(TEXTS))
 
 
-def test_html_repr(fitted):
+def test_html_repr_names_the_estimator(fitted):
     for estimator in (
         CLASSIFIER,
         fitted,
@@ -370,7 +370,7 @@ def close_figures():
         CalibrationDisplay,
     ],
 )
-def test_displays_of_classifiers(fitted, display):
+def test_displays_of_classifiers_have_data(fitted, display):
     shown = display.from_estimator(fitted, TEXTS, Y)
     assert shown.ax_.has_data()
 
@@ -436,7 +436,7 @@ def test_copies_of_a_regressor(through, fitted_regressor, tmp_path):
 
 
 @pytest.mark.parametrize("through", COPIES)
-def test_copies_before_fit(through, tmp_path):
+def test_unfitted_copies_keep_the_hyperparameters(through, tmp_path):
     assert through(CLASSIFIER, tmp_path).get_params() == CLASSIFIER.get_params()
 
 
@@ -462,7 +462,7 @@ def silent(*args):
     """Discard the messages of callbacks."""
 
 
-def test_early_stopping_callback():
+def test_early_stopping_callback_ends_the_training():
     """No epoch is better by 1000 %, so that training stops after 1 + `patience` epochs."""
     stop = callbacks.EarlyStopping("train_loss", patience=2, threshold=10.0, sink=silent)
     stopped = clone(CLASSIFIER).set_params(max_epochs=9, callbacks=[stop]).fit(TEXTS, Y)

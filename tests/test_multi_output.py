@@ -139,7 +139,7 @@ def test_invalid_targets_raise(y, message):
         ({"a": ["x", "y"], "b": ["w", "z"]}, [["1", "2"], {"z": "4", "w": "3"}], None, ["1", "2", "3", "4"]),
     ],
 )
-def test_label_texts(classes, label_names, separator, texts):
+def test_label_texts_join_target_and_class(classes, label_names, separator, texts):
     assert output_label_texts(classes, label_names, separator) == texts
 
 

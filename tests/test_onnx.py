@@ -209,7 +209,7 @@ def test_predicts_without_torch_and_scikit_learn(folder):
     assert "TruncationWarning" in done.stderr
 
 
-def test_threads_and_pickle(folder, fitted):
+def test_exported_model_works_in_threads_and_pickles(folder, fitted):
     exported = OnnxClassifier(folder)
     expected = exported.predict_proba(TEXTS)
     with ThreadPoolExecutor(4) as pool:
@@ -335,7 +335,7 @@ EXPORT_ERRORS = {
 
 
 @pytest.mark.parametrize(("build", "call", "error", "message"), EXPORT_ERRORS.values(), ids=EXPORT_ERRORS)
-def test_export_errors(build, call, error, message, tmp_path, monkeypatch):
+def test_model_that_cannot_be_exported_raises(build, call, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
         call(build())
@@ -369,7 +369,7 @@ PREDICT_ERRORS = {
 
 
 @pytest.mark.parametrize(("X", "error", "message"), PREDICT_ERRORS.values(), ids=PREDICT_ERRORS)
-def test_predict_errors(X, error, message, folder):
+def test_predict_with_invalid_texts_raises(X, error, message, folder):
     with pytest.raises(error, match=message):
         OnnxClassifier(folder).predict(X)
 
@@ -404,7 +404,7 @@ LOAD_ERRORS = {
 
 
 @pytest.mark.parametrize(("damage", "error", "message"), LOAD_ERRORS.values(), ids=LOAD_ERRORS)
-def test_load_errors(damage, error, message, tmp_path, folder):
+def test_damaged_folder_raises(damage, error, message, tmp_path, folder):
     for path in folder.iterdir():
         os.makedirs(tmp_path / "model", exist_ok=True)
         (tmp_path / "model" / path.name).write_bytes(path.read_bytes())
@@ -429,7 +429,7 @@ OPTION_ERRORS = {
 
 
 @pytest.mark.parametrize(("call", "error", "message"), OPTION_ERRORS.values(), ids=OPTION_ERRORS)
-def test_option_errors(call, error, message, folder):
+def test_invalid_options_raise(call, error, message, folder):
     with pytest.raises(error, match=message):
         call(folder)
 

@@ -187,7 +187,7 @@ def test_class_weights_of_unknown_classes_raise():
 # -- score and routing -------------------------------------------------------------------------------------------
 
 
-def test_weighted_score():
+def test_score_weights_the_rows():
     classifier = GLiClassClassifier(**EXACT).fit(TEXTS, SINGLE)
     regressor = GLiClassRegressor(**EXACT).fit(TEXTS, VALUES)
     assert classifier.score(TEXTS, SINGLE, sample_weight=REPEATS) == pytest.approx(
@@ -216,7 +216,7 @@ def weighted_scores(estimator, y):
     [(GLiClassClassifier(**EXACT), np.array([0, 1] * 3)), (GLiClassRegressor(**EXACT), VALUES)],
     ids=["classifier", "regressor"],
 )
-def test_metadata_routing(estimator, y):
+def test_metadata_routing_passes_the_weights(estimator, y):
     with config_context(enable_metadata_routing=True):
         estimator = clone(estimator).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
         pipeline = make_pipeline(FunctionTransformer(), estimator)

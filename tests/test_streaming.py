@@ -98,12 +98,12 @@ def test_labels_in_several_prompts():
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba"])
-def test_multi_label(method):
+def test_multi_label_results_are_those_of_the_classifier(method):
     clf = fitted(MULTI, label_names=["sports", "politics"])
     grow(StreamingClassifier(clf), clf, method=method)
 
 
-def test_several_targets():
+def test_several_targets_are_those_of_the_classifier():
     clf = fitted(np.array([["goal", "late"], ["law", "near"], ["vote", "late"], ["law", "late"]] * 2, object))
     stream = StreamingClassifier(clf)
     found = stream.partial_predict_proba("s", TEXT)
@@ -152,7 +152,7 @@ def test_sessions_are_independent():
     assert stream.text("a") == "a new text"
 
 
-def test_threads():
+def test_sessions_run_in_threads():
     clf = fitted()
     stream = StreamingClassifier(clf)
 
@@ -183,7 +183,7 @@ def test_memory_is_bounded(options):
     assert nothing._sessions["s"].read.n_bytes == 0
 
 
-def test_truncated_text():
+def test_truncated_text_takes_bounded_memory():
     clf = fitted(max_length=48)
     stream = StreamingClassifier(clf)
     with pytest.warns(TruncationWarning):
@@ -232,7 +232,7 @@ def test_failed_call_changes_nothing(monkeypatch):
     assert stream.text("s") == TEXT
 
 
-def test_wrong_use():
+def test_wrong_use_raises():
     with pytest.raises(TypeError, match="must be a GLiClassClassifier, got GLiClassRegressor"):
         StreamingClassifier(GLiClassRegressor())
     with pytest.raises(NotFittedError):

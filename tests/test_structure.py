@@ -216,7 +216,7 @@ def test_functions_are_short():
     assert set(too_long) == TO_SHORTEN, "what has been shortened leaves the list"
 
 
-def test_public_names():
+def test_public_names_are_complete():
     public = {
         "GLiClassClassifier",
         "GLiClassRegressor",

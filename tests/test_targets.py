@@ -107,7 +107,7 @@ def test_predictions_are_classes_of_the_kind_of_y(y):
         lambda y: pd.DataFrame(y.astype(bool)).astype("boolean"),
     ],
 )
-def test_multi_label_containers(container):
+def test_multi_label_containers_are_read(container):
     targets = read_class_targets(container(INDICATOR))
     assert targets.kind == MULTI
     np.testing.assert_array_equal(targets.array, INDICATOR)
@@ -611,7 +611,7 @@ def test_multi_label_agrees_with_the_sigmoid(n_labels):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0, [0.1, 0.5, 0.9], np.array([0.9, 0.0, 0.5])])
-def test_threshold(threshold):
+def test_threshold_decides_for_each_class(threshold):
     fitted = classifier().fit(TEXTS, INDICATOR).set_params(threshold=threshold)
     np.testing.assert_array_equal(fitted.predict(TEXTS), fitted.predict_proba(TEXTS) >= np.asarray(threshold))
 
@@ -680,7 +680,7 @@ def test_invalid_thresholds_raise(threshold, message):
         (np.array([3, 2, 1]), [3.0, 2.0, 1.0]),
     ],
 )
-def test_class_weights(class_weight, expected):
+def test_class_weights_multiply_sample_weights(class_weight, expected):
     y = np.array(["b", "a", "c", "a"])
     sample_weight = np.array([1.0, 2.0, 0.5, 4.0])
     weights = class_sample_weight(read_class_targets(y), class_weight, sample_weight)

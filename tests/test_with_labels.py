@@ -111,11 +111,11 @@ def test_old_labels_keep_their_texts_and_new_ones_are_in_label_names(label_names
 
 
 @pytest.mark.parametrize("container", [list, tuple, np.array, pd.Series, pd.Index])
-def test_containers_of_labels(fitted, container):
+def test_labels_in_any_container_are_read(fitted, container):
     assert fitted.with_labels(container(["law", "goal"])).classes_.tolist() == ["law", "goal"]
 
 
-def test_numeric_labels():
+def test_numeric_labels_take_names():
     fitted = classifier(label_names={1: "sports", 0: "politics"}).fit(TEXTS, [1, 0] * 3)
     other = fitted.with_labels({1: "sports", 7: "the weather"})
     assert other.classes_.tolist() == [1, 7]
@@ -168,7 +168,7 @@ def test_hyperparameters_and_the_table_are_kept():
     }
 
 
-def test_labels_of_labels(fitted):
+def test_labels_of_labels_share_the_model(fitted):
     other = fitted.with_labels(["law", "goal"]).with_labels(["goal", "sports"])
     assert other.classes_.tolist() == ["goal", "sports"]
     assert other.model_ is fitted.model_

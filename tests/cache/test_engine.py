@@ -64,7 +64,7 @@ def heads_of(architecture):
     sampled([(architecture, options) for architecture in ARCHITECTURES for options in heads_of(architecture)], 15),
     ids=str,
 )
-def test_equal_to_training_on_the_texts(architecture, options, monkeypatch):
+def test_frozen_fit_equals_training_on_the_texts(architecture, options, monkeypatch):
     clf = tiny_of(architecture, freeze_encoder=True, batch_size=3, **EXACT, **options)
     frozen = clone(clf).fit(TEXTS, LABELS)
     assert_same_weights(frozen, on_texts(monkeypatch, clf, LABELS), rtol=1e-7, atol=1e-9)
@@ -125,7 +125,7 @@ def test_dot_product_sees_all_labels(monkeypatch):
     assert_same_weights(few, all_of_them, rtol=0, atol=0)
 
 
-def test_equal_for_regression():
+def test_regression_equals_training_on_the_texts():
     y = np.column_stack([np.arange(8.0), np.arange(8.0) ** 2])
     reg = GLiClassRegressor(**{**TINY, **EXACT}, random_state=0, freeze_encoder=True, label_names=["a", "b"])
     frozen = clone(reg).fit(TEXTS, y, sample_weight=np.arange(1.0, 9.0))

@@ -336,7 +336,7 @@ def test_processes_write_at_once(tmp_path):
     assert not [path for path in files(memory) if path.name.startswith("writing-")]
 
 
-def test_wrong_memory():
+def test_wrong_memory_raises():
     with pytest.raises(ValueError, match="'memory' parameter of GLiClassClassifier"):
         tiny(memory=3).fit(TEXTS, LABELS)
 

@@ -58,7 +58,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_fit_predict_evaluate(data, table, tmp_path):
+def test_fitted_model_is_predicted_and_evaluated(data, table, tmp_path):
     model, out = tmp_path / "model", tmp_path / "out.csv"
     result = run("fit", data, "--text", "text", "--label", "label", "-o", model, *TINY_OPTIONS)
     assert "12 texts, 2 labels; model written to" in result.stderr
@@ -76,7 +76,7 @@ def test_fit_predict_evaluate(data, table, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "jsonl", "parquet"])
-def test_file_types(kind, table, model, tmp_path):
+def test_files_of_each_type_are_read_and_written(kind, table, model, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     source, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
@@ -103,7 +103,7 @@ def test_text_files_have_one_text_per_line(model, tmp_path):
     assert run("predict", model, tmp_path / "texts.csv").stdout.count("\n") == 3
 
 
-def test_zero_shot(model, data, tmp_path):
+def test_zero_shot_predicts_the_given_labels(model, data, tmp_path):
     out = tmp_path / "out.csv"
     run("zero-shot", data, "--labels", "a goal, a vote", "-m", model, "-o", out)
     assert set(pd.read_csv(out)["prediction"]) <= {"a goal", "a vote"}
@@ -122,7 +122,7 @@ def test_several_labels_per_text(table, tmp_path):
     assert "f1_micro" in result.stdout
 
 
-def test_regression(data, table, tmp_path):
+def test_regress_writes_a_regressor(data, table, tmp_path):
     run("regress", data, "--target", "stars", "-o", tmp_path / "model", *TINY_OPTIONS)
     run("predict", tmp_path / "model", data, "-o", tmp_path / "out.csv")
     reg = GLiClassRegressor.from_pretrained(tmp_path / "model")
@@ -131,7 +131,7 @@ def test_regression(data, table, tmp_path):
     assert "mean_absolute_error" in run("evaluate", tmp_path / "model", data, "--label", "stars").stdout
 
 
-def test_several_targets(table, tmp_path):
+def test_several_targets_have_columns_of_their_own(table, tmp_path):
     table.assign(mood=["glad", "sad", None, "glad"] * 3).to_csv(tmp_path / "data.csv", index=False)
     run("fit", tmp_path / "data.csv", "-l", "label", "-l", "mood", "-o", tmp_path / "model", *TINY_OPTIONS)
     run("predict", tmp_path / "model", tmp_path / "data.csv", "-o", tmp_path / "out.csv", "--proba")

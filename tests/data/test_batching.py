@@ -16,7 +16,7 @@ def random_lengths(seed, n=300):
     return np.random.RandomState(seed).randint(0, 60, n)
 
 
-def test_pad():
+def test_pad_fills_to_the_longest():
     ids, mask = pad([np.array([5, 6, 7]), np.array([0]), np.array([], int)], pad_id=9)
     assert ids.tolist() == [[5, 6, 7], [0, 9, 9], [9, 9, 9]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]

@@ -31,7 +31,7 @@ def test_masks_keep_the_share_of_the_rate(rate, dtype):
     assert masks[0][:, 1:].mul(masks[0][:, :-1]).mean().item() == pytest.approx((1 - rate) ** 2, abs=8 * error)
 
 
-def test_extreme_rates():
+def test_extreme_rates_keep_all_or_nothing():
     assert sample_mask(torch.ones(3), 0.0) is None
     assert not sample_mask(torch.ones(3), 1.0).keep(torch.ones(3)).any()
 

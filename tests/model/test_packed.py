@@ -217,7 +217,7 @@ def test_packing_selects_queries():
 
 
 @pytest.mark.parametrize("read", [None, torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)])
-def test_batch_without_tokens(read):
+def test_batch_without_tokens_has_states_of_zero(read):
     encoder = encoder_of("bert")
     mask = torch.zeros(2, 3, dtype=torch.long)
     states = run_encoder(encoder, mask, read=read, input_ids=torch.full((2, 3), PAD)).last_hidden_state

@@ -318,7 +318,7 @@ def pair_without_pooling(architecture, family, options):
 
 
 @over([], FULL_GRID)
-def test_equal_logits(architecture, family, options):
+def test_logits_equal_those_of_the_reference(architecture, family, options):
     options = dict(options)
     pooling = options.pop("pooling_strategy", "avg")
     if pooling == "pass":
@@ -434,7 +434,7 @@ CRASHES = {
 
 
 @pytest.mark.parametrize("reason", CRASHES)
-def test_reference_crashes(reason):
+def test_reference_raises(reason):
     exception, how = CRASHES[reason]
     with pytest.raises(exception):
         how()

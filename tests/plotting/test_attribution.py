@@ -21,7 +21,7 @@ def _close():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_from_estimator(architecture):
+def test_display_shows_attributions_of_an_estimator(architecture):
     clf = tiny_of(architecture, dtype="float64").fit(TEXTS, LABELS)
     display = TokenAttributionDisplay.from_estimator(clf, TEXTS[0], n_steps=100)
     assert display.tokens == TEXTS[0].split()
@@ -78,7 +78,7 @@ def test_pieces_are_the_whole_text():
     assert pieces == [("~", 0.0), ("a", 1.0), (" ", 0.0), ("<b>", -2.0), (" ", 0.0), ("é", 1.0), ("!", 0.0)]
 
 
-def test_html():
+def test_html_escapes_and_colours_the_text():
     assert repr(display_of("a", [(0, 1)], [1.0])) == "TokenAttributionDisplay('label: 1.00; without the words 0.00')"
     source = display_of("a <b>", [(0, 1), (2, 5)], [1.0, -2.0])._repr_html_()
     assert "&lt;b&gt;" in source
@@ -93,7 +93,7 @@ def test_html():
     assert "rgba" not in display_of("", [], [])._repr_html_()
 
 
-def test_coloured_text():
+def test_coloured_text_is_wrapped():
     text = " ".join(f"word{i}" for i in range(60)) + "\nend"
     spans, start = [], 0
     for word in text.split():
@@ -109,12 +109,12 @@ def test_coloured_text():
     display.figure_.canvas.draw()
 
 
-def test_wrapping():
+def test_long_pieces_are_wrapped():
     assert wrap_pieces([("abcdefghij", 1.0)], 4) == [[("abcd", 1.0)], [("efgh", 1.0)], [("ij", 1.0)]]
     assert wrap_pieces([("ab", 1.0), ("\n", 0.0), ("cd", 2.0)], 8) == [[("ab", 1.0)], [("cd", 2.0)]]
 
 
-def test_error_without_matplotlib(monkeypatch):
+def test_plot_without_matplotlib_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"TrainingHistoryDisplay.plot needs matplotlib; install it with"):
         TrainingHistoryDisplay({"loss": [1]}).plot()

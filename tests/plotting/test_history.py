@@ -52,7 +52,7 @@ def test_batches_and_best_epoch(fitted):
     assert read_batch_loss(RL) is None
 
 
-def test_kinds_of_series():
+def test_series_are_grouped_by_kind():
     series = read_series(RL)
     assert {"epoch", "dur", "event_cp", "train_loss_best", "train_batch_count"} & set(series) == set()
     np.testing.assert_array_equal(series["reward"], [np.nan, 0.1])

@@ -57,7 +57,7 @@ def test_one_and_two_labels():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("X", [None, TEXTS[:3]])
-def test_from_estimator(architecture, X):
+def test_display_shows_cosines_of_an_estimator(architecture, X):
     clf = tiny_of(architecture).fit(TEXTS, [f"topic {i % 4}" for i in range(8)])
     display = LabelSimilarityDisplay.from_estimator(clf, X)
     embeddings = compute_label_embeddings(clf.model_, clf.fitted_.layout(), [""] if X is None else X)
@@ -71,7 +71,7 @@ def test_from_estimator(architecture, X):
     assert display.figure_ is display.ax_.figure
 
 
-def test_nearest_pairs():
+def test_nearest_pairs_are_sorted():
     similarity = np.array([[1, 0.2, 0.9], [0.2, 1, 0.5], [0.9, 0.5, 1]])
     display = LabelSimilarityDisplay(similarity, ["a", "b", "c"])
     assert display.nearest(2) == [("a", "c", 0.9), ("b", "c", 0.5)]
@@ -109,10 +109,10 @@ def test_number_of_labels_in_a_prompt():
     assert GLiClassRegressor(**TINY).fit(TEXTS, np.arange(8.0)).fitted_.labels_per_prompt(3) is None
 
 
-def test_regressors_outputs():
+def test_outputs_of_regressors_are_labels():
     reg = GLiClassRegressor(**TINY, label_names=["joy", "fear"]).fit(TEXTS, np.arange(16.0).reshape(8, 2))
     assert LabelSimilarityDisplay.from_estimator(reg).labels == ["joy", "fear"]
 
 
-def test_numbers_as_classes():
+def test_numbers_as_classes_are_labels():
     assert LabelSimilarityDisplay.from_estimator(tiny().fit(TEXTS, [0, 1] * 4)).labels == ["0", "1"]

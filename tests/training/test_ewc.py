@@ -61,7 +61,7 @@ def test_penalty_is_that_of_all_trainings():
         trainings.append((size, weights(clf), now))
 
 
-def test_recorded_penalty():
+def test_recorded_penalty_is_the_weighted_distance():
     clf = GLiClassClassifier(**{**OPTIONS, "ewc_lambda": 3.0}).fit(FIRST, LABELS)
     kept, start = copy.deepcopy(clf.ewc_), weights(clf)
     for name in start:

@@ -43,7 +43,7 @@ def test_rewards_agree_with_scikit_learn(reward, metric):
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-6)
 
 
-def test_exact_match():
+def test_exact_match_equals_accuracy_by_row():
     np.testing.assert_array_equal(exact_match(*TENSORS, ALL)[:, 0], per_row(metrics.accuracy_score) == 1)
 
 

@@ -87,7 +87,7 @@ def test_other_architectures_and_more_classes_than_a_prompt_holds(architecture):
     assert clf.predict_proba(TEXTS).shape == (8, 8)
 
 
-def test_soft_labels():
+def test_soft_labels_are_rewarded():
     soft = np.tile([[0.9, 0.1], [0.2, 0.8]], (4, 1))
     clf = classifier({"max_epochs": 1}).fit(TEXTS, soft)
     assert 0.1 <= clf.history_[-1, "reward"] <= 0.9
@@ -194,7 +194,7 @@ def test_optimizer_and_schedule_are_those_of_the_config():
     np.testing.assert_allclose(warm[1:, "lr"], [0.005, 0.01, 0.005, 0.0], atol=1e-12)
 
 
-def test_threshold_of_actions():
+def test_actions_are_those_above_the_threshold():
     given = []
 
     def note(probs, actions, targets, valid_mask):
@@ -366,7 +366,7 @@ def test_table_is_read_by_its_reference():
 
 @pytest.mark.full
 @pytest.mark.parametrize("y", YS)
-def test_grid_search(y):
+def test_grid_search_sets_options_of_reinforcement(y):
     grid = GridSearchCV(
         classifier(reference_model=fitted(y), value_model=DummyRegressor().fit(TEXTS, np.ones(8))),
         {"rl__cliprange": [0.1, 0.4], "rl__kl_beta": [-1, 0.5]},
@@ -425,11 +425,11 @@ def test_rl_runs_in_each_dtype(dtype):
     assert np.isfinite(fitted("multi", dtype=dtype).history_[-1, "policy_loss"])
 
 
-def test_lstm():
+def test_lstm_is_reinforced():
     assert np.isfinite(fitted("single", use_lstm=True).history_[-1, "policy_loss"])
 
 
-def test_pickle_and_folder(tmp_path):
+def test_reinforced_classifier_is_pickled_and_saved(tmp_path):
     clf = fitted("multi", {"kl_beta": 0.3}, reference_model=fitted("multi"))
     back = pickle.loads(pickle.dumps(clf))
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))

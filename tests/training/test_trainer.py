@@ -351,7 +351,7 @@ def test_validation_encodes_the_labels_once_for_all_batches(architecture, dtype,
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_accumulated_focal_losses(reduction):
+def test_accumulated_focal_losses_equal_those_of_one_batch(reduction):
     y = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
     common = {
         **TINY, "dtype": "float64", "random_state": 0, "optim": "sgd", "max_grad_norm": None, "lr": 1e-3,

@@ -59,7 +59,7 @@ hyperparameters: $(VENV)/.test
 
 # Build the documentation site in docs/_build/html; a warning is an error.
 docs: $(VENV)/.docs
-	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -b html -j auto -W --keep-going -n -q docs docs/_build/html
 
 # Run the notebooks and save them with their outputs.
 notebooks: $(VENV)/.test

@@ -1,5 +1,6 @@
 """Atomic saves: the folder is always the complete old or the complete new checkpoint."""
 
+import ctypes
 import errno
 import json
 import os
@@ -64,6 +65,7 @@ def siblings(folder):
 # -- kill ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full  # test_kill_at_each_step kills fewer saves
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL, and children that start at once")
 def test_killed_save_leaves_one_whole_checkpoint(folder, clf):
     (folder / "notes.md").write_text("mine")
@@ -395,3 +397,28 @@ def test_new_folder_holds_the_checkpoint_alone(folder):
     assert {path.name for path in folder.iterdir()} >= TOKENIZER_FILES
     assert json.loads((folder / "estimator.json").read_text())["missing"] == []
     np.testing.assert_array_equal(sorted(siblings(folder)), [])
+
+
+def test_failed_rename_restores_the_folder(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "notes.md").write_text("mine")
+    with pytest.raises(FileNotFoundError):
+        folders._rename_in_turn(tmp_path / "absent", target)
+    assert (target / "notes.md").read_text() == "mine"
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES])
+def test_folders_are_renamed_in_turn_where_the_system_cannot_exchange_them(tmp_path, number, monkeypatch):
+    class Library:
+        def renameat2(self, *arguments):
+            ctypes.set_errno(number)
+            return -1
+
+    monkeypatch.setattr(folders.ctypes, "CDLL", lambda *args, **kwargs: Library())
+    if number == errno.EINVAL:  # a file system without this call
+        assert folders._exchange(tmp_path / "new", tmp_path / "model") is False
+    else:
+        with pytest.raises(PermissionError):
+            folders._exchange(tmp_path / "new", tmp_path / "model")

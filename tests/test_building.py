@@ -113,3 +113,9 @@ def test_value_of_another_numeric_type_is_no_change():
     clf.set_params(others_lr=1.0, max_grad_norm=np.float64(1)).partial_fit(TEXTS, LABELS)
     with pytest.raises(ValueError, match=r"others_lr=0\.5 cannot take effect"):
         clf.set_params(others_lr=0.5).partial_fit(TEXTS, LABELS)
+
+
+def test_two_label_encoders_raise():
+    clf = tiny(label_model_name="a", label_model_config={"model_type": "bert"})
+    with pytest.raises(ValueError, match="label_model_name and label_model_config exclude each other"):
+        clf.fit(TEXTS, LABELS)

@@ -12,6 +12,7 @@ from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.estimator_file import LOCAL_HYPERPARAMETERS, read_estimator
+from sklearn_gliclass.estimator_folder import load_estimator
 from sklearn_gliclass.json_values import encode
 from sklearn_gliclass.testing import TINY
 
@@ -202,6 +203,7 @@ def test_rl_configuration_comes_back_without_its_paths(tmp_path):
             {"fitted": {"_text_reader": {"n_columns": 2, "columns": ["a"], "is_plain": True, "had_texts": False}}},
             "_text_reader must be",
         ),
+        ({"fitted": {"temperature_": encode(np.ones(2))}}, "temperature_ must be a number"),
         ({"estimator": "GLiClassRegressor"}, r"GLiClassRegressor\.from_pretrained"),
         ({"estimator": 3}, "was not written by save_pretrained"),
         ({"format": 99}, "has format 99"),
@@ -231,6 +233,33 @@ def test_edited_file_raises(classifier_folder, tmp_path, parts, message):
 def test_edited_file_of_a_regressor_raises(regressor_folder, tmp_path, fitted, message):
     with pytest.raises(ValueError, match=message):
         GLiClassRegressor.from_pretrained(edited(regressor_folder, tmp_path, fitted=fitted))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "message"),
+    [
+        ({"target_names_": ["a", "b", "c"]}, "target_names_ must have one entry for each of the 2 targets"),
+        ({"temperature_": 1.0}, "temperature_ must have one entry for each of the 2 targets"),
+        ({"label_names_": ["glad"]}, "classes_ has 4 classes for 1 label_names_"),
+    ],
+    ids=repr,
+)
+def test_edited_file_of_several_targets_raises(tmp_path, fitted, message):
+    y = pd.DataFrame({"mood": ["glad", "sad"] * 4, "topic": LABELS})
+    tiny(max_epochs=1).fit(TEXTS, y).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        GLiClassClassifier.from_pretrained(edited(tmp_path / "model", tmp_path, fitted=fitted))
+
+
+def test_folder_is_loaded_with_its_own_labels_or_those_of_the_call(classifier_folder, regressor_folder, tmp_path):
+    assert load_estimator(classifier_folder).classes_.tolist() == sorted(set(LABELS))
+    assert load_estimator(classifier_folder, ["a goal", "a law"]).classes_.tolist() == ["a goal", "a law"]
+    with pytest.raises(ValueError, match="is a regressor, which has no labels"):
+        load_estimator(regressor_folder, ["a goal", "a law"])
+    plain = shutil.copytree(classifier_folder, tmp_path / "plain")
+    (plain / "estimator.json").unlink()
+    with pytest.raises(ValueError, match="is a checkpoint without labels: give the labels"):
+        load_estimator(plain)
 
 
 @pytest.mark.parametrize("name", ["classes_", "label_names_"])

@@ -38,6 +38,7 @@ def test_training_is_compared_with_the_reference(capsys):
     assert float(cells[6]) > 0
 
 
+@pytest.mark.full
 def test_peak_is_that_of_a_matrix_product():
     assert gpu.matrix_peak("cpu", repeats=2) > 1e8
 

@@ -223,6 +223,7 @@ def over(cells, full=()):
     return pytest.mark.parametrize(("architecture", "family", "options"), [*cells, *marked], ids=cell_name)
 
 
+@pytest.mark.full
 def test_cells_cover_all_pairs_that_may_occur():
     """Against brute force: all cells, in one array with an axis for each option."""
     # An option without excluded combinations has one value here, to keep the array small.

@@ -202,8 +202,9 @@ def test_weighted_dot_learns_with_all_of_its_weights_from_a_dot_product():
             assert (weight[32:] != start[name][32:]).any(dim=1).all()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
-@pytest.mark.parametrize("n_prompts", [1, 3], ids=["shared labels", "own labels"])
+@pytest.mark.parametrize(
+    ("n_prompts", "share"), [(1, 0.3), (3, 0.0)], ids=["shared labels and dropout", "own labels without dropout"]
+)
 def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
     """Inputs and weights against finite differences, with seeded dropout."""
     scorer = randomize(

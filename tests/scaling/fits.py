@@ -36,6 +36,11 @@ def search():
     return grid.fit(TEXTS, CLASSES).best_estimator_
 
 
+def windows():
+    """Fit texts of up to three windows."""
+    return GLiClassClassifier(**OPTIONS, max_length=10).fit([f"{text} {text}" for text in TEXTS], CLASSES)
+
+
 class MeanToken(nn.Module):
     """Value model: a linear function of the mean token id."""
 
@@ -77,6 +82,7 @@ FITS = {
     "adam": lambda: classifier(optim="adamw_torch", lr=1e-3, others_lr=1e-3),
     "adapters": lambda: classifier(lora_rank=2),
     "probe": probe,
+    "windows": windows,
 }
 
 

@@ -119,9 +119,9 @@ class FromProbe(Supervised):
             run.temperatures = np.ones(len(probes))
             if texts_move:
                 parts = split_targets(run.train, run.train.n_labels)
-                rows_per_label = sum(part.sample_weight.sum() for part in parts) / run.train.n_labels
+                n_rows = sum(part.sample_weight.sum() for part in parts) / len(parts)
                 # Multi-label fits do not gain from an average.
-                with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(rows_per_label)):
+                with _averaged(run.net.module_, 1.0 if self.multi_label else fine_tuned_share(n_rows)):
                     super().run(run)
             elif trains_heads:
                 self._train_heads(run)

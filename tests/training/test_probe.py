@@ -326,9 +326,9 @@ def test_fine_tuning_keeps_the_label_embeddings(checkpoint):
 
 def test_fine_tuned_weights_are_averaged_with_those_before(checkpoint, monkeypatch):
     averaged, start = (fit(checkpoint, max_epochs=n, lr=1e-3).model_ for n in (5, 0))
-    monkeypatch.setattr(stages, "fine_tuned_share", lambda rows_per_label: 1.0)
+    monkeypatch.setattr(stages, "fine_tuned_share", lambda n_rows: 1.0)
     trained = fit(checkpoint, max_epochs=5, lr=1e-3).model_
-    share = 1 / (1 + np.sqrt(8 / (len(TEXTS) / 2)))
+    share = 1 / (1 + np.sqrt(24 / len(TEXTS)))
     weights = {name: dict(model.model.named_parameters()) for name, model in
                {"averaged": averaged, "start": start, "trained": trained}.items()}  # fmt: skip
     changed = 0

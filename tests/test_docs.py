@@ -138,13 +138,32 @@ def test_benchmark_tables_mark_where_a_baseline_leads(tmp_path, monkeypatch):
     tables = load("benchmark_tables")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     head = "set,rows,seed,method,task,accuracy\n"
-    rows = [("won", "ours", 0.9), ("won", "tfidf", 0.8), ("lost", "ours", 0.5), ("lost", "tfidf", 0.75)]
-    lines = [f"{name},8,{seed},{method},single-label,{score}\n" for name, method, score in rows for seed in (0, 1)]
+    rows = {("won", "ours"): 0.9, ("won", "tfidf"): 0.8, ("lost", "ours"): 0.5, ("lost", "tfidf"): 0.75}
+    noise = {("won", "tfidf"): [-0.01, 0.01]}  # of the two seeds
+    lines = [
+        f"{name},8,{seed},{method},single-label,{score + noise.get((name, method), [0, 0])[seed]}\n"
+        for (name, method), score in rows.items()
+        for seed in (0, 1)
+    ]
     (tmp_path / "quality.csv").write_text(head + "".join(lines) + "lost,8,2,tfidf,single-label,0.1\n")
     assert tables.quality_table("single-label", "8", "accuracy").splitlines() == [
         "| set | GLiClass | TF-IDF | GLiClass - best baseline |  |",
         "| --- | --- | --- | --- | --- |",
         "| lost | 0.500 | **0.750** | -0.250 | **behind** |",
-        "| won | **0.900** | 0.800 | +0.100 | ahead |",
+        "| won | **0.900** | 0.800 ± 0.010 | +0.100 | ahead |",
         "| **mean of 2** | 0.700 | **0.775** | -0.075 | **behind** |",
+    ]
+
+
+def test_ingredients_are_compared_on_the_same_sets_and_seeds(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx")
+    tables = load("benchmark_tables")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    head = "set,rows,seed,method,task,accuracy,log_loss,ece,fit_cpu_seconds\n"
+    rows = [("ours", 0, 0.9), ("no_probe", 0, 0.8), ("tfidf", 0, 0.7), ("ours", 1, 0.1)]
+    lines = [f"a,8,{seed},{method},single-label,{score},0.5,0.25,3\n" for method, seed, score in rows]
+    (tmp_path / "quality.csv").write_text(head + "".join(lines))
+    assert tables.ingredients_table("8").splitlines()[2:] == [
+        "| fine-tuning alone, without a label probe | 0.800 | 0.500 | 0.250 | 3.0 |",
+        "| all | 0.900 | 0.500 | 0.250 | 3.0 |",
     ]

@@ -100,11 +100,14 @@ def _decode(value):
 
 def _decode_array(dtype: str, shape: list, values: list) -> np.ndarray:
     dtype = np.dtype(dtype)
-    if dtype.kind not in "biufUSOMm" or dtype.itemsize > _MAX_ITEM_BYTES:
+    if dtype.kind not in "biufUSOMm" or not 0 <= dtype.itemsize <= _MAX_ITEM_BYTES:
         raise ValueError(f"an array of dtype {dtype} is not stored")
     array = np.empty(len(values), np.int64 if dtype.kind in "Mm" else dtype)
-    for place, item in enumerate(values):  # one by one: an element of an object array may be a list
-        array[place] = _decode(item)
+    items = [_decode(item) for item in values]
+    for place, item in enumerate(items):  # one by one: an element of an object array may be a list
+        array[place] = item
+    if dtype.kind in "iu" and array.tolist() != items:  # NumPy 1 wraps integers that are too large
+        raise ValueError(f"the values of an array do not fit its dtype {dtype}")
     return array.astype(dtype, copy=False).reshape(shape)
 
 

@@ -8,6 +8,7 @@ os.environ.setdefault("MPLBACKEND", "agg")  # no windows
 
 import pytest
 import torch
+from library_versions import is_scikit_learn_older_than
 
 # One thread: the matrices are tiny, and the order of sums depends on the number of threads.
 ALL_THREADS = torch.get_num_threads()
@@ -24,6 +25,7 @@ def all_threads():
 
 # Pages of the documentation that take long: this one exports a model with the default encoder.
 SLOW_PAGES = {"onnx.md"}
+PAGES_OF_SCIKIT_LEARN = {"calibration.md": "1.8"}  # the version that they need
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
@@ -32,4 +34,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.name in SLOW_PAGES:
             item.add_marker("full")
+        if is_scikit_learn_older_than(PAGES_OF_SCIKIT_LEARN.get(item.name, "0")):
+            item.add_marker(pytest.mark.skip(reason="needs a newer scikit-learn"))
     items.sort(key=lambda item: not item.name.startswith("test_runs_from_top_to_bottom"))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -135,7 +136,8 @@ def test_kill_at_each_step(folder, clf, call, has_exchange, monkeypatch):
         marked(clf, 1.0).save_pretrained(folder)
         assert siblings(folder) == []
     assert status == 0
-    assert killed >= (call != "rename" or not has_exchange)
+    is_called = call != "rename" or not has_exchange
+    assert killed >= is_called or (call == "rename" and sys.version_info < (3, 11))  # pathlib has a copy of it there
 
 
 def test_folder_that_was_renamed_away_is_found_again(folder, clf):

@@ -21,6 +21,12 @@ def smaller(monkeypatch):
     monkeypatch.setattr(gpu, "TRAINING_BATCH", 8)
 
 
+@pytest.fixture
+def reference():
+    return pytest.importorskip("gliclass")
+
+
+@pytest.mark.usefixtures("reference")
 @pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder"])
 def test_prediction_is_compared_with_the_reference(architecture, capsys):
     clf = common.untrained(architecture, LABELS, **TINY)
@@ -30,6 +36,7 @@ def test_prediction_is_compared_with_the_reference(architecture, capsys):
     assert float(cells[9]) < 0.02
 
 
+@pytest.mark.usefixtures("reference")
 def test_training_is_compared_with_the_reference(capsys):
     clf = common.untrained("uni-encoder", LABELS, batch_size=8, **TINY, lr=1e-5, others_lr=1e-5)
     gpu.measure_training(clf, "uni-encoder", TEXTS, LABELS, OPTIONS, peak=1e9)

@@ -160,9 +160,8 @@ class LabelSimilarityDisplay:
             red, green, blue, _ = self.im_.cmap(self.im_.norm(cells[row, column]))
             is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
             colour = "black" if is_light else "white"
-            text[row, column] = self.ax_.text(
-                column, row, f"{cells[row, column]:z.2f}", ha="center", va="center", fontsize=7, color=colour
-            )
+            number = f"{cells[row, column].round(2) + 0.0:.2f}"  # no -0.00
+            text[row, column] = self.ax_.text(column, row, number, ha="center", va="center", fontsize=7, color=colour)
         return text
 
 

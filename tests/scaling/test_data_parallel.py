@@ -13,7 +13,8 @@ from processes import N_PROCESSES, read_output, start, wait
 from sklearn_gliclass import __version__
 
 pytestmark = needs_fork
-TOLERANCES = {"bfloat16": 1e-2, "probe": 1e-4}  # the probe stops when its loss hardly changes
+# Probe and calibration stop when their loss hardly changes.
+TOLERANCES = {"bfloat16": 1e-2, "probe": 1e-4, "calibrated": 2e-3}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ METHODS = {
     "fastfit": "FastFit",
 }
 INGREDIENTS = {
-    "zero_shot": "label names alone (zero-shot)",
+    "zero_shot": "zero-shot: nothing is trained",
     "ours_fast": 'names and label probe (`preset="fast"`)',
     "no_probe": "fine-tuning alone, without a label probe",
     "no_names": "all but the names in the fine-tuning",

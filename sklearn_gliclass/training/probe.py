@@ -132,7 +132,9 @@ def fit_label_probe(data: ProbeData, names: Tensor) -> LabelProbe:
     """
     key = _digest(data, names)
     with process_lock():
-        probe = _kept.pop(key, None) or _fit(data, names)
+        probe = _kept.pop(key, None)
+    probe = probe or _fit(data, names)  # outside of the lock, so that threads fit at the same time
+    with process_lock():
         _kept[key] = probe
         while sum(kept.labels.nbytes for kept in _kept.values()) > KEPT_BYTES:
             del _kept[next(iter(_kept))]

@@ -1,7 +1,6 @@
 """Helpers of the speed benchmarks: data, equal models in both packages, interleaved timing, tables."""
 
 import argparse
-import csv
 import importlib.metadata
 import json
 import os
@@ -98,26 +97,6 @@ def mixed_texts(options, n: int, shortest: int = 5, longest: int = 400) -> list[
     rng = np.random.RandomState(0)
     reviews = read(options, "movie_reviews").text
     return [" ".join(reviews[i % len(reviews)].split()[: rng.randint(shortest, longest + 1)]) for i in range(n)]
-
-
-# -- files of results --------------------------------------------------------------------------------------------
-
-
-def measured(path: Path, key: list[str]) -> set[tuple]:
-    """Return the values of some columns of the lines that a CSV file has."""
-    import pandas as pd
-
-    return set(pd.read_csv(path)[key].itertuples(index=False, name=None)) if path.exists() else set()
-
-
-def append_line(path: Path, columns: list[str], line: list) -> None:
-    """Append a line to a CSV file, after the names of its columns if it is new."""
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(columns)
-        writer.writerow(line)
 
 
 # -- the same weights in both packages ---------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import common
 from quality import versions
 from quality_methods import tfidf
 from quality_sets import load_split
+from result_files import append_line, measured
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.exceptions import TruncationWarning
 
@@ -37,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", TruncationWarning)
-    done = common.measured(options.csv, KEY)
+    done = measured(options.csv, KEY)
     for key in itertools.product(options.sets, options.rows, options.seeds, options.methods):
         if key not in done:
             measure(options, *key)
@@ -55,7 +56,7 @@ def measure(options, name: str, rows: int, seed: int, method: str) -> None:
     accuracy = (predicted == y_test).mean()
     line = [name, rows, seed, method, len(split.X_train), len(X_test), f"{accuracy:.4f}"]
     line += [f"{value:.1f}" for value in seconds]
-    common.append_line(options.csv, COLUMNS, [*line, versions()])
+    append_line(options.csv, COLUMNS, dict(zip(COLUMNS, [*line, versions()], strict=True)))
     print(*line, flush=True)
 
 

@@ -27,6 +27,7 @@ from sklearn.metrics import log_loss
 import common
 from open_set import read
 from quality import versions
+from result_files import append_line, measured
 from sklearn_gliclass import GLiClassClassifier
 
 KEY = ["set", "rows", "seed", "preset", "method"]
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["fast", "balanced"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    done = common.measured(options.csv, KEY[:-1])
+    done = measured(options.csv, KEY[:-1])
     for split in itertools.product(options.sets, options.rows, options.seeds, options.presets):
         if split not in done:
             measure(options, *split)
@@ -61,7 +62,8 @@ def measure(options, name: str, rows: int, seed: int, preset: str) -> None:
     sizes = [len(labels), len(train), len(test)]
     for method, proba in run(train, labels, test.text.tolist(), seed, preset).items():
         scores = [f"{value:.4f}" for value in score(truth, proba, len(old))]
-        common.append_line(options.csv, COLUMNS, [name, rows, seed, preset, method, *sizes, *scores, versions()])
+        line = [name, rows, seed, preset, method, *sizes, *scores, versions()]
+        append_line(options.csv, COLUMNS, dict(zip(COLUMNS, line, strict=True)))
         print(f"{name:14} {rows:3} {seed} {preset:9} {method:12} " + " ".join(scores), flush=True)
 
 

@@ -29,6 +29,7 @@ from sklearn.preprocessing import normalize
 
 import common
 from quality import versions
+from result_files import append_line, measured
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model.lookup import DEFAULT_ENCODER
 
@@ -43,7 +44,7 @@ UNKNOWN = "none of these"
 def main() -> None:
     options = common.split_parser(__doc__.split("\n")[0], "open_set.csv", SETS, rows=[8]).parse_args()
     torch.set_num_threads(options.threads)
-    done = common.measured(options.csv, KEY[:-1])
+    done = measured(options.csv, KEY[:-1])
     for split in itertools.product(options.sets, options.rows, options.seeds):
         if split not in done:
             measure(options, *split)
@@ -57,7 +58,8 @@ def measure(options, name: str, rows: int, seed: int) -> None:
     sizes = [train.label.nunique(), len(train), len(known), len(unknown)]
     for method, (classes, values, predicted) in run(train, texts, seed).items():
         scores = [f"{value:.4f}" for value in score(truth, classes, values, predicted)]
-        common.append_line(options.csv, COLUMNS, [name, rows, seed, method, *sizes, *scores, versions()])
+        line = [name, rows, seed, method, *sizes, *scores, versions()]
+        append_line(options.csv, COLUMNS, dict(zip(COLUMNS, line, strict=True)))
         print(f"{name:14} {rows:3} {seed} {method:12} " + " ".join(scores), flush=True)
 
 

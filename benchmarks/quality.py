@@ -18,7 +18,6 @@ SetFit and the embeddings need ``pip install "sklearn-gliclass[benchmarks]"``.
 """
 
 import argparse
-import csv
 import functools
 import hashlib
 import importlib.metadata
@@ -36,6 +35,7 @@ from quality_methods import SLOW
 from quality_scores import SCORES, score
 from quality_sets import Split, find_sets, load_split
 from quality_tables import markdown
+from result_files import append_line
 from sklearn_gliclass.model.lookup import OWN_WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +160,7 @@ def measure(split: Split, n_rows: int | str, seed: int, method: str, options: ar
         "threads": options.threads,
         "versions": f"{versions()} matmul={options.matmul}",
     }
-    append(options.csv, line)
+    append_line(options.csv, COLUMNS, line)
     shown = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
     print(f"{split.name:15} {n_rows!s:>4} seed {seed} {method:10} {shown}, {seconds[0]:.1f} s", file=sys.stderr)
 
@@ -170,16 +170,6 @@ def versions() -> str:
     found = {distribution.name: distribution.version for distribution in importlib.metadata.distributions()}
     weights = hashlib.sha256(OWN_WEIGHTS.read_bytes()).hexdigest()[:8]  # the weight delta of classifiers
     return " ".join([*(f"{name}={found[name]}" for name in PACKAGES if name in found), f"weights={weights}"])
-
-
-def append(path: Path, line: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(line)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ same author as the training tasks, and favour models that were trained on these 
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from sklearn.metrics import accuracy_score, f1_score
 import common
 from quality_scores import calibration_error, log_loss
 from quality_sets import MAX_TEST, find_sets, load_split
+from result_files import append_line, measured
 from zeroshot_mixture import LEFT_OUT, UNTRAINED, read, written_tasks
 
 CSV = Path(__file__).parent / "results/zeroshot.csv"
@@ -96,19 +96,11 @@ def measure_all(options) -> None:
 
 
 def measure(name: str, texts, y, options) -> None:
-    done = set()
-    if options.csv.exists():
-        done = set(pd.read_csv(options.csv)[["set", "model"]].itertuples(index=False, name=None))
+    done = measured(options.csv, ["set", "model"])
     for model in options.models:
         if (name, model) not in done:
             line = {"set": name, "model": model, **run(texts, y.to_numpy(), model)}
-            new = not options.csv.exists()
-            options.csv.parent.mkdir(parents=True, exist_ok=True)
-            with options.csv.open("a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(line)
+            append_line(options.csv, COLUMNS, line)
 
 
 def classifier(model: str):

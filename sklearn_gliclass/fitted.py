@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import threading
 import weakref
 from collections.abc import Sequence
@@ -156,7 +157,7 @@ class FittedModel:
         """Raise for new labels if the scorer has one hidden unit for each label of the fit, as "mlp" after a probe."""
         if self.config.scorer_type != "mlp" or self.label_fit is None:
             return
-        new = [label for label in self.label_names if label not in self.label_fit.labels]
+        new = list(itertools.compress(self.label_names, self.label_fit.is_new(self.label_names)))
         if new:
             raise ValueError(
                 f'The scorer "mlp" knows the labels of its fit only, {list(self.label_fit.labels[:5])!r}, and not '

@@ -212,6 +212,49 @@ def test_saves_of_several_processes(tmp_path, folder, clf, exists, has_exchange,
     assert [name for name in siblings(target) if name.startswith(".")] == []
 
 
+@pytest.mark.skipif(folders.fcntl is None, reason="file locks")
+def test_first_saves_to_a_folder_wait_for_each_other(tmp_path):
+    """The lock is there before the folder."""
+    entered, existed = threading.Event(), []
+
+    def second():
+        entered.set()
+        with folders._locked(tmp_path / "model") as exists:
+            existed.append(exists)
+
+    thread = threading.Thread(target=second)
+    with folders._locked(tmp_path / "model") as exists:
+        thread.start()
+        entered.wait()
+        thread.join(0.05)
+        assert existed == []
+        (tmp_path / "model").mkdir()
+    thread.join()
+    assert (exists, existed) == (False, [True])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="children that start at once")
+def test_small_saves_of_several_processes_without_an_exchange(tmp_path, monkeypatch):
+    """Without weights, the steps of several saves overlap far more often."""
+    monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
+    children = []
+    for child_number in range(6):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(15):
+                    with folders.replace_folder(tmp_path / "model", lambda name: name == "weights") as new:
+                        (new / "weights").write_text(str(child_number))
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 6
+    assert os.listdir(tmp_path) == ["model"]
+    assert (tmp_path / "model" / "weights").read_text() in set("012345")
+
+
 # -- errors --------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -111,16 +112,25 @@ def read_unchanged(folder: Path, read: Callable):
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return stat.st_dev, stat.st_ino
+    return status.st_dev, status.st_ino
+
+
+def _kind(path: Path) -> str | None:
+    """Return "folder", "file" or None if there is nothing, from one look: another save may replace it at any time."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file"
 
 
 def _check_target(target: Path) -> None:
     if not target.name:
         raise ValueError(f"A checkpoint cannot be saved to {str(target)!r}; choose a folder below it.")
-    if target.exists() and not target.is_dir():
+    if _kind(target) == "file":
         raise NotADirectoryError(f"{str(target)!r} is a file; give the name of a folder.")
     if os.path.ismount(target):
         raise OSError(
@@ -144,15 +154,15 @@ def _check_entries(target: Path, is_written: Callable[[str], bool], subfolders: 
         return
     for path in entries:
         if path.name in subfolders:
-            is_right, error, what, needed = path.is_dir(), NotADirectoryError, "not a folder", "a folder"
+            needed, error = "folder", NotADirectoryError
         elif is_written(path.name) or path.name in files:
-            is_right, error, what, needed = path.is_file(), IsADirectoryError, "not a file", "a file"
+            needed, error = "file", IsADirectoryError
         else:
             continue
-        if not is_right and path.exists():  # a link to nothing is replaced
+        if _kind(path) not in (needed, None):  # a link to nothing is replaced
             raise error(
-                f"{str(path)!r} is {what}, and {needed} of this name is written; rename or remove it, or choose "
-                "another folder."
+                f"{str(path)!r} is not a {needed}, and a {needed} of this name is written; rename or remove it, or "
+                "choose another folder."
             )
 
 
@@ -245,17 +255,18 @@ def _unlock(descriptor: int | None) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[bool]:
-    """Lock the folder of that name, so that saves are serialised; yield whether it exists."""
-    for _ in range(_ATTEMPTS):
-        before = _identity(target)
-        lock = _lock(target)
-        if _identity(target) == before:  # otherwise, another save has replaced it meanwhile
-            break
-        _unlock(lock)
+    """Serialise the last steps of saves to `target`; yield whether it exists.
+
+    The lock of the parent folder is there before `target` is, and while it is renamed; that of `target` keeps others
+    from removing it under its temporary name.
+    """
+    parent_lock = _lock(target.parent)
+    lock = _lock(target)
     try:
         yield target.is_dir()
     finally:
         _unlock(lock)
+        _unlock(parent_lock)
 
 
 # -- from one name to the other ------------------------------------------------------------------------------
@@ -302,7 +313,8 @@ def _rename_in_turn(new: Path, target: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
-    old.rename(new)
+    with contextlib.suppress(FileNotFoundError):  # on systems without locks, another save may have removed it
+        old.rename(new)
 
 
 def _link_missing(source: Path, target: Path, is_written: Callable[[str], bool]) -> None:

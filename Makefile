@@ -5,7 +5,9 @@ CONSTRAINTS ?= constraints.txt
 LOWEST_PYTHON ?= python3.10
 BIN := $(VENV)/bin
 
-# Modules are compiled when they are first imported; pip would compile all of them, for more than a minute.
+# Modules are compiled when they are first imported; pip would compile all of them, for more than a minute. They are
+# kept, whatever the environment says: each process would compile them anew, for 20 s.
+export PYTHONDONTWRITEBYTECODE =
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile -c $(CONSTRAINTS)
 PYTEST = OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal

@@ -17,6 +17,7 @@ BLOCK = re.compile(r"^% recipe:(?P<libraries>[^\n]*)\n```python\n(?P<code>.*?)^`
 CONSTRUCTOR = re.compile(r"\b(GLiClassClassifier|GLiClassRegressor)\((?=\w+=)")
 TINY_ENCODER = {name: value for name, value in TINY.items() if name != "max_epochs"}
 EARLIER = {"MLflow": "skops"}  # sections that continue another one
+SLOW = {"Dask"}  # starts processes, as tests/scaling does; runs in `make test-full`
 
 
 @dataclass
@@ -66,7 +67,10 @@ def test_every_recipe_has_code():
 
 
 @pytest.mark.filterwarnings("ignore")  # of the other libraries
-@pytest.mark.parametrize("heading", [heading for heading in SECTIONS if heading])
+@pytest.mark.parametrize(
+    "heading",
+    [pytest.param(heading, marks=[pytest.mark.full] if heading in SLOW else []) for heading in SECTIONS if heading],
+)
 def test_recipe_runs(heading, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some libraries write where they are
     namespace = {"__name__": "recipe", "TINY_ENCODER": TINY_ENCODER}

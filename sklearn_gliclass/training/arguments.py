@@ -59,6 +59,8 @@ class Regime:
     few_shot_epochs : int or None
         Number of epochs for 8 samples per label, in place of `steps_per_root`. It falls with the square root of the
         number of samples per label.
+    many_batches : float
+        Number of batches from which on the number of few-shot epochs falls with their square root too.
     min_epochs : int
         Lower bound of the number of epochs.
     min_steps_to_warm_up : int
@@ -70,6 +72,7 @@ class Regime:
     others_lr: float = 5e-4
     steps_per_root: int = 48
     few_shot_epochs: int | None = None
+    many_batches: float = math.inf
     min_epochs: int = 3
     min_steps_to_warm_up: int = 0
     batch_size: int | None = None
@@ -78,19 +81,21 @@ class Regime:
         """Compute the number of epochs."""
         if self.few_shot_epochs is None:
             return self.steps_per_root * math.sqrt(n_batches) / steps_per_epoch
-        return self.few_shot_epochs * math.sqrt(8 / samples_per_label)
+        return self.few_shot_epochs * math.sqrt(8 / samples_per_label * min(1.0, self.many_batches / n_batches))
 
 
 FULL = Regime()
 # Heads on frozen encoders are trained for more and smaller steps: they overfit two classes less, and learn many better.
 HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 # After a label probe the labels are right already, and the texts move towards them in a few steps. Very few have no
-# warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance.
-FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, min_epochs=2, min_steps_to_warm_up=10)
+# warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance. Many labels
+# need fewer epochs, as each of them has steps for all labels.
+FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, many_batches=8, min_epochs=2, min_steps_to_warm_up=10)
 # Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
 FROM_RIDGE = Regime(others_lr=2e-3, few_shot_epochs=36, min_epochs=2, min_steps_to_warm_up=10)
-# Heads that start from a label probe are trained on request only, in a few steps on large batches.
-HEADS_FROM_PROBE = Regime(others_lr=3e-4, few_shot_epochs=4, min_epochs=2, min_steps_to_warm_up=10, batch_size=256)
+# Heads that start from a label probe are trained on request only, in a few steps on large batches: more of them have
+# not been more accurate.
+HEADS_FROM_PROBE = Regime(others_lr=3e-4, few_shot_epochs=1, min_epochs=1, min_steps_to_warm_up=10, batch_size=256)
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -117,8 +122,8 @@ class TrainingArguments(BaseEstimator):
         Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
         with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
         the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred. After a
-        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples)))``, and 4 in place of 8 if the encoders are
-        frozen.
+        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples * min(1, 8 / n_batches))))``, and 1 if the
+        encoders are frozen.
     batch_size : int or None, default=None
         Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``, or 256 for heads that
         are trained on cached hidden states after a label probe. Lower it if memory runs out.

@@ -186,6 +186,12 @@ def test_epochs_after_a_probe_depend_on_the_samples_of_a_label(samples_per_label
     assert TrainingArguments(max_epochs=3).resolve_epochs(samples_per_label, FROM_PROBE, n_labels=n_labels) == 3
 
 
+@pytest.mark.parametrize(("n_labels", "epochs"), [(32, 8), (72, 5), (128, 4), (1000, 2)])
+def test_epochs_after_a_probe_fall_with_many_labels(n_labels, epochs):
+    """8 * sqrt(8 / batches of 32), for 8 samples per label in more than 8 batches."""
+    assert TrainingArguments().resolve_epochs(8 * n_labels, FROM_PROBE, n_labels=n_labels) == epochs
+
+
 @pytest.mark.parametrize("n_batches", [50, 100, 200, 10_000])
 def test_epochs_of_fine_tuning_fall_with_the_square_root_of_the_batches(n_batches):
     epochs = TrainingArguments(batch_size=10).resolve_epochs(10 * n_batches, FULL)

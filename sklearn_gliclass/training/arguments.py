@@ -57,12 +57,13 @@ class Regime:
     steps_per_root : int
         Number of optimiser steps per square root of the number of batches.
     few_shot_epochs : int or None
-        Number of epochs for 8 samples per label, in place of `steps_per_root`. It falls with the square root of the
-        number of samples per label.
+        Number of epochs for 8 samples per label, in place of `steps_per_root`.
+    few_shot_power : float
+        Power of the number of samples per label with which the number of few-shot epochs changes.
     many_batches : float
         Number of batches from which on the number of few-shot epochs falls with their square root too.
-    min_epochs : int
-        Lower bound of the number of epochs.
+    min_epochs, max_epochs : int
+        Bounds of the number of epochs.
     min_steps_to_warm_up : int
         Number of optimiser steps from which on there is a warm-up, of a tenth of them.
     batch_size : int or None
@@ -72,16 +73,23 @@ class Regime:
     others_lr: float = 5e-4
     steps_per_root: int = 48
     few_shot_epochs: int | None = None
+    few_shot_power: float = -0.5
     many_batches: float = math.inf
     min_epochs: int = 3
+    max_epochs: float = math.inf
     min_steps_to_warm_up: int = 0
     batch_size: int | None = None
 
     def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
-        """Compute the number of epochs."""
+        """Compute the number of epochs, before it is rounded and bounded."""
         if self.few_shot_epochs is None:
             return self.steps_per_root * math.sqrt(n_batches) / steps_per_epoch
-        return self.few_shot_epochs * math.sqrt(8 / samples_per_label * min(1.0, self.many_batches / n_batches))
+        epochs = self.few_shot_epochs * (samples_per_label / 8) ** self.few_shot_power
+        return epochs * math.sqrt(min(1.0, self.many_batches / n_batches))
+
+    def bound(self, epochs: float) -> int:
+        """Round a number of epochs within the bounds."""
+        return int(max(self.min_epochs, min(self.max_epochs, round(epochs))))
 
 
 FULL = Regime()
@@ -93,9 +101,12 @@ HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, many_batches=8, min_epochs=2, min_steps_to_warm_up=10)
 # Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
 FROM_RIDGE = Regime(others_lr=2e-3, few_shot_epochs=36, min_epochs=2, min_steps_to_warm_up=10)
-# Heads that start from a label probe are trained on request only, in a few steps on large batches: more of them have
-# not been more accurate.
-HEADS_FROM_PROBE = Regime(others_lr=3e-4, few_shot_epochs=1, min_epochs=1, min_steps_to_warm_up=10, batch_size=256)
+# Heads that start from a label probe are trained on request only, on large batches. Few samples leave nothing to learn
+# after it; with hundreds per label, more epochs are more accurate.
+HEADS_FROM_PROBE = Regime(
+    others_lr=3e-4, few_shot_epochs=1, few_shot_power=0.5, min_epochs=1, max_epochs=8, min_steps_to_warm_up=10,
+    batch_size=256,
+)  # fmt: skip
 PROBE_ONLY = Regime(others_lr=0.0, few_shot_epochs=0, min_epochs=0)
 
 
@@ -122,8 +133,8 @@ class TrainingArguments(BaseEstimator):
         Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
         with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
         the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred. After a
-        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples * min(1, 8 / n_batches))))``, and 1 if the
-        encoders are frozen.
+        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples * min(1, 8 / n_batches))))``, and
+        ``round(sqrt(n_samples / (8 * n_labels)))``, but 1 to 8, if the encoders are frozen.
     batch_size : int or None, default=None
         Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``, or 256 for heads that
         are trained on cached hidden states after a label probe. Lower it if memory runs out.
@@ -309,7 +320,7 @@ class TrainingArguments(BaseEstimator):
         samples_per_step = self.resolve_batch_size(n_samples, regime) * self.gradient_accumulation_steps
         batches = max(1.0, n_samples / samples_per_step)
         epochs = regime.epochs(batches, self.steps_per_epoch(n_samples, regime), n_samples / (n_labels or n_samples))
-        return max(regime.min_epochs, round(factor * epochs))
+        return regime.bound(factor * epochs)
 
     def resolve(
         self, n_samples: int, regime: Regime = FULL, factor: float = 1.0, n_labels: int | None = None

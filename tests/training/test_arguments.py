@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, TrainingArguments
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training.arguments import FROM_PROBE, FULL
+from sklearn_gliclass.training.arguments import FROM_PROBE, FULL, HEADS_FROM_PROBE
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED
 
 transformers = pytest.importorskip("transformers")
@@ -190,6 +190,12 @@ def test_epochs_after_a_probe_depend_on_the_samples_of_a_label(samples_per_label
 def test_epochs_after_a_probe_fall_with_many_labels(n_labels, epochs):
     """8 * sqrt(8 / batches of 32), for 8 samples per label in more than 8 batches."""
     assert TrainingArguments().resolve_epochs(8 * n_labels, FROM_PROBE, n_labels=n_labels) == epochs
+
+
+@pytest.mark.parametrize(("samples_per_label", "epochs"), [(2, 1), (8, 1), (32, 2), (128, 4), (2000, 8)])
+def test_epochs_of_heads_after_a_probe_rise_with_the_samples_of_a_label(samples_per_label, epochs):
+    """sqrt(samples per label / 8), from 1 to 8."""
+    assert TrainingArguments().resolve_epochs(3 * samples_per_label, HEADS_FROM_PROBE, n_labels=3) == epochs
 
 
 @pytest.mark.parametrize("n_batches", [50, 100, 200, 10_000])

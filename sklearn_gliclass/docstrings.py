@@ -185,8 +185,8 @@ max_epochs : int or None, default=None
     Number of passes over the training data; with 0 nothing is trained. If None, ``max(3, round(48 * sqrt(n_batches)
     / steps_per_epoch))`` with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and
     72 in place of 48 with ``freeze_encoder=True``. After a label probe (see `preset`), ``max(2, round(8 * sqrt(8 *
-    n_labels / n_samples * min(1, 8 / n_batches))))``, after a ridge regression ``max(2, round(36 * sqrt(8 /
-    n_samples)))``, and with ``freeze_encoder=True`` 0 after both; if `others_lr` is set,
+    min(n_labels, 32) / n_samples)))``, with all labels for multi-label y, after a ridge regression ``max(2,
+    round(36 * sqrt(8 / n_samples)))``, and with ``freeze_encoder=True`` 0 after both; if `others_lr` is set,
     ``round(sqrt(n_samples / (8 * n_labels)))``, but 1 to 8, after a label probe.
 
     After a label probe, 8 examples per class are trained for 8 epochs, and 128 for 2. Otherwise, a training set of

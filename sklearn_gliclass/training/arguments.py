@@ -60,8 +60,8 @@ class Regime:
         Number of epochs for 8 samples per label, in place of `steps_per_root`.
     few_shot_power : float
         Power of the number of samples per label with which the number of few-shot epochs changes.
-    many_batches : float
-        Number of batches from which on the number of few-shot epochs falls with their square root too.
+    many_labels : float
+        Number of labels above which further ones count no more for the number of few-shot epochs.
     min_epochs, max_epochs : int
         Bounds of the number of epochs.
     min_steps_to_warm_up : int
@@ -74,18 +74,18 @@ class Regime:
     steps_per_root: int = 48
     few_shot_epochs: int | None = None
     few_shot_power: float = -0.5
-    many_batches: float = math.inf
+    many_labels: float = math.inf
     min_epochs: int = 3
     max_epochs: float = math.inf
     min_steps_to_warm_up: int = 0
     batch_size: int | None = None
 
-    def epochs(self, n_batches: float, steps_per_epoch: int, samples_per_label: float) -> float:
+    def epochs(self, n_batches: float, steps_per_epoch: int, n_samples: int, n_labels: int) -> float:
         """Compute the number of epochs, before it is rounded and bounded."""
         if self.few_shot_epochs is None:
             return self.steps_per_root * math.sqrt(n_batches) / steps_per_epoch
-        epochs = self.few_shot_epochs * (samples_per_label / 8) ** self.few_shot_power
-        return epochs * math.sqrt(min(1.0, self.many_batches / n_batches))
+        samples_per_label = n_samples / min(n_labels, self.many_labels)
+        return self.few_shot_epochs * (samples_per_label / 8) ** self.few_shot_power
 
     def bound(self, epochs: float) -> int:
         """Round a number of epochs within the bounds."""
@@ -97,8 +97,10 @@ FULL = Regime()
 HEADS = Regime(others_lr=3e-4, steps_per_root=72)
 # After a label probe the labels are right already, and the texts move towards them in a few steps. Very few have no
 # warm-up: its first gradient would count twice in Adam's moments, and two classes would lose their balance. Many labels
-# need fewer epochs, as each of them has steps for all labels.
-FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, many_batches=8, min_epochs=2, min_steps_to_warm_up=10)
+# need fewer epochs: each of their steps moves the texts of all.
+FROM_PROBE = Regime(others_lr=0.0, few_shot_epochs=8, many_labels=32, min_epochs=2, min_steps_to_warm_up=10)
+# Multi-label fits have no average of weights, and more epochs have been more accurate.
+MULTI_LABEL_FROM_PROBE = dataclasses.replace(FROM_PROBE, many_labels=math.inf)
 # Values of a regression start from a ridge regression; the projectors are trained too, which classes do not need.
 FROM_RIDGE = Regime(others_lr=2e-3, few_shot_epochs=36, min_epochs=2, min_steps_to_warm_up=10)
 # Heads that start from a label probe are trained on request only, on large batches. Few samples leave nothing to learn
@@ -133,8 +135,8 @@ class TrainingArguments(BaseEstimator):
         Number of passes over the training data. If None, ``max(3, round(48 * sqrt(n_batches) / steps_per_epoch))``
         with ``n_batches = max(1, n_samples / (batch_size * gradient_accumulation_steps))``, and 72 in place of 48 if
         the encoders are frozen: 48 optimiser steps for one batch, about 152 for ten, and 480 for a hundred. After a
-        label probe, ``max(2, round(8 * sqrt(8 * n_labels / n_samples * min(1, 8 / n_batches))))``, and
-        ``round(sqrt(n_samples / (8 * n_labels)))``, but 1 to 8, if the encoders are frozen.
+        label probe, ``max(2, round(8 * sqrt(8 * min(n_labels, 32) / n_samples)))``, with all labels for multi-label y,
+        and ``round(sqrt(n_samples / (8 * n_labels)))``, but 1 to 8, if the encoders are frozen.
     batch_size : int or None, default=None
         Number of samples in a forward pass. If None, ``min(32, max(16, ceil(n_samples / 3)))``, or 256 for heads that
         are trained on cached hidden states after a label probe. Lower it if memory runs out.
@@ -319,7 +321,7 @@ class TrainingArguments(BaseEstimator):
         # Few samples need many passes, and many samples more steps in fewer passes; large batches need fewer steps.
         samples_per_step = self.resolve_batch_size(n_samples, regime) * self.gradient_accumulation_steps
         batches = max(1.0, n_samples / samples_per_step)
-        epochs = regime.epochs(batches, self.steps_per_epoch(n_samples, regime), n_samples / (n_labels or n_samples))
+        epochs = regime.epochs(batches, self.steps_per_epoch(n_samples, regime), n_samples, n_labels or n_samples)
         return regime.bound(factor * epochs)
 
     def resolve(

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from ..model.freezing import is_fully_frozen
 from ..model.poolings import NO_POOLING
 from ..model.scorers import can_start_as_cosine
-from .arguments import FROM_PROBE, FROM_RIDGE, FULL, HEADS, HEADS_FROM_PROBE, PROBE_ONLY, Regime
+from .arguments import FROM_PROBE, FROM_RIDGE, FULL, HEADS, HEADS_FROM_PROBE, MULTI_LABEL_FROM_PROBE, PROBE_ONLY, Regime
 
 PRESETS = {"fast": 0.4, "balanced": 1.0, "accurate": 2.0}  # name -> factor of the number of epochs
+# Fine-tuning and training of heads after a label probe, or a ridge regression.
+REGIMES = {
+    "single_label_classification": (FROM_PROBE, HEADS_FROM_PROBE),
+    "multi_label_classification": (MULTI_LABEL_FROM_PROBE, HEADS_FROM_PROBE),
+    "regression": (FROM_RIDGE, HEADS),
+}
 FROZEN_AFTER_PROBE = {"fast": True, "balanced": "embeddings", "accurate": False}
 
 
@@ -69,8 +75,7 @@ def choose_recipe(
     frozen = is_fully_frozen(how)
     if from_probe:
         trains_heads = estimator.max_epochs is not None or estimator.others_lr != "auto"
-        of_values = config.problem_type == "regression"
-        fine_tuning, heads = (FROM_RIDGE, HEADS) if of_values else (FROM_PROBE, HEADS_FROM_PROBE)
+        fine_tuning, heads = REGIMES[config.problem_type]
         regime = fine_tuning if not frozen else heads if trains_heads else PROBE_ONLY
     else:
         regime = HEADS if frozen else FULL

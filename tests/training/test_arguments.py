@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, TrainingArguments
 from sklearn_gliclass.testing import TINY
-from sklearn_gliclass.training.arguments import FROM_PROBE, FULL, HEADS_FROM_PROBE
+from sklearn_gliclass.training.arguments import FROM_PROBE, FULL, HEADS_FROM_PROBE, MULTI_LABEL_FROM_PROBE
 from sklearn_gliclass.training.optimizers import OPTIMIZERS, PACKAGED
 
 transformers = pytest.importorskip("transformers")
@@ -188,8 +188,9 @@ def test_epochs_after_a_probe_depend_on_the_samples_of_a_label(samples_per_label
 
 @pytest.mark.parametrize(("n_labels", "epochs"), [(32, 8), (72, 5), (128, 4), (1000, 2)])
 def test_epochs_after_a_probe_fall_with_many_labels(n_labels, epochs):
-    """8 * sqrt(8 / batches of 32), for 8 samples per label in more than 8 batches."""
+    """8 * sqrt(32 / labels) for 8 samples per label and more than 32 labels; not those of multi-label y."""
     assert TrainingArguments().resolve_epochs(8 * n_labels, FROM_PROBE, n_labels=n_labels) == epochs
+    assert TrainingArguments().resolve_epochs(8 * n_labels, MULTI_LABEL_FROM_PROBE, n_labels=n_labels) == 8
 
 
 @pytest.mark.parametrize(("samples_per_label", "epochs"), [(2, 1), (8, 1), (32, 2), (128, 4), (2000, 8)])

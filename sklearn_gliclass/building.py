@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import torch
 
+from .annotations import ProblemType
 from .containers import plain
 from .data.tokenizer import (
     EXAMPLE_TOKEN,
@@ -40,6 +41,7 @@ from .model.poolings import NO_POOLING
 from .model.precision import require_device, weight_dtype
 from .model.scorers import LARGE_MAX_NUM_CLASSES, TOKEN_SCORERS
 from .model.sentence_encoder import SentenceSettings, read_sentence_settings
+from .model.torch_internals import place
 from .parameters import (
     ADAPTER_PARAMETERS,
     AUTO_POOLING,
@@ -49,7 +51,7 @@ from .parameters import (
     WEIGHT_PARAMETERS,
     model_parameters,
 )
-from .persistence import load_model, load_tokenizers
+from .persistence import LABEL_TOKENIZER_FOLDER, load_model, load_tokenizers
 from .training.adapters import merge_adapter_folder
 from .training.arguments import FIELDS
 from .training.probe import TRAINING_SCALE
@@ -68,7 +70,7 @@ MULTI_LABEL = "multi_label_classification"
 DEFAULT_MAX_NUM_CLASSES, MIN_ROWS_PER_LABEL = 25, 40  # LARGE_MAX_NUM_CLASSES from 40 rows per label on
 
 
-def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool = False) -> FittedModel:
+def build(estimator, label_names, problem_type: ProblemType, texts=(), zero_shot: bool = False) -> FittedModel:
     """Build the untrained model that the estimator's hyperparameters describe.
 
     Parameters
@@ -97,7 +99,7 @@ def build(estimator, label_names, problem_type: str, texts=(), zero_shot: bool =
         label_fit = None
         model, tokenizer, label_tokenizer = _from_encoder(estimator, texts, label_names, problem_type, zero_shot)
     max_length = resolve_max_length(estimator.max_length, model.config.encoder_config, tokenizer)
-    model = model.to(require_device(estimator.device), weight_dtype(estimator.dtype)).eval()
+    model = place(model, require_device(estimator.device), weight_dtype(estimator.dtype))
     return FittedModel(model, tokenizer, label_tokenizer, label_names, max_length, label_fit=label_fit)
 
 
@@ -388,7 +390,7 @@ def _check_options_are_read(estimator, config) -> None:
 # -- from a checkpoint ---------------------------------------------------------------------------------------
 
 
-def _from_checkpoint(estimator, problem_type: str, is_trained: bool):
+def _from_checkpoint(estimator, problem_type: ProblemType, is_trained: bool):
     """Load the model in ``pretrained``; hyperparameters override its configuration where the weights allow it.
 
     A calibrator was fitted to the logits of these weights. It is left out if they will be trained.
@@ -419,5 +421,10 @@ def _from_checkpoint(estimator, problem_type: str, is_trained: bool):
     tokenizer, label_tokenizer = load_tokenizers(folder, config)
     if label_tokenizer is None and config.architecture_type in BI_ENCODERS:
         # Checkpoints of gliclass hold the name of the label encoder, but not its tokenizer.
+        if not config.label_model_name:
+            raise OSError(
+                f"The checkpoint in pretrained={estimator.pretrained!r} has no tokenizer of its labels: neither a "
+                f"folder {LABEL_TOKENIZER_FOLDER!r} nor a label_model_name in config.json. Save or download it again."
+            )
         label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
     return model, tokenizer, label_tokenizer, load_label_fit(folder, model)

@@ -26,7 +26,7 @@ from .model.folders import replace_folder
 from .model.isolation import process_lock
 from .model.onnx_graphs import Graph, build_graphs
 from .model.packed import disable_packing
-from .model.torch_internals import unwrap
+from .model.torch_internals import place, unwrap
 from .onnx import (
     LABEL_EMBEDDINGS_FILE,
     LABEL_TOKENIZER_FILE,
@@ -68,7 +68,7 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
     for name in ("onnx", "onnxruntime"):
         import_optional(name, "onnx", "export_onnx")
     settings = _describe_model(estimator)
-    model = copy.deepcopy(unwrap(estimator.model_)).to("cpu", torch.float32).eval()
+    model = place(copy.deepcopy(unwrap(estimator.model_)), "cpu", torch.float32)
     engine = InferenceEngine(
         model, estimator.fitted_.layout(), settings.labels_at_once, settings.max_batch_tokens, "float32",
         long_texts=settings.long_texts, window_overlap=settings.window_overlap, label_fit=estimator.fitted_.label_fit,

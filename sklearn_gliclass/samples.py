@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .annotations import ProblemType
 from .data.examples import NO_INSTRUCTIONS, Instructions
 from .data.label_groups import MISSING, LabelGroups
 from .data.own_labels import OwnLabels
@@ -40,7 +41,7 @@ class Samples:
     targets: np.ndarray
     sample_weight: np.ndarray
     label_names: list[str]
-    problem_type: str
+    problem_type: ProblemType
     instructions: Instructions = NO_INSTRUCTIONS
     groups: LabelGroups | None = None
     own_labels: OwnLabels | None = None

@@ -2,8 +2,12 @@
 
 # pyright: reportPrivateImportUsage=false
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _COMPILED = "_orig_mod"
 
@@ -83,9 +87,19 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in _HOOKS)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Model) -> Model:
     """Return the module that ``torch.compile`` has wrapped, or the model itself."""
     return getattr(model, _COMPILED, model)
+
+
+def place(model: Model, device, dtype: torch.dtype) -> Model:
+    """Move a model to a device and a floating point type in place, and put it in evaluation mode.
+
+    The ``to`` of transformers has no types, and does the same for models without quantisation.
+    """
+    nn.Module.to(model, device, dtype)
+    model.eval()
+    return model
 
 
 def remove_compiled_prefix(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import math
 from numbers import Real
@@ -26,6 +27,7 @@ from .fitted import FittedModel
 from .label_fit import load_label_fit
 from .model import GLiClassModelConfig
 from .model.config import BI_ENCODERS, ENCODER_DECODERS
+from .model.folders import read_unchanged
 from .model.freezing import is_fully_frozen
 from .model.loading import build_encoder, load_encoder, resolve_max_length
 from .model.lookup import (
@@ -192,10 +194,21 @@ def _keeps_encoders(estimator) -> bool:
 
 def _pretrained_encoder(name: str, cache_dir, whole=False, weight_delta=None, shares_weights=False):
     """Load an encoder and its tokenizer; into the encoder of an adapter folder, the adapter is merged."""
-    folder, adapter = _encoder_folder(name, cache_dir), find_adapter(name)
-    shares_weights = shares_weights and adapter is None
-    encoder, tokenizer = load_encoder(folder, whole, weight_delta, shares_weights), load_tokenizer(folder)
-    return encoder if adapter is None else merge_adapter_folder(encoder, adapter), tokenizer
+    adapter = find_adapter(name)
+    if adapter is None:
+        return _read_encoder(find_checkpoint(name, cache_dir), whole, weight_delta, shares_weights)
+
+    def read():
+        encoder, tokenizer = _read_encoder(_encoder_folder(name, cache_dir), whole, weight_delta)
+        return merge_adapter_folder(encoder, adapter), tokenizer
+
+    return read_unchanged(adapter, read)
+
+
+def _read_encoder(folder: Path, whole: bool, weight_delta: Path | None, shares_weights: bool = False):
+    """Read an encoder and its tokenizer, of the same version of the folder."""
+    load = functools.partial(load_encoder, folder, whole, weight_delta, shares_weights)
+    return read_unchanged(folder, lambda: (load(), load_tokenizer(folder)))
 
 
 def _encoder_folder(name: str, cache_dir) -> Path:
@@ -396,6 +409,10 @@ def _from_checkpoint(estimator, problem_type: ProblemType, is_trained: bool):
     A calibrator was fitted to the logits of these weights. It is left out if they will be trained.
     """
     folder = find_checkpoint(estimator.pretrained, estimator.cache_dir)
+    return read_unchanged(folder, lambda: _read_checkpoint(folder, estimator, problem_type, is_trained))
+
+
+def _read_checkpoint(folder: Path, estimator, problem_type: ProblemType, is_trained: bool):
     config = GLiClassModelConfig.from_pretrained(folder)
     chosen = set_by_user(estimator)
     for name in WEIGHT_PARAMETERS:
@@ -426,5 +443,6 @@ def _from_checkpoint(estimator, problem_type: ProblemType, is_trained: bool):
                 f"The checkpoint in pretrained={estimator.pretrained!r} has no tokenizer of its labels: neither a "
                 f"folder {LABEL_TOKENIZER_FOLDER!r} nor a label_model_name in config.json. Save or download it again."
             )
-        label_tokenizer = load_tokenizer(find_checkpoint(config.label_model_name, estimator.cache_dir))
+        label_folder = find_checkpoint(config.label_model_name, estimator.cache_dir)
+        label_tokenizer = read_unchanged(label_folder, lambda: load_tokenizer(label_folder))
     return model, tokenizer, label_tokenizer, load_label_fit(folder, model)

@@ -36,11 +36,15 @@ def save_encoder(fitted: FittedModel, folder, prompt: str | None = None) -> None
     _check_config(fitted.config)
     named_weights(fitted.model)  # raises for modules that are not part of the configuration, such as adapters
     target = Path(folder).expanduser().resolve()
-    if (target / "estimator.json").exists():
-        raise ValueError(
-            f"{str(target)!r} holds a saved estimator, which the encoder would replace; choose another folder."
-        )
-    with replace_folder(target, _is_written, [_POOLING_FOLDER, LABEL_TOKENIZER_FOLDER]) as temporary:
+
+    def check():
+        if (target / "estimator.json").exists():
+            raise ValueError(
+                f"{str(target)!r} holds a saved estimator, which the encoder would replace; choose another folder."
+            )
+
+    subfolders = [_POOLING_FOLDER, LABEL_TOKENIZER_FOLDER]
+    with replace_folder(target, _is_written, subfolders, check=check) as temporary:
         with silence_transformers():
             unwrap(fitted.model).encoder.save_pretrained(temporary)
         fitted.tokenizer.save_pretrained(temporary)
@@ -70,10 +74,13 @@ def save_adapter(estimator, folder) -> None:
             f"encoder_model={DEFAULT_ENCODER!r}."
         )
     target = Path(folder).expanduser().resolve()
-    if (target / "config.json").exists():
-        raise ValueError(f"{str(target)!r} holds a model, which the adapter would shadow; choose another folder.")
+
+    def check():
+        if (target / "config.json").exists():
+            raise ValueError(f"{str(target)!r} holds a model, which the adapter would shadow; choose another folder.")
+
     bases = [estimator.encoder_model, estimator.label_model_name or estimator.encoder_model]
-    with replace_folder(target, lambda name: name in _ADAPTER_FILES) as temporary:
+    with replace_folder(target, lambda name: name in _ADAPTER_FILES, check=check) as temporary:
         for number, base in enumerate(bases[: len(adapters.names)]):
             place = temporary / _LABEL_ADAPTER if number else temporary
             place.mkdir(exist_ok=True)

@@ -1,7 +1,5 @@
 """Loading of a checkpoint folder as the estimator that saved it."""
 
-from pathlib import Path
-
 from . import persistence
 from .classifier import GLiClassClassifier
 from .model.lookup import find_checkpoint
@@ -35,11 +33,15 @@ def load_estimator(source, labels=None, **hyperparameters):
         If the checkpoint has no labels and none are given, or a regressor is loaded with labels.
     """
     folder = find_checkpoint(str(source), hyperparameters.get("cache_dir"))
-    record = persistence.read_estimator(Path(folder))
-    cls = _ESTIMATORS.get("" if record is None else record["estimator"], GLiClassClassifier)
-    if labels is not None and cls is GLiClassRegressor:
-        raise ValueError(f"{str(source)!r} is a regressor, which has no labels; leave the labels out.")
-    estimator = cls.from_pretrained(source, **hyperparameters)
+
+    def load():
+        record = persistence.read_estimator(folder)
+        cls = _ESTIMATORS.get("" if record is None else record["estimator"], GLiClassClassifier)
+        if labels is not None and cls is GLiClassRegressor:
+            raise ValueError(f"{str(source)!r} is a regressor, which has no labels; leave the labels out.")
+        return cls.from_pretrained(source, **hyperparameters)
+
+    estimator = persistence.read_unchanged(folder, load)
     if labels is not None:
         return estimator.fit(None, list(labels))
     if not estimator.__sklearn_is_fitted__():

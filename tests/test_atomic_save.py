@@ -17,7 +17,7 @@ import pytest
 import torch
 from test_classifier import LABELS, TEXTS, tiny
 
-from sklearn_gliclass import GLiClassClassifier
+from sklearn_gliclass import GLiClassClassifier, building, encoder_folder, persistence
 from sklearn_gliclass.model import folders
 
 N_KILLS = 24
@@ -151,8 +151,13 @@ def test_folder_that_was_renamed_away_is_found_again(folder, clf):
 
 
 def test_temporary_folder_of_a_living_save_is_left_alone(folder, clf):
-    living, dead = folder.with_name(".model.saving-" + "a" * 16), folder.with_name(".model.saving-" + "b" * 16)
-    foreign = [folder.with_name(".other.saving-" + "a" * 16), folder.with_name(".model.saving-notes")]
+    living, dead = (folders._sibling(folder, "saving") for _ in range(2))
+    of_another_machine = dead.with_name(".model.saving-" + "f" * 16)  # whose locks are not seen here
+    foreign = [
+        folder.with_name(".other.saving-" + "a" * 16),
+        folder.with_name(".model.saving-notes"),
+        of_another_machine,
+    ]
     for path in (living, dead, *foreign):
         path.mkdir()
     lock = folders._lock(living)
@@ -210,6 +215,110 @@ def test_saves_of_several_processes(tmp_path, folder, clf, exists, has_exchange,
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
     assert mark_of(target) % 10 == 6  # the last of its process
     assert [name for name in siblings(target) if name.startswith(".")] == []
+
+
+def write(folder, **files):
+    """Replace a folder by one with these files."""
+    with folders.replace_folder(folder, files.__contains__) as new:
+        for name, content in files.items():
+            (new / name).write_text(content)
+
+
+def test_read_is_repeated_if_the_folder_was_replaced_twice(tmp_path):
+    """The system gives the inode of the first folder to the third one."""
+    write(tmp_path / "model", config="1", weights="1")
+    calls = []
+
+    def read():
+        config = (tmp_path / "model" / "config").read_text()
+        if not calls:
+            write(tmp_path / "model", config="2", weights="2")
+            write(tmp_path / "model", config="3", weights="3")
+        calls.append(config)
+        return config, (tmp_path / "model" / "weights").read_text()
+
+    assert folders.read_unchanged(tmp_path / "model", read) == ("3", "3")
+    assert calls == ["1", "3"]
+
+
+@pytest.mark.parametrize("name", ["pretrained", "encoder_model"])
+def test_fit_reads_one_version_of_a_folder_that_is_replaced(tmp_path, monkeypatch, name):
+    clfs, folder = [], tmp_path / "model"
+    for number, word in enumerate(("first", "second")):
+        clfs.append(tiny(max_epochs=0, architecture_type="bi-encoder").fit([f"{word} text"] * 2, ["a", "b"]))
+        embeddings = clfs[number].model_.encoder.get_input_embeddings()
+        torch.nn.init.constant_(embeddings.weight, number)
+
+    def save(number):
+        (clfs[number].save_pretrained if name == "pretrained" else clfs[number].save_encoder)(folder)
+
+    module = persistence if name == "pretrained" else building
+    load, calls = module.load_tokenizer, []
+
+    def load_later(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:  # the weights have been read
+            save(1)
+        return load(*args, **kwargs)
+
+    save(0)
+    monkeypatch.setattr(module, "load_tokenizer", load_later)
+    options = {name: str(folder), "architecture_type": "bi-encoder", "device": "cpu"}
+    clf = GLiClassClassifier(**options).fit(None, ["a", "b"])
+    assert any("second" in token for token in clf.tokenizer_.get_vocab())
+    assert clf.model_.encoder.get_input_embeddings().weight[5:10].eq(1).all()
+
+
+@pytest.mark.skipif(folders.fcntl is None, reason="file locks")
+def test_save_to_a_subfolder_survives_a_save_of_its_parent(tmp_path):
+    write(tmp_path / "model", weights="1")
+    with folders.replace_folder(tmp_path / "model" / "sub", {"a", "b"}.__contains__) as new:
+        (new / "a").write_text("a")
+        write(tmp_path / "model", weights="2")
+        (new / "b").write_text("b")
+    assert (tmp_path / "model" / "weights").read_text() == "2"
+    assert sorted(path.name for path in (tmp_path / "model" / "sub").iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["sub", "weights"]
+
+
+@pytest.mark.skipif(folders.fcntl is None, reason="file locks")
+def test_lock_of_a_replaced_folder_is_that_of_the_new_one(tmp_path):
+    (tmp_path / "model").mkdir()
+    held = folders._lock(tmp_path / "model")
+    locks = []
+    thread = threading.Thread(target=lambda: locks.append(folders._lock(tmp_path / "model")))
+    thread.start()
+    (tmp_path / "model").rename(tmp_path / "old")
+    (tmp_path / "model").mkdir()
+    folders._unlock(held)
+    thread.join()
+    assert folders._identity(locks[0]) == folders._identity(tmp_path / "model")
+    folders._unlock(locks[0])
+
+
+def test_temporary_folders_of_long_names_are_their_own(tmp_path):
+    targets = [tmp_path / ("m" * 60 + end) for end in "ab"]
+    left = folders._sibling(targets[0], "replaced")
+    write(left, weights="1")
+    write(targets[1], weights="2")
+    folders.recover(targets[0])
+    assert (targets[0] / "weights").read_text() == "1"
+    assert sorted(os.listdir(tmp_path)) == [target.name for target in targets]
+
+
+def test_encoder_does_not_replace_an_estimator_that_appears_meanwhile(tmp_path, clf, monkeypatch):
+    write_modules = encoder_folder._write_modules
+
+    def write_late(*args):
+        write_modules(*args)
+        clf.save_pretrained(tmp_path / "model")
+
+    other = tiny(max_epochs=0, architecture_type="bi-encoder").fit(TEXTS, LABELS)
+    monkeypatch.setattr(encoder_folder, "_write_modules", write_late)
+    with pytest.raises(ValueError, match="holds a saved estimator, which the encoder would replace"):
+        other.save_encoder(tmp_path / "model")
+    assert mark_of(tmp_path / "model") == 1.0
+    assert siblings(tmp_path / "model") == []
 
 
 @pytest.mark.skipif(folders.fcntl is None, reason="file locks")

@@ -428,7 +428,7 @@ def test_empty_model_names_raise(tmp_path, monkeypatch):
     assert not clf.config_.label_model_name
     clf.save_pretrained(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(OSError, match="model' has no tokenizer of its labels: neither .* Save or download it again"):
+    with pytest.raises(OSError, match=r"model' has no tokenizer of its labels: neither .* Save or download it again"):
         GLiClassClassifier.from_pretrained(tmp_path / "model")
     with pytest.raises(OSError, match="The name of a model is empty"):
         GLiClassClassifier.from_pretrained("")

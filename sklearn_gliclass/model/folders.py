@@ -8,9 +8,11 @@ process ended between the two steps.
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 import sys
 import time
@@ -28,11 +30,18 @@ _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _LOCK_SECONDS = 60  # timeout for locks, after which a locked folder is used anyway
 _STALE_SECONDS = 24 * 3600  # age of abandoned temporary folders, on systems without file locks
 _ATTEMPTS = 100
+# Name of temporary folders: that of the target, the kind, and a number that begins with that of the machine.
+_TEMPORARY = re.compile(r"\..+\.(?:saving|replaced)-[0-9a-f]{16}")
+_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]
 
 
 @contextlib.contextmanager
 def replace_folder(
-    target: Path, is_written: Callable[[str], bool], subfolders: Iterable[str] = (), optional_files: Iterable[str] = ()
+    target: Path,
+    is_written: Callable[[str], bool],
+    subfolders: Iterable[str] = (),
+    optional_files: Iterable[str] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Path]:
     """Yield an empty folder that replaces `target` when the block ends without an error.
 
@@ -46,6 +55,8 @@ def replace_folder(
         Names of the entries that are folders.
     optional_files : iterable of str, default=()
         Names of files that are kept if the caller does not write them.
+    check : callable, optional
+        Function that raises if `target` must not be replaced. It is called first, and again before the replacement.
 
     Raises
     ------
@@ -53,6 +64,7 @@ def replace_folder(
         If `target` cannot be replaced, because it is a file, a mount point or the working directory, its parent
         cannot be written to, or it has a folder where the caller writes a file, or the other way round.
     """
+    check()
     _check_target(target)
     _check_entries(target, is_written, set(subfolders), set(optional_files))
     recover(target)
@@ -61,12 +73,14 @@ def replace_folder(
         yield temporary
         _sync(temporary)
         with _locked(target) as exists:
+            check()
             if exists:
                 shutil.copymode(target, temporary)
                 _link_missing(target, temporary, is_written)
                 _sync_path(temporary)
             _move_to(temporary, target)
             if exists:  # `temporary` is now the old folder, to which files may have been added
+                _move_temporary_folders(temporary, target)
                 with contextlib.suppress(OSError):
                     _link_missing(temporary, target, is_written)
             _sync_path(target.parent)
@@ -98,21 +112,36 @@ def read_unchanged(folder: Path, read: Callable):
         The result of `read`.
     """
     for _ in range(_ATTEMPTS):
-        before = _identity(folder)
-        try:
-            result = read()
-        except Exception:
-            if _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                return result
+        with _opened(folder) as before:
+            try:
+                result = read()
+            except Exception:
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return result
     raise OSError(f"The folder {str(folder)!r} was replaced repeatedly while it was read; try again later.")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[tuple[int, int] | None]:
+    """Yield the identity of a folder, which no other one has as long as it is open; the system reuses inodes."""
     try:
-        status = path.stat()
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # there is none, or it is one of Windows, which cannot be opened
+        yield _identity(folder)
+        return
+    try:
+        yield _identity(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _identity(place: Path | int) -> tuple[int, int] | None:
+    """Return device and inode of a path or descriptor, or None if there is nothing."""
+    try:
+        status = os.stat(place)
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -182,12 +211,17 @@ def _explained(target: Path):
 
 
 def _sibling(target: Path, kind: str) -> Path:
-    # Truncated: a name may have at most 255 bytes.
-    return target.with_name(f".{target.name[:50]}.{kind}-{uuid.uuid4().hex[:16]}")
+    return target.with_name(f".{_stem(target)}.{kind}-{_MACHINE}{uuid.uuid4().hex[:12]}")
+
+
+def _stem(target: Path) -> str:
+    """Return the name of a folder, or a short one of its own for long names: at most 255 bytes are allowed."""
+    name = target.name
+    return name if len(name) <= 50 else f"{name[:41]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def _siblings(target: Path, kind: str) -> list[Path]:
-    pattern = re.compile(rf"\.{re.escape(target.name[:50])}\.{kind}-[0-9a-f]{{16}}")
+    pattern = re.compile(rf"\.{re.escape(_stem(target))}\.{kind}-[0-9a-f]{{16}}")
     try:
         return sorted(Path(entry) for entry in os.scandir(target.parent) if pattern.fullmatch(entry.name))
     except OSError:
@@ -208,15 +242,18 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
     try:
         yield temporary
     finally:
+        _unlock(lock)  # first: it is the lock of the new folder, for which the next save waits
         shutil.rmtree(temporary, ignore_errors=True)
-        _unlock(lock)
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of killed processes; running ones hold locks of theirs."""
+    """Remove the temporary folders of killed processes; running ones hold locks of theirs.
+
+    Other machines do not see the locks of folders on a network file system.
+    """
     kinds = ("saving", "replaced") if target.exists() else ("saving",)
     for folder in (folder for kind in kinds for folder in _siblings(target, kind)):
-        if fcntl is None:
+        if fcntl is None or not folder.name.rpartition("-")[2].startswith(_MACHINE):
             with contextlib.suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -231,19 +268,21 @@ def _lock(folder: Path, seconds: float = _LOCK_SECONDS) -> int | None:
     """Lock a folder and return its descriptor, or None if it is locked, missing, or cannot be locked."""
     if fcntl is None:
         return None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
     end = time.monotonic() + seconds
     while True:
         try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+            if _identity(folder) == _identity(descriptor):  # otherwise, it has been replaced meanwhile
+                return descriptor
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= end:
                 os.close(descriptor)
                 return None
+        os.close(descriptor)
         time.sleep(0.005)
 
 
@@ -317,11 +356,19 @@ def _rename_in_turn(new: Path, target: Path) -> None:
         old.rename(new)
 
 
+def _move_temporary_folders(source: Path, target: Path) -> None:
+    """Move the temporary folders of running saves to subfolders, which write to them by their names."""
+    for entry in os.scandir(source):
+        if _TEMPORARY.fullmatch(entry.name):
+            with contextlib.suppress(OSError):  # the save may end at any time
+                os.rename(entry.path, target / entry.name)
+
+
 def _link_missing(source: Path, target: Path, is_written: Callable[[str], bool]) -> None:
     """Link the files of `source` into `target` that are missing there and that the caller does not write."""
     for entry in os.scandir(source):
         place = target / entry.name
-        if is_written(entry.name) or os.path.lexists(place):
+        if is_written(entry.name) or _TEMPORARY.fullmatch(entry.name) or os.path.lexists(place):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.copytree(entry.path, place, symlinks=True, copy_function=_link_or_copy)

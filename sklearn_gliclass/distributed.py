@@ -6,7 +6,6 @@ of the columns. The extra ``distributed`` installs dask, Ray, Spark and pyarrow.
 """
 
 import functools
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from .estimator_folder import load_estimator
+from .model.isolation import ForkSafeLock
 from .optional_dependencies import import_optional
 from .text_checks import show_rows
 
@@ -26,7 +26,7 @@ __all__ = ["BatchPredictor", "predict_parquet"]
 METHODS = ("predict", "predict_proba", "predict_labels", "decision_function", "transform")
 ROWS_AT_ONCE = 50_000  # of a Parquet file that are in memory
 _TEMPORARY = "writing-"
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 class BatchPredictor:
@@ -93,7 +93,7 @@ class BatchPredictor:
     def estimator(self):
         """The estimator, which a process loads once."""
         options = {} if self.labels is None else {"labels": tuple(self.labels)}
-        with _lock:
+        with _lock.hold():
             return _load(self.source, tuple(sorted({**options, **self.hyperparameters}.items())))
 
     def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:

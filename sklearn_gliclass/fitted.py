@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
 from .label_fit import LabelFit
+from .model.isolation import ForkSafeLock
 from .process_group import active_group
 from .sklearn_internals import validate_parameter_constraints
 from .warn import warn
@@ -234,7 +234,7 @@ class FittedModel:
         other : FittedModel
             Result of :meth:`with_label_names` that is used beside this object.
         """
-        with _sharing:
+        with _sharing.hold():
             living = [sharer for sharer in self._sharers if sharer() is not None] or [weakref.ref(self)]
             self._sharers[:] = [*living, weakref.ref(other)]
             other._sharers = self._sharers
@@ -248,7 +248,7 @@ class FittedModel:
             Whether this object keeps its torch model, as an optimiser with these parameters needs; the others then get
             a copy of it. If False, the result has the copy, and this object is not changed.
         """
-        with _sharing:
+        with _sharing.hold():
             living = [sharer() for sharer in self._sharers]
             others = [other for other in living if other is not None and other is not self]
             if not others:
@@ -268,7 +268,7 @@ class FittedModel:
             return self
 
 
-_sharing = threading.Lock()
+_sharing = ForkSafeLock()
 
 
 ENGINE_OPTIONS = (

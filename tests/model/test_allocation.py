@@ -1,9 +1,12 @@
 """Memory that is kept in the process: fewer page faults, and release at the end."""
 
+import contextlib
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from forked import needs_fork, start
 
 from sklearn_gliclass.model import allocation
 from sklearn_gliclass.model.allocation import keep_memory
@@ -42,10 +45,44 @@ def test_memory_is_kept_and_released_at_the_end():
 def test_error_ends_it_too():
     with pytest.raises(RuntimeError, match="inside"), keep_memory():
         raise RuntimeError("inside")
-    assert allocation._users == 0
+    assert not allocation._users
 
 
 def test_other_c_libraries_are_not_changed(monkeypatch):
     monkeypatch.setattr(allocation, "_glibc", lambda: None)
     with keep_memory():
-        assert allocation._users == 0
+        assert not allocation._users
+
+
+def leave_with_one_thread(depth: int) -> bool:
+    """Return whether a forked child has the calls of its own thread only, and the usual settings at their end."""
+    inside, settings = len(allocation._users), []
+    allocation._set = lambda library, options: settings.append(options)
+    with keep_memory():
+        pass
+    return inside == depth and settings == ([] if depth else [allocation._KEPT, allocation._USUAL])
+
+
+@on_glibc
+@needs_fork
+@pytest.mark.parametrize("depth", [0, 2])
+def test_fork_keeps_the_users_of_its_own_thread(depth):
+    entered, left = threading.Event(), threading.Event()
+
+    def use():
+        with keep_memory():
+            entered.set()
+            left.wait()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert entered.wait(timeout=30)
+    with contextlib.ExitStack() as stack:
+        for _ in range(depth):
+            stack.enter_context(keep_memory())
+        child = start(lambda: int(not leave_with_one_thread(depth)))
+        child.join()
+    left.set()
+    thread.join()
+    assert child.exitcode == 0
+    assert not allocation._users

@@ -3,19 +3,19 @@
 import copy
 import hashlib
 import weakref
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import torch
 from torch import nn
 
 from .torch_internals import change_counter
-from .traversal import collect_parameters
+from .traversal import collect_parameters, walk
 
 _SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
 
 _IMMUTABLE = (str, int, float, bool, type(None), type, torch.dtype)
 
-# Modules whose weights copies share.
+# Modules and their copies that share weights. An origin may be deleted before its copies, which still share them.
 _sharing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
 # Module -> (state for change detection, its fingerprint or the module that it is a copy of).
@@ -55,7 +55,7 @@ def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False) -> nn
     copied = _copy_around_weights(module, {}) if shares_weights else copy.deepcopy(module)
     _known[copied] = (_detect_state(copied), weakref.ref(module))
     if shares_weights:
-        _sharing.add(module)
+        _sharing.update([module, copied])
     return copied
 
 
@@ -90,9 +90,15 @@ def _copy_parameter(weight: nn.Parameter, memo: dict) -> nn.Parameter:
 
 def own_trained_weights(model: nn.Module) -> None:
     """Give the parameters that are trained memory of their own, where that is shared with other models."""
-    shared = {parameter.data_ptr() for parameter in collect_parameters(_sharing)}
-    for parameter in collect_parameters([model]):
-        if parameter.requires_grad and parameter.data_ptr() in shared:
+    sharing = set(_sharing)
+    copies = [module for module in walk([model]) if module in sharing]
+    trained = [parameter for parameter in collect_parameters(copies) if parameter.requires_grad]
+    if not trained:  # a frozen fit, which does not look at all copies
+        return
+    distinct = {id(parameter): parameter for parameter in collect_parameters(sharing)}
+    n_owners = Counter(parameter.data_ptr() for parameter in distinct.values())
+    for parameter in trained:
+        if n_owners[parameter.data_ptr()] > 1:
             parameter.data = parameter.data.clone()
 
 

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -107,3 +108,32 @@ def test_copies_share_weights_until_these_are_trained():
     assert fingerprint(second) == fingerprint(original) != fingerprint(first)
     assert first[2].weight.data_ptr() == original[2].weight.data_ptr()
     assert second[2].weight.requires_grad
+
+
+def test_copies_share_weights_after_their_origin_is_deleted():
+    first, second = (copy_with_fingerprint(origin, shares_weights=True) for origin in [net()] * 2)
+    before = fingerprint(second)
+    own_trained_weights(first)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    assert fingerprint(second) == before
+    own_memory = second[0].weight.data_ptr()
+    own_trained_weights(second)  # the only one that is left with these weights
+    assert second[0].weight.data_ptr() == own_memory
+
+
+def test_copies_in_one_model_share_weights_until_these_are_trained():
+    encoders = nn.ModuleList(copy_with_fingerprint(origin, shares_weights=True) for origin in [net()] * 2)
+    assert encoders[0][0].weight.data_ptr() == encoders[1][0].weight.data_ptr()
+    own_trained_weights(encoders)
+    assert encoders[0][0].weight.data_ptr() != encoders[1][0].weight.data_ptr()
+
+
+def test_shared_weights_are_freed_with_their_copies():
+    origin = net()
+    copies = [copy_with_fingerprint(origin, shares_weights=True) for _ in range(2)]
+    own_trained_weights(copies[0])
+    references = [weakref.ref(each) for each in (origin, *copies)]
+    del origin, copies
+    assert not any(reference() for reference in references)

@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 import torch
 from torch import nn
 
+from .isolation import ForkSafeLock
 from .torch_internals import change_counter
 from .traversal import collect_parameters, walk
 
@@ -17,6 +18,7 @@ _IMMUTABLE = (str, int, float, bool, type(None), type, torch.dtype)
 
 # Modules and their copies that share weights. An origin may be deleted before its copies, which still share them.
 _sharing: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+_sharing_lock = ForkSafeLock()  # for each use of the set: another thread may load an encoder meanwhile
 
 # Module -> (state for change detection, its fingerprint or the module that it is a copy of).
 _known: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
@@ -55,7 +57,8 @@ def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False) -> nn
     copied = _copy_around_weights(module, {}) if shares_weights else copy.deepcopy(module)
     _known[copied] = (_detect_state(copied), weakref.ref(module))
     if shares_weights:
-        _sharing.update([module, copied])
+        with _sharing_lock.hold():
+            _sharing.update([module, copied])
     return copied
 
 
@@ -90,7 +93,8 @@ def _copy_parameter(weight: nn.Parameter, memo: dict) -> nn.Parameter:
 
 def own_trained_weights(model: nn.Module) -> None:
     """Give the parameters that are trained memory of their own, where that is shared with other models."""
-    sharing = set(_sharing)
+    with _sharing_lock.hold():
+        sharing = set(_sharing)
     copies = [module for module in walk([model]) if module in sharing]
     trained = [parameter for parameter in collect_parameters(copies) if parameter.requires_grad]
     if not trained:  # a frozen fit, which does not look at all copies

@@ -1,9 +1,11 @@
 """Fingerprints of weights: equal for equal weights, different after any change."""
 
+import contextlib
 import copy
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,3 +139,34 @@ def test_shared_weights_are_freed_with_their_copies():
     references = [weakref.ref(each) for each in (origin, *copies)]
     del origin, copies
     assert not any(reference() for reference in references)
+
+
+def test_shared_weights_are_looked_up_while_another_thread_loads(monkeypatch):
+    lock, held = module._sharing_lock, []
+
+    @contextlib.contextmanager
+    def hold():
+        with lock.hold():
+            held.append(True)
+            yield
+            held.pop()
+
+    class Sharing(weakref.WeakSet):
+        def __iter__(self):
+            assert held
+            return super().__iter__()
+
+        def add(self, item):
+            assert held
+            super().add(item)
+
+        def update(self, other):
+            assert held
+            super().update(other)
+
+    monkeypatch.setattr(module, "_sharing", Sharing())
+    monkeypatch.setattr(module, "_sharing_lock", SimpleNamespace(hold=hold))
+    origin = net()
+    copied = copy_with_fingerprint(origin, shares_weights=True)
+    own_trained_weights(copied)
+    assert copied[0].weight.data_ptr() != origin[0].weight.data_ptr()

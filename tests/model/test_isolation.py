@@ -9,10 +9,10 @@ from forked import needs_fork, start
 
 import sklearn_gliclass
 from sklearn_gliclass import distributed, fitted
-from sklearn_gliclass.model import allocation, isolation
+from sklearn_gliclass.model import allocation, fingerprint, isolation
 
 PACKAGE = Path(sklearn_gliclass.__file__).parent
-LOCKS = [isolation._lock, allocation._lock, distributed._lock, fitted._sharing]
+LOCKS = [isolation._lock, allocation._lock, distributed._lock, fitted._sharing, fingerprint._sharing_lock]
 
 
 @needs_fork

@@ -67,6 +67,8 @@ class Settings:
         How texts are read that are too long for a sequence.
     window_overlap : int
         Minimum number of common tokens of neighbouring windows.
+    graphs_sha256 : str
+        Hash of all graphs and their weights.
     """
 
     estimator: str
@@ -87,6 +89,7 @@ class Settings:
     versions: dict
     long_texts: str = TRUNCATE  # folders of earlier versions have no windows
     window_overlap: int = 0
+    graphs_sha256: str = ""  # folders of earlier versions have none
 
 
 def write_settings(settings: Settings, fitted: dict, folder: Path) -> None:
@@ -160,16 +163,19 @@ class Sessions:
         Folder of the exported model.
     n_threads : int or None
         Number of threads of a session. If None, onnxruntime chooses.
+    graphs_sha256 : str
+        Hash of the graphs in the settings of the model. Graphs of a later export to the folder raise.
     """
 
-    def __init__(self, folder: Path, n_threads: int | None):
+    def __init__(self, folder: Path, n_threads: int | None, graphs_sha256: str = ""):
         self.folder = folder
         self.n_threads = n_threads
+        self.graphs_sha256 = graphs_sha256
         self._sessions = {}
         self._lock = threading.Lock()
 
     def __getstate__(self):
-        return {"folder": self.folder, "n_threads": self.n_threads}
+        return {"folder": self.folder, "n_threads": self.n_threads, "graphs_sha256": self.graphs_sha256}
 
     def __setstate__(self, state):
         self.__init__(**state)
@@ -178,12 +184,18 @@ class Sessions:
         """Return the session of a graph."""
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = self._create(self.folder / f"{name}.onnx")
+                path = self.folder / f"{name}.onnx"
+                self._sessions[name] = read_unchanged(self.folder, lambda: self._create(path))
             return self._sessions[name]
 
     def _create(self, path: Path):
         import onnxruntime
 
+        if read_settings(self.folder)[0].graphs_sha256 != self.graphs_sha256:
+            raise OSError(
+                f"The folder {str(self.folder)!r} holds a later export, with other graphs than this model, which needs "
+                f"{path.name} now; load the model again."
+            )
         if not path.is_file():
             raise FileNotFoundError(f"The file {str(path)!r} is missing; export the estimator again.")
         options = onnxruntime.SessionOptions()
@@ -247,7 +259,7 @@ class OnnxModel:
 
     def __init__(self, folder: Path, settings: Settings, n_threads: int | None = None):
         self.settings = settings
-        self.sessions = Sessions(folder, n_threads)
+        self.sessions = Sessions(folder, n_threads, settings.graphs_sha256)
         self.pieces = PieceTokenizer(BackendTokenizer(folder / TOKENIZER_FILE, settings.special_ids))
         self.label_pieces = self.pieces
         if settings.label_special_ids is not None:
@@ -259,7 +271,10 @@ class OnnxModel:
         # Of the labels to which the model may be fitted; the exported graph embeds any others.
         self.exported_labels = self._embedded_labels()
         self.graph = "text" if self.layout.shares_labels else "model"
-        _ = self.sessions[self.graph]  # of the same version of the folder as the settings
+        # A later export to the folder does not change predictions. The graph "labels" would double the memory, and only
+        # new labels need it.
+        for name in [self.graph, "scorer"] if self.layout.shares_labels else [self.graph]:
+            _ = self.sessions[name]
 
     def build_layout(self, label_names: Sequence[str]) -> Layout:
         """Build the layout of the sequences of some labels."""

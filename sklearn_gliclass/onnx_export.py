@@ -77,11 +77,10 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
     expected = engine.logits(texts)
     embeddings = _remove_label_fit(engine)
     with replace_folder(Path(folder).expanduser().resolve(), _is_export_file) as temporary:
-        write_settings(settings, fitted_attributes, temporary)
         _write_tokenizers(estimator, temporary)
         with tempfile.TemporaryDirectory() as scratch:
             trace_graphs(build_graphs(model.model), model.config, Path(scratch))
-            _write_graphs(Path(scratch), temporary, embeddings)
+            _write_model(Path(scratch), temporary, settings, fitted_attributes, embeddings)
             difference = _measure_difference(temporary, texts, expected)
             if not difference <= TOLERANCE:  # NaN too
                 raise ValueError(
@@ -91,9 +90,8 @@ def export_estimator(estimator, folder, quantize: bool = False) -> float:
                 )
             if quantize:
                 _quantize_graphs(Path(scratch))
-                _write_graphs(Path(scratch), temporary, embeddings)
                 settings.quantized = True
-                write_settings(settings, fitted_attributes, temporary)
+                _write_model(Path(scratch), temporary, settings, fitted_attributes, embeddings)
                 difference = _measure_difference(temporary, texts, expected)
     return difference
 
@@ -274,24 +272,29 @@ def _trace_input(config, name: str, axes: tuple[str, ...]) -> torch.Tensor:
     return torch.linspace(-1, 1, int(np.prod(shape)) * config.encoder_width).view(*shape, -1)
 
 
-def _write_graphs(source: Path, target: Path, embeddings: np.ndarray | None) -> None:
-    """Write the graphs with their weights in one file, in which equal weights are stored once, and label embeddings.
+def _write_model(source: Path, target: Path, settings: Settings, fitted: dict, embeddings: np.ndarray | None) -> None:
+    """Write the graphs, their weights in one file, in which equal ones are stored once, settings and label embeddings.
 
     The label embeddings are computed by the graphs if they are not given.
     """
     import onnx
 
-    places, data = {}, bytearray()
+    places, data, digest = {}, bytearray(), hashlib.sha256()
     for path in sorted(source.glob("*.onnx")):
         graph = onnx.load(path)
         for weight in graph.graph.initializer:
             _move_weight(weight, places, data)
-        (target / path.name).write_bytes(graph.SerializeToString())
+        content = graph.SerializeToString()
+        digest.update(content)
+        (target / path.name).write_bytes(content)
+    digest.update(data)
     (target / WEIGHTS_FILE).write_bytes(data)
+    settings.graphs_sha256 = digest.hexdigest()
+    write_settings(settings, fitted, target)
     if (target / "labels.onnx").is_file():
         (target / LABEL_EMBEDDINGS_FILE).unlink(missing_ok=True)
         if embeddings is None:
-            embeddings = OnnxModel(target, read_settings(target)[0]).embed_labels()
+            embeddings = OnnxModel(target, settings).embed_labels()
         np.save(target / LABEL_EMBEDDINGS_FILE, embeddings, allow_pickle=False)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -305,6 +306,36 @@ def test_export_does_not_change_the_estimator(tmp_path):
     np.testing.assert_allclose(OnnxClassifier(tmp_path / "model").predict_proba(TEXTS), before, atol=1e-5)
 
 
+def test_later_export_does_not_change_a_loaded_model(tmp_path, fitted, folder):
+    shutil.copytree(folder, tmp_path / "model")
+    exported, expected = OnnxClassifier(tmp_path / "model"), OnnxClassifier(folder).predict_proba(TEXTS)
+    pickled = pickle.dumps(exported)
+    tiny(random_state=1).fit(TEXTS, THREE).export_onnx(tmp_path / "model")
+    assert np.array_equal(exported.predict_proba(TEXTS), expected)
+    with pytest.raises(OSError, match=r"holds a later export.* needs labels.onnx now; load the model again"):
+        exported.with_labels(["a law", "late goals"])
+    with pytest.raises(OSError, match=r"holds a later export.* needs text.onnx now; load the model again"):
+        pickle.loads(pickled).predict(TEXTS)
+    # The same model again: its graphs are the same.
+    fitted.export_onnx(tmp_path / "model")
+    assert np.array_equal(pickle.loads(pickled).predict_proba(TEXTS), expected)
+    assert exported.with_labels(["a law", "late goals"]).predict(TEXTS).shape == (len(TEXTS),)
+
+
+def test_export_of_an_earlier_version_loads(tmp_path, folder, fitted):
+    shutil.copytree(folder, tmp_path / "model")
+    record = json.loads((tmp_path / "model" / "onnx.json").read_text())
+    assert len(record.pop("graphs_sha256")) == 64
+    (tmp_path / "model" / "onnx.json").write_text(json.dumps(record))
+    exported = OnnxClassifier(tmp_path / "model")
+    pickled = pickle.loads(pickle.dumps(exported))
+    assert np.array_equal(pickled.predict(TEXTS), fitted.predict(TEXTS))
+    assert exported.with_labels(["a law", "late goals"]).predict(TEXTS).shape == (len(TEXTS),)
+    fitted.export_onnx(tmp_path / "model")
+    with pytest.raises(OSError, match="holds a later export"):
+        pickle.loads(pickle.dumps(exported)).predict(TEXTS)
+
+
 # -- errors ------------------------------------------------------------------------------------------------------
 
 
@@ -389,6 +420,11 @@ def change_settings(**changes):
 LOAD_ERRORS = {
     "no folder": (lambda folder: folder.rename(folder.with_name("b")), FileNotFoundError, "does not exist; give the"),
     "no export": (lambda folder: (folder / "onnx.json").unlink(), FileNotFoundError, "has no onnx.json; give the"),
+    "no scorer": (
+        lambda folder: (folder / "scorer.onnx").unlink(),
+        FileNotFoundError,
+        "scorer.onnx' is missing; export",
+    ),
     "no graph": (lambda folder: (folder / "text.onnx").unlink(), FileNotFoundError, "text.onnx' is missing; export"),
     "not JSON": (break_file("onnx.json", b"{"), ValueError, r"damaged.*export the estimator again"),
     "graph": (break_file("text.onnx", b"abc"), ValueError, r"text.onnx' is damaged.*export the estimator again"),

@@ -278,11 +278,12 @@ def _lock(folder: Path, seconds: float = _LOCK_SECONDS) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _identity(folder) == _identity(descriptor):  # otherwise, it has been replaced meanwhile
                 return descriptor
+            may_succeed = True
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES) or time.monotonic() >= end:
-                os.close(descriptor)
-                return None
+            may_succeed = error.errno in (errno.EAGAIN, errno.EACCES)
         os.close(descriptor)
+        if not may_succeed or time.monotonic() >= end:
+            return None
         time.sleep(0.005)
 
 

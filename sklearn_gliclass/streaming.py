@@ -162,11 +162,12 @@ class StreamingClassifier:
         self.max_cache_bytes = max_cache_bytes
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()  # that of the last call last
         self._versions: tuple = ()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def sessions(self) -> list:
-        return list(self._sessions)
+        with self._lock:
+            return list(self._sessions)
 
     def partial_predict(self, session: Hashable, chunk: str) -> Any:
         """Append a chunk to a text and predict its class.

@@ -42,15 +42,16 @@ def keep_memory():
         yield
         return
     thread = threading.get_ident()
-    with _lock.hold():
-        _users.append(thread)
-        if len(_users) == 1:
-            _set(library, _KEPT)
-    try:
+    try:  # from the beginning: Ctrl-C may come in between
+        with _lock.hold():
+            _users.append(thread)
+            if len(_users) == 1:
+                _set(library, _KEPT)
         yield
     finally:
         with _lock.hold():
-            _users.remove(thread)
+            if thread in _users:
+                _users.remove(thread)
             if not _users:
                 _set(library, _USUAL)
                 library.malloc_trim(0)

@@ -192,19 +192,26 @@ class BatchQueue:
 
     async def _next_batch(self) -> list[Job]:
         """Wait for requests, and return those of the next batch; an empty list at the end."""
-        while not self._jobs:
-            if self._is_closing:
-                return []
-            self._arrived.clear()
-            await self._arrived.wait()
-        await self._wait_for_more(self._jobs[0].arrival + self.max_wait)
+        batch = []
+        while not batch:  # the requests may leave while others are waited for
+            while not self._jobs:
+                if self._is_closing:
+                    return []
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._wait_for_more(self._jobs[0].arrival + self.max_wait)
+            batch = self._take_batch()
+        return batch
+
+    def _take_batch(self) -> list[Job]:
+        """Remove the jobs of the next batch from the queue."""
         batch, cost = [], 0
         while self._jobs and (not batch or cost + self._jobs[0].cost <= self.max_batch):
             job = self._jobs.popleft()
             self.queued_cost -= job.cost
             cost += job.cost
             batch.append(job)
-        return batch or await self._next_batch()
+        return batch
 
     async def _wait_for_more(self, deadline: float) -> None:
         loop = asyncio.get_running_loop()

@@ -149,6 +149,28 @@ def test_cancelled_requests_are_not_computed():
     run(scenario)
 
 
+def test_abandoned_requests_leave_no_calls_behind(monkeypatch):
+    """A thousand nested calls would end the queue."""
+    calls, next_batch = [], BatchQueue._next_batch
+
+    async def counted(self):
+        calls.append(self)
+        return await next_batch(self)
+
+    async def scenario(queue, model):
+        for _ in range(5):
+            request = queue.submit("k", [1], 1)
+            await asyncio.sleep(0.005)  # the queue waits for others
+            request.cancel()
+            await asyncio.sleep(0.03)
+        assert await queue.submit("k", [2], 1) == [4]
+        assert len(calls) <= 2
+        assert model.calls == [("k", [2])]
+
+    monkeypatch.setattr(BatchQueue, "_next_batch", counted)
+    run(scenario, max_wait=0.02)
+
+
 def test_close_computes_what_is_queued():
     async def scenario(queue, model):
         model.gate.clear()

@@ -1,5 +1,6 @@
 """Imports of the package, and files that further fits read, each in a process of its own."""
 
+import os
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def fits_that_note_opened_files(folder, result):
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
     for scorer in ("simple", "mlp"):
         clf.set_params(scorer_type=scorer).fit(texts, labels).predict(texts)
-    result.write_text(" ".join(path for path in opened if path.startswith(str(folder))))
+    result.write_text(" ".join(path for path in opened if path.startswith(f"{folder}{os.sep}")))
 
 
 @needs_fork

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import needs_fork, start
 from test_classifier import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, building, encoder_folder, persistence
@@ -152,7 +153,8 @@ def test_folder_that_was_renamed_away_is_found_again(folder, clf):
 
 def test_temporary_folder_of_a_living_save_is_left_alone(folder, clf):
     living, dead = (folders._sibling(folder, "saving") for _ in range(2))
-    of_another_machine = dead.with_name(".model.saving-" + "f" * 16)  # whose locks are not seen here
+    number = ("0" if folders._MACHINE.startswith("f") else "f") * 16
+    of_another_machine = dead.with_name(f".model.saving-{number}")  # whose locks are not seen here
     foreign = [
         folder.with_name(".other.saving-" + "a" * 16),
         folder.with_name(".model.saving-notes"),
@@ -193,28 +195,29 @@ def test_saves_and_loads_in_threads(folder, clf):
     assert siblings(folder) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="children that start at once")
+@needs_fork
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("has_exchange", [True, False], ids=["exchange", "two renames"])
 def test_saves_of_several_processes(tmp_path, folder, clf, exists, has_exchange, monkeypatch):
     if not has_exchange:
         monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
     target = folder if exists else tmp_path / "new"
-    children = []
-    for child_number in range(4):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                for number in range(5):
-                    marked(clf, float(10 * child_number + number + 2)).save_pretrained(target)
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+
+    def save(child_number):
+        for number in range(5):
+            marked(clf, float(10 * child_number + number + 2)).save_pretrained(target)
+
+    run_in_children(4, save)
     assert mark_of(target) % 10 == 6  # the last of its process
     assert [name for name in siblings(target) if name.startswith(".")] == []
+
+
+def run_in_children(n_children, function):
+    """Call ``function(number)`` in forked processes at the same time, none of which may fail."""
+    children = [start(function, number) for number in range(n_children)]
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * n_children
 
 
 def write(folder, **files):
@@ -342,24 +345,16 @@ def test_first_saves_to_a_folder_wait_for_each_other(tmp_path):
     assert (exists, existed) == (False, [True])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="children that start at once")
+@needs_fork
 def test_small_saves_of_several_processes_without_an_exchange(tmp_path, monkeypatch):
     """Without weights, the steps of several saves overlap far more often."""
     monkeypatch.setattr(folders, "_exchange", lambda *paths: False)
-    children = []
-    for child_number in range(6):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                for _ in range(15):
-                    with folders.replace_folder(tmp_path / "model", lambda name: name == "weights") as new:
-                        (new / "weights").write_text(str(child_number))
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 6
+
+    def save(child_number):
+        for _ in range(15):
+            write(tmp_path / "model", weights=str(child_number))
+
+    run_in_children(6, save)
     assert os.listdir(tmp_path) == ["model"]
     assert (tmp_path / "model" / "weights").read_text() in set("012345")
 

@@ -16,7 +16,7 @@ from .in_context import fitted_instructions
 from .inputs import learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import keep_memory
-from .model.isolation import seed_torch
+from .model.isolation import process_lock, seed_torch
 from .model.loading import resolve_max_length
 from .model.precision import require_device
 from .parameters import CONSTRAINTS
@@ -24,10 +24,11 @@ from .process_agreement import check_agreement
 from .process_group import active_group, seed_dropout
 from .samples import Samples
 from .sklearn_internals import check_sample_weight, validate_parameter_constraints
+from .snapshots import on_snapshot
 from .training.adapters import build_adapters, merge_adapters
 from .training.ewc import ElasticWeightConsolidation
 from .training.recipe import choose_recipe
-from .training.run import TrainingRun, prepare, restore_on_failure, train
+from .training.run import TrainingRun, prepare, train
 from .training.stages import Consolidation
 from .warn import warn, warn_truncation
 
@@ -99,21 +100,23 @@ class BaseGLiClass(
 
     def _fit(self, X, y, sample_weight=None, *, epochs=None, classes=None):
         """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
-        continues = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
-        if epochs is not None:
-            hyperparameters = self.get_params(deep=False)  # the decorator validates them in the first partial_fit only
-            validate_parameter_constraints(self._parameter_constraints, hyperparameters, type(self).__name__)
-        if continues:
-            check_unchanged_model(
-                self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_")
-            )
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        seed = active_group().from_main(seed)
-        samples, attributes = self._read(X, y, sample_weight, continues=continues, epochs=epochs, classes=classes)
-        check_agreement(active_group(), self, samples, continues)
-        measured, last_stages = self._measure(samples, seed, continues=continues, epochs=epochs)
-        fitted, run, ewc = self._train(samples, seed, last_stages, continues=continues, epochs=epochs)
-        self._commit(fitted, {**attributes, **measured, **self._training_attributes(fitted, run, ewc)})
+        # A training that continues waits for those of other threads, and begins with their results.
+        with process_lock() if epochs is not None or self.warm_start else nullcontext():
+            continues = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
+            if epochs is not None:
+                hyperparameters = self.get_params(deep=False)  # the decorator validates them in the first call only
+                validate_parameter_constraints(self._parameter_constraints, hyperparameters, type(self).__name__)
+            if continues:
+                check_unchanged_model(
+                    self, self._construction, keeps_optimizer=epochs is not None and hasattr(self, "net_")
+                )
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            seed = active_group().from_main(seed)
+            samples, attributes = self._read(X, y, sample_weight, continues=continues, epochs=epochs, classes=classes)
+            check_agreement(active_group(), self, samples, continues)
+            measured, last_stages = self._measure(samples, seed, continues=continues, epochs=epochs)
+            fitted, run, ewc = self._train(samples, seed, last_stages, continues=continues, epochs=epochs)
+            self._commit(fitted, {**attributes, **measured, **self._training_attributes(fitted, run, ewc)})
         return self
 
     def _read_rows(self, X, y, sample_weight, more: bool):
@@ -153,9 +156,11 @@ class BaseGLiClass(
         with seed_torch(seed, device), keep_memory():
             if continues:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
-                alone = self.fitted_.unshare(keeps_model=hasattr(self, "net_"))
-                fitted = alone.with_label_names(samples.label_names, length)
+                net = getattr(self, "net_", None) if epochs is not None else None
+                fitted, net = self.fitted_.copy_for_training(net)
+                fitted = fitted.with_label_names(samples.label_names, length)
             else:
+                net = None
                 starts = {"texts": samples.texts, "zero_shot": samples.own_labels is not None}
                 fitted = build(self, samples.label_names, samples.problem_type, **starts)
             recipe = choose_recipe(
@@ -163,7 +168,6 @@ class BaseGLiClass(
             )
             stages = self._stages(fitted.config, recipe, continues=continues, epochs=epochs)
             ewc = None if is_hidden else self._elastic_weights(continues)
-            net = getattr(self, "net_", None) if continues and epochs is not None else None
             trains = any(stage.trains for stage in stages)
             stages += [*last_stages, *([] if ewc is None else [Consolidation(ewc)])]
             adapters = build_adapters(self, fitted, recipe.freeze_encoder)
@@ -172,8 +176,7 @@ class BaseGLiClass(
                 run = prepare(
                     self, fitted, samples, seed, recipe, net=net, trains=trains, is_hidden=is_hidden, adapters=attached
                 )
-                with restore_on_failure(fitted.model, net) if continues else nullcontext():
-                    train(run, stages, ewc)
+                train(run, stages, ewc)
             fitted.adapters, fitted.label_fit = adapters, run.label_fit
         return fitted, run, ewc
 
@@ -222,6 +225,7 @@ class BaseGLiClass(
         """Compute the logits (n_samples, n_labels) of X."""
         return self._run(X, lambda engine, texts: engine.logits(texts))
 
+    @on_snapshot
     def transform(self, X: Texts) -> Array:
         """Compute the embeddings of texts.
 

@@ -32,6 +32,7 @@ from .parameters import CLASSIFICATION_CONSTRAINTS
 from .process_group import active_group, data_parallel
 from .samples import Samples
 from .sklearn_internals import HasMethods, Interval, Options, StrOptions, fit_context
+from .snapshots import on_snapshot
 from .targets import (
     MULTI,
     PROBLEM_TYPES,
@@ -908,6 +909,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
                 f"{sorted(DOT_PRODUCT_SCORERS)}."
             )
 
+    @on_snapshot
     def with_labels(self, labels: Targets) -> "Self":
         """Return a fitted classifier on the same weights with other labels: old ones, new ones, or both.
 
@@ -987,7 +989,6 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             for name, value in vars(self).items()
             if is_fitted_attribute(name) and name not in TRAINING_ATTRIBUTES
         }
-        self.fitted_.share_model(fitted)
         other._commit(fitted, {**kept, "fitted_": fitted, **attributes})
         return other
 
@@ -1029,6 +1030,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """Return the evidence of the training texts, or after a zero-shot fit that of label names."""
         return Evidence(scores_cosines(self.config_), **getattr(self, "_evidence", {}))
 
+    @on_snapshot
     def decision_function(self, X: Texts) -> ArrayOrList:
         """Compute the logits.
 
@@ -1045,6 +1047,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), decision_values)
 
+    @on_snapshot
     def predict_proba(self, X: Texts) -> ArrayOrList:
         """Compute the probabilities of the classes.
 
@@ -1061,6 +1064,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), logits_to_probabilities)
 
+    @on_snapshot
     def predict_log_proba(self, X: Texts) -> ArrayOrList:
         """Compute the logarithm of the probabilities of the classes.
 
@@ -1076,6 +1080,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """
         return self._convert(self._logits(X), logits_to_log_probabilities)
 
+    @on_snapshot
     def known_proba(self, X: Texts) -> Array:
         """Compute the probability that one of the classes fits, for texts that may belong to none of them.
 
@@ -1122,6 +1127,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             return logits_to_probabilities(logits, MULTI).max(axis=1)
         return self._known_evidence().known_proba(logits, self.model_.model.logit_factor)
 
+    @on_snapshot
     def predict(self, X: Texts) -> Array:
         """Predict the classes.
 
@@ -1158,6 +1164,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         threshold = resolve_unknown_threshold(self.unknown_threshold)
         return answer_unknown(predicted, self._known_proba(logits) >= threshold, self.unknown_label)
 
+    @on_snapshot
     def predict_labels(self, X: Texts) -> list[list[Any]] | list[dict[str, Any]] | Array:
         """Predict the classes, as lists of labels where there may be several, or by target.
 
@@ -1180,6 +1187,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             return predicted
         return [self.classes_[row].tolist() for row in predicted.astype(bool)]
 
+    @on_snapshot
     def score(self, X: Texts, y: Targets, sample_weight: Weights = None) -> float:
         """Compute the accuracy.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -24,7 +23,8 @@ from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
 from .label_fit import LabelFit
-from .model.isolation import ForkSafeLock
+from .model.fingerprint import copy_with_fingerprint
+from .model.traversal import collect_parameters
 from .process_group import active_group
 from .sklearn_internals import validate_parameter_constraints
 from .warn import warn
@@ -32,11 +32,15 @@ from .warn import warn
 if TYPE_CHECKING:
     from .model import GLiClassModel, GLiClassModelConfig
     from .training.adapters import Adapters
+    from .training.trainer import Trainer
 
 
 @dataclass
 class FittedModel:
     """Model with its tokenizers, label texts and maximum sequence length.
+
+    The torch model of a fitted estimator is never trained: further training changes a copy of it, which replaces it at
+    the end. So predictions in other threads, and the results of `with_labels`, which share it, see no training.
 
     Attributes
     ----------
@@ -68,8 +72,6 @@ class FittedModel:
     label_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _example_cache: LabelCache = field(default_factory=LabelCache, init=False, repr=False, compare=False)
     _cached_layout: tuple = field(default=(None, None), init=False, repr=False, compare=False)
-    # Weak references to all fitted models with this torch model, in one list of theirs; empty if there is one only.
-    _sharers: list[weakref.ref] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def config(self) -> GLiClassModelConfig:
@@ -207,7 +209,7 @@ class FittedModel:
 
     def _copy(self, model) -> FittedModel:
         other = copy.copy(self)  # shares the prepared tokenizers
-        other.model, other.label_cache, other._sharers = model, LabelCache(), []
+        other.model, other.label_cache = model, LabelCache()
         other._example_cache, other._cached_layout = LabelCache(), (None, None)
         return other
 
@@ -217,58 +219,31 @@ class FittedModel:
         Parameters
         ----------
         model : GLiClassModel
-            The torch model. If it has parameters of the model before, it stays shared as that one was.
+            The torch model. Without parameters of the model before, it has no adapters and no label fit.
         """
         other = self._copy(model)
-        if not {id(p) for p in self.model.parameters()}.isdisjoint(id(p) for p in model.parameters()):
-            self.share_model(other)
-        else:
+        if {id(p) for p in self.model.parameters()}.isdisjoint(id(p) for p in model.parameters()):
             other.adapters = other.label_fit = None
         return other
 
-    def share_model(self, other: FittedModel) -> None:
-        """Record that another fitted model has the same torch model, for :meth:`unshare`.
+    def copy_for_training(self, net: Trainer | None = None) -> tuple[FittedModel, Trainer | None]:
+        """Return copies of the fitted model and of its net, which are trained in place.
+
+        Encoders that are frozen share the memory of their weights until they are unfrozen.
 
         Parameters
         ----------
-        other : FittedModel
-            Result of :meth:`with_label_names` that is used beside this object.
+        net : Trainer, optional
+            Net whose optimiser is kept.
         """
-        with _sharing.hold():
-            living = [sharer for sharer in self._sharers if sharer() is not None] or [weakref.ref(self)]
-            self._sharers[:] = [*living, weakref.ref(other)]
-            other._sharers = self._sharers
-
-    def unshare(self, keeps_model: bool) -> FittedModel:
-        """Return a fitted model whose torch model no other one shares, so that it can be trained in place.
-
-        Parameters
-        ----------
-        keeps_model : bool
-            Whether this object keeps its torch model, as an optimiser with these parameters needs; the others then get
-            a copy of it. If False, the result has the copy, and this object is not changed.
-        """
-        with _sharing.hold():
-            living = [sharer() for sharer in self._sharers]
-            others = [other for other in living if other is not None and other is not self]
-            if not others:
-                return self
-            if not keeps_model:
-                model, adapters = copy.deepcopy((self.model, self.adapters))  # LoRA layers hold layers of the model
-                other = self._copy(model)
-                other.adapters = adapters
-                return other
-            self._sharers = []
-            group = [weakref.ref(other) for other in others]
-            copies = {}  # of each model: one object may wrap another with the same parameters
-            for other in others:
-                if other.model not in copies:
-                    copies[other.model] = copy.deepcopy((other.model, other.adapters))
-                (other.model, other.adapters), other._sharers = copies[other.model], group
-            return self
-
-
-_sharing = ForkSafeLock()
+        memo: dict = {}  # one object may wrap another one with the same parameters, and LoRA layers hold layers
+        for encoder in dict.fromkeys(self.model.encoder_modules()) if self.adapters is None else ():
+            if not any(parameter.requires_grad for parameter in collect_parameters([encoder])):
+                copy_with_fingerprint(encoder, shares_weights=True, memo=memo)
+        model, adapters = copy.deepcopy((self.model, self.adapters), memo)
+        other = self._copy(model)
+        other.adapters = adapters
+        return other, None if net is None else net.copy_for_training(memo)
 
 
 ENGINE_OPTIONS = (

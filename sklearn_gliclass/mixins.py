@@ -15,6 +15,7 @@ from .hub_upload import upload_estimator
 from .inputs import UNSEEN, TextReader
 from .model.isolation import seed_torch
 from .model.lookup import find_checkpoint
+from .snapshots import on_snapshot
 from .training import RLTrainerConfig
 from .training.run import build_net
 
@@ -76,6 +77,7 @@ class ConfigurationMixin:
 class PersistenceMixin:
     """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
 
+    @on_snapshot
     def save_pretrained(
         self, folder: str | PathLike[str], *, metrics: dict[str, float] | None = None, for_gliclass: bool = True
     ) -> None:
@@ -105,6 +107,7 @@ class PersistenceMixin:
         check_is_fitted(self)
         persistence.save_estimator(self, folder, metrics, for_gliclass)
 
+    @on_snapshot
     def push_to_hub(
         self,
         repo_id: str,
@@ -154,6 +157,7 @@ class PersistenceMixin:
         options = {"revision": revision, "create_pr": create_pr, "commit_message": commit_message}
         return upload_estimator(self, repo_id, metrics, private, token, for_gliclass, **options)
 
+    @on_snapshot
     def save_encoder(self, folder: str | PathLike[str]) -> None:
         """Save the text encoder to a folder that sentence-transformers loads.
 
@@ -173,6 +177,7 @@ class PersistenceMixin:
         check_is_fitted(self)
         save_encoder(self.fitted_, folder, self.prompt)
 
+    @on_snapshot
     def save_adapter(self, folder: str | PathLike[str]) -> None:
         """Save the low-rank adapter of the text encoder to a folder, in the format of peft.
 
@@ -259,6 +264,7 @@ class PersistenceMixin:
                 f"problem_type={fitted!r}; do not set it, and call fit for another type of y."
             )
 
+    @on_snapshot
     def export_onnx(self, folder: str | PathLike[str], quantize: bool = False) -> float:
         """Export the fitted estimator to ONNX, for predictions without torch and scikit-learn.
 

@@ -19,6 +19,7 @@ from .model.freezing import count_layers
 from .process_group import active_group, data_parallel
 from .samples import Samples
 from .sklearn_internals import Interval, StrOptions, fit_context
+from .snapshots import on_snapshot
 from .targets import label_texts, read_regression_targets
 from .training.ridge import MIN_SHRINKAGE
 from .training.stages import FromRidge, Shrinkage, Supervised
@@ -425,6 +426,7 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
             slopes = (weighted * samples.targets).sum(axis=0) / (weighted * predicted).sum(axis=0)
         return np.clip(np.nan_to_num(slopes, nan=1.0), MIN_SHRINKAGE, 1.0)
 
+    @on_snapshot
     def predict(self, X: Texts) -> Array:
         """Predict the values.
 

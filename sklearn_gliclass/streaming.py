@@ -22,6 +22,7 @@ from .model.precision import weight_dtype
 from .model.text_cache import EMPTY, CachedText, read_text
 from .model.traversal import set_evaluation_mode
 from .model.weights import unwrap
+from .snapshots import take_snapshot
 
 KEPT_ROOMS = 2  # longest text that is kept, in units of the tokens that a prediction reads
 
@@ -153,7 +154,7 @@ class StreamingClassifier:
     """
 
     def __init__(self, classifier: GLiClassClassifier, max_sessions: int = 1000, max_cache_bytes: int = 2**30):
-        _check_classifier(classifier)
+        _read_classifier(classifier)
         for name, value in (("max_sessions", max_sessions), ("max_cache_bytes", max_cache_bytes)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
@@ -257,8 +258,8 @@ class StreamingClassifier:
         if not isinstance(chunk, str):
             raise TypeError(f"chunk must be a str, the next part of the text, got {type(chunk).__name__}.")
         with self._lock:
-            _check_classifier(self.classifier)
-            self._forget_other_weights()
+            classifier = _read_classifier(self.classifier)
+            self._forget_other_weights(classifier.model_)
             if session not in self._sessions and len(self._sessions) >= self.max_sessions:
                 raise ValueError(
                     f"There are {len(self._sessions)} sessions already, and max_sessions={self.max_sessions}; end some "
@@ -266,31 +267,11 @@ class StreamingClassifier:
                 )
             known = self._sessions.get(session, Session())
             current = known if known.is_full else replace(known, text=known.text + chunk)
-            result, read = self._predict(current, method)
-            self._sessions[session] = self._shorten(replace(current, read=read))
+            result, read = _predict(classifier, current, method)
+            self._sessions[session] = _shorten(classifier.fitted_, replace(current, read=read))
             self._sessions.move_to_end(session)
             self._limit_memory()
             return result
-
-    def _predict(self, session: Session, method: str):
-        """Return the prediction of a method of the classifier, and what was read of the text."""
-        fitted = self.classifier.fitted_
-        parts = {part.name: getattr(fitted, part.name) for part in fields(fitted) if part.init}
-        streamed = StreamedModel(**parts, read=session.read)
-        view = object.__new__(type(self.classifier))  # the classifier, with another engine
-        vars(view).update(vars(self.classifier), fitted_=streamed)
-        result = getattr(view, method)([session.text])
-        row = [target[0] for target in result] if isinstance(result, list) else result[0]
-        return row, streamed.last_engine.read
-
-    def _shorten(self, session: Session) -> Session:
-        """Leave out what no prediction reads of a long text."""
-        fitted = self.classifier.fitted_
-        if session.is_full or len(session.text) <= KEPT_ROOMS * fitted.max_length:  # a token has at least one character
-            return session
-        spans = fitted.layout().pieces.spans(session.text)
-        limit = KEPT_ROOMS * fitted.max_length
-        return session if len(spans) <= limit else replace(session, text=session.text[: spans[limit][0]], is_full=True)
 
     def _limit_memory(self) -> None:
         """Drop the keys and values of the sessions that were not used for the longest time."""
@@ -301,18 +282,39 @@ class StreamingClassifier:
             total -= session.read.n_bytes
             self._sessions[name] = replace(session, read=EMPTY)
 
-    def _forget_other_weights(self) -> None:
+    def _forget_other_weights(self, model) -> None:
         """Drop all keys and values if the weights have changed."""
-        versions = weight_versions([self.classifier.model_])
+        versions = weight_versions([model])
         if versions != self._versions:
             self._sessions = OrderedDict((name, replace(s, read=EMPTY)) for name, s in self._sessions.items())
             self._versions = versions
 
 
-def _check_classifier(classifier) -> None:
-    """Raise if a classifier cannot keep what it has read of a text."""
+def _predict(classifier: GLiClassClassifier, session: Session, method: str):
+    """Return the prediction of a method of the classifier, and what was read of the text."""
+    fitted = classifier.fitted_
+    parts = {part.name: getattr(fitted, part.name) for part in fields(fitted) if part.init}
+    streamed = StreamedModel(**parts, read=session.read)
+    view = take_snapshot(classifier, fitted_=streamed)  # the classifier, with another engine
+    result = getattr(view, method)([session.text])
+    row = [target[0] for target in result] if isinstance(result, list) else result[0]
+    return row, streamed.last_engine.read
+
+
+def _shorten(fitted: FittedModel, session: Session) -> Session:
+    """Leave out what no prediction reads of a long text."""
+    if session.is_full or len(session.text) <= KEPT_ROOMS * fitted.max_length:  # a token has at least one character
+        return session
+    spans = fitted.layout().pieces.spans(session.text)
+    limit = KEPT_ROOMS * fitted.max_length
+    return session if len(spans) <= limit else replace(session, text=session.text[: spans[limit][0]], is_full=True)
+
+
+def _read_classifier(classifier) -> GLiClassClassifier:
+    """Return a snapshot of a classifier, or raise if it cannot keep what it has read of a text."""
     if not isinstance(classifier, GLiClassClassifier):
         raise TypeError(f"classifier must be a GLiClassClassifier, got {type(classifier).__name__}.")
+    classifier = take_snapshot(classifier)
     check_is_fitted(classifier)
     architecture = classifier.config_.architecture_type
     if architecture != "decoder-kv":
@@ -325,3 +327,4 @@ def _check_classifier(classifier) -> None:
             f"long_texts={classifier.long_texts!r} reads a long text in windows, which change as it grows; set "
             'long_texts="auto" or "truncate".'
         )
+    return classifier

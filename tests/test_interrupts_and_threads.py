@@ -9,9 +9,11 @@ import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
 from test_all_or_nothing import FOOD, OPTIONS, PRICE, X, failing
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
+from sklearn_gliclass.inference import InferenceEngine
 
 
 def interrupted(calls, **options):
@@ -111,3 +113,103 @@ def test_predictions_in_threads_equal_serial_ones():
     with ThreadPoolExecutor(4) as pool:
         for found in pool.map(lambda _: clf.predict_proba(texts), range(12)):
             np.testing.assert_array_equal(found, expected)
+
+
+class CallInThread(Callback):
+    """Call a function in another thread after each training batch."""
+
+    def __init__(self, function=None):
+        self.function = function
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and self.function is not None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self.function).result()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dropout": 0.5},
+        {"dropout": 0.5, "warm_start": True},
+        {"freeze_encoder": True, "scorer_type": "mlp"},
+        {"architecture_type": "uni-encoder"},
+        {"rl": RLTrainerConfig(max_epochs=2), "warm_start": True},
+        {"optim": "sgd", "lr": 0.1, "others_lr": 0.1},
+        {"lora_rank": 2},
+        {"memory": True},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_predictions_do_not_see_a_training_that_continues(options, tmp_path):
+    """Neither those of the estimator nor those of one that shares its model, before the training or meanwhile."""
+    callback = CallInThread()
+    if "memory" in options:
+        options = {"memory": str(tmp_path)}
+    if "lora_rank" in options:
+        pytest.importorskip("peft")
+    clf = GLiClassClassifier(**{**OPTIONS, "callbacks": [callback], "label_names": None, **options}).fit(X, FOOD)
+    other = clf.with_labels(["one", "two"])
+    meanwhile = []
+
+    def predict():
+        meanwhile.append(clf.with_labels(["one", "two"]))
+        return [each.predict_proba(X) for each in (clf, other, meanwhile[-1])]
+
+    expected, results = predict(), []
+    callback.function = lambda: results.append(predict())
+    continue_training = clf.fit if clf.warm_start else clf.partial_fit
+    continue_training(X[::-1], FOOD)
+    assert len(results) >= 1
+    for found in results:
+        for values, before in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(values, before)
+    for each in (other, *meanwhile):
+        np.testing.assert_array_equal(each.predict_proba(X), expected[1])
+    assert not np.allclose(clf.predict_proba(X), expected[0])
+    np.testing.assert_allclose(clf.set_params(memory=None).predict_proba(X), clf.predict_proba(X), atol=1e-6)
+
+
+def test_partial_fits_in_threads_all_count():
+    clf = GLiClassClassifier(**OPTIONS)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: clf.partial_fit(X, FOOD, classes=sorted(set(FOOD))), range(8)))
+    assert clf.n_iter_ == len(clf.history_) == 8
+    serial = GLiClassClassifier(**OPTIONS)
+    for _ in range(8):
+        serial.partial_fit(X, FOOD)
+    np.testing.assert_array_equal(clf.predict_proba(X), serial.predict_proba(X))
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_labels", "predict_proba", "known_proba", "score", "transform"])
+def test_predictions_see_one_fit_while_another_replaces_it(method, monkeypatch):
+    clf = GLiClassClassifier(**{**OPTIONS, "label_names": None}).fit(X, FOOD)
+    arguments = (X, FOOD) if method == "score" else (X,)
+    expected = getattr(clf, method)(*arguments)
+    run = InferenceEngine._run
+
+    def run_and_fit(self, *args, **kwargs):
+        result = run(self, *args, **kwargs)
+        if "third" not in clf.classes_:
+            clf.fit(X, ["third", "fourth", "fifth", "sixth"] * 2)
+        return result
+
+    monkeypatch.setattr(InferenceEngine, "_run", run_and_fit)
+    np.testing.assert_array_equal(getattr(clf, method)(*arguments), expected)
+    assert "third" in clf.classes_
+
+
+def test_values_of_a_regressor_see_one_fit(monkeypatch):
+    reg = GLiClassRegressor(**OPTIONS).fit(X, PRICE)
+    expected = reg.predict(X)
+    run = InferenceEngine._run
+
+    def run_and_fit(self, *args, **kwargs):
+        result = run(self, *args, **kwargs)
+        monkeypatch.undo()
+        reg.fit(X, np.column_stack([PRICE, PRICE]) * 100)
+        return result
+
+    monkeypatch.setattr(InferenceEngine, "_run", run_and_fit)
+    np.testing.assert_array_equal(reg.predict(X), expected)
+    assert reg.predict(X).shape == (8, 2)

@@ -44,7 +44,7 @@ def forget(module: nn.Module) -> None:
     _known.pop(module, None)
 
 
-def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False) -> nn.Module:
+def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False, memo: dict | None = None) -> nn.Module:
     """Return a deep copy that shares the fingerprint until it is changed.
 
     Parameters
@@ -53,8 +53,11 @@ def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False) -> nn
         Module to copy.
     shares_weights : bool, default=False
         Whether both have the same weights in memory, for modules that are not trained; see :func:`own_trained_weights`.
+    memo : dict, optional
+        Copies by the id of their originals, as in :func:`copy.deepcopy`; it is extended.
     """
-    copied = _copy_around_weights(module, {}) if shares_weights else copy.deepcopy(module)
+    memo = {} if memo is None else memo
+    copied = _copy_around_weights(module, memo) if shares_weights else copy.deepcopy(module, memo)
     _known[copied] = (_detect_state(copied), weakref.ref(module))
     if shares_weights:
         with _sharing_lock.hold():

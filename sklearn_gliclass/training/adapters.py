@@ -80,17 +80,6 @@ class Adapters:
         self._add_deltas(1)
         self._detach(model)
 
-    def restore(self, model, weights: dict[str, Tensor]) -> None:
-        """Put the linear layers back with the weights of :meth:`base_weights`, after a training that failed."""
-        self._detach(model)
-        for place, weight in weights.items():
-            with torch.no_grad():
-                self._layers[place].get_base_layer().weight.copy_(weight)
-
-    def base_weights(self) -> dict[str, Tensor]:
-        """Return copies of the weights of the linear layers."""
-        return {place: layer.get_base_layer().weight.detach().clone() for place, layer in self._layers.items()}
-
     def _detach(self, model) -> None:
         encoders = _distinct_encoders(model)
         for place, layer in self._layers.items():
@@ -227,22 +216,11 @@ def _matches(name: str, target) -> bool:
 
 @contextmanager
 def merge_adapters(adapters: Adapters | None, model):
-    """Yield adapters that are attached within the context, and merge them at its end.
-
-    After an error, the weights are restored.
-    """
-    if adapters is None:
-        yield None
-        return
-    adapters.build(model)
-    weights = adapters.base_weights()
-    try:
-        yield adapters
-    except BaseException:
-        if adapters.is_attached:
-            adapters.restore(model, weights)
-        raise
-    if adapters.is_attached:
+    """Yield adapters that are attached within the context, and merge them at its end; after an error they stay."""
+    if adapters is not None:
+        adapters.build(model)
+    yield adapters
+    if adapters is not None and adapters.is_attached:
         adapters.merge(model)
 
 

@@ -305,41 +305,6 @@ def _copy_results(run: TrainingRun) -> None:
         config.logit_offset, run.temperatures = group.from_main((config.logit_offset, run.temperatures))
 
 
-@contextmanager
-def restore_on_failure(model, net: Trainer | None):
-    """Restore weights, optimiser and history if an error is raised."""
-    weights = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}
-    logit_offset = model.config.logit_offset
-    optimizer = None if net is None else _copy_optimizer(net.optimizer_)
-    n_epochs = 0 if net is None else len(net.history)
-    try:
-        yield
-    except BaseException:
-        with torch.no_grad():
-            for parameter, weight in weights.items():
-                parameter.copy_(weight)
-                parameter.grad = None
-        model.config.logit_offset = logit_offset
-        model.eval()
-        if net is not None:
-            net.optimizer_.param_groups[:], state = optimizer
-            net.optimizer_.state.clear()
-            net.optimizer_.state.update(state)
-            del net.history[n_epochs:]
-        raise
-
-
-def _copy_optimizer(optimizer) -> tuple[list, dict]:
-    groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
-    return groups, {parameter: _copy_state(values) for parameter, values in optimizer.state.items()}
-
-
-def _copy_state(values):
-    if not isinstance(values, dict):
-        return values
-    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
-
-
 def _datasets(estimator, fitted: FittedModel, samples: Samples, seed: int, n_held_out: int):
     """Return the training set, the validation set or None, and the held-out rows for the temperature or None."""
     layout = fitted.layout(instructions=samples.instructions)

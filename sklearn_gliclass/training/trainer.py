@@ -1,5 +1,6 @@
 """The training loop: a skorch net around the torch model."""
 
+import copy
 from collections import Counter
 from functools import partial
 
@@ -9,6 +10,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils import ClassifierTags, RegressorTags
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.history import History
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -184,6 +186,21 @@ class Trainer(skorch.NeuralNet):
             for _, callback in self.callbacks_:
                 if isinstance(callback, ProgressBar):
                     callback.close()
+
+    def copy_for_training(self, memo: dict) -> "Trainer":
+        """Return a net that continues the training with a copy of the model.
+
+        Parameters
+        ----------
+        memo : dict
+            Copies by the id of their originals, as in :func:`copy.deepcopy`. Callbacks are not copied.
+        """
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other.module_, other.optimizer_ = copy.deepcopy((self.module_, self.optimizer_), memo)
+        other.module, other.history = other.module_, History(self.history)
+        other.callbacks_ = list(self.callbacks_)
+        return other
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Return the training data and the validation data."""

@@ -17,7 +17,7 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from .estimator_folder import load_estimator
-from .model.isolation import ForkSafeLock
+from .model.locks import ForkSafeLock
 from .optional_dependencies import import_optional
 from .text_checks import show_rows
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from .data.prompt import LAYOUTS, Layout
 from .data.tokenizer import PieceTokenizer, TokenizedTexts
 from .data.windows import LONG_TEXTS, TRUNCATE, read_windows
 from .model.folders import read_unchanged
+from .model.locks import ForkSafeLock
 from .optional_dependencies import import_optional
 from .text_checks import check_encodable, check_texts
 from .warn import warn_truncation
@@ -172,7 +172,7 @@ class Sessions:
         self.n_threads = n_threads
         self.graphs_sha256 = graphs_sha256
         self._sessions = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __getstate__(self):
         return {"folder": self.folder, "n_threads": self.n_threads, "graphs_sha256": self.graphs_sha256}
@@ -182,7 +182,7 @@ class Sessions:
 
     def __getitem__(self, name: str):
         """Return the session of a graph."""
-        with self._lock:
+        with self._lock.hold():
             if name not in self._sessions:
                 path = self.folder / f"{name}.onnx"
                 self._sessions[name] = read_unchanged(self.folder, lambda: self._create(path))

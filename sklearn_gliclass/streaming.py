@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +17,7 @@ from .data.examples import NO_INSTRUCTIONS
 from .data.windows import MAX, MEAN
 from .fitted import FittedModel
 from .inference import InferenceEngine
+from .model.locks import ForkSafeLock
 from .model.precision import weight_dtype
 from .model.text_cache import EMPTY, CachedText, read_text
 from .model.traversal import set_evaluation_mode
@@ -163,11 +163,11 @@ class StreamingClassifier:
         self.max_cache_bytes = max_cache_bytes
         self._sessions: OrderedDict[Hashable, Session] = OrderedDict()  # that of the last call last
         self._versions: tuple = ()
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock()
 
     @property
     def sessions(self) -> list:
-        with self._lock:
+        with self._lock.hold():
             return list(self._sessions)
 
     def partial_predict(self, session: Hashable, chunk: str) -> Any:
@@ -245,7 +245,7 @@ class StreamingClassifier:
         KeyError
             If there is no such session.
         """
-        with self._lock:
+        with self._lock.hold():
             self._find(session)
             del self._sessions[session]
 
@@ -257,7 +257,7 @@ class StreamingClassifier:
     def _continue(self, session, chunk, method: str):
         if not isinstance(chunk, str):
             raise TypeError(f"chunk must be a str, the next part of the text, got {type(chunk).__name__}.")
-        with self._lock:
+        with self._lock.hold():
             classifier = _read_classifier(self.classifier)
             self._forget_other_weights(classifier.model_)
             if session not in self._sessions and len(self._sessions) >= self.max_sessions:

@@ -27,6 +27,7 @@ LAYERS = [
         "optional_dependencies",
         "process_group",
         "parameter_validation",
+        "snapshots",
     ],
     ["sklearn_internals"],
     ["data"],

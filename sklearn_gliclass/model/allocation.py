@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 
-from .isolation import ForkSafeLock
+from .locks import ForkSafeLock
 
 # Options of mallopt, from glibc's malloc.h, and their default values (for the first two, the maximum of dynamic ones).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 import torch
 from torch import nn
 
-from .isolation import ForkSafeLock
+from .locks import ForkSafeLock
 from .torch_internals import change_counter
 from .traversal import collect_parameters, walk
 

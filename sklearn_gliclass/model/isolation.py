@@ -6,32 +6,10 @@ sequence.
 """
 
 import contextlib
-import os
-import threading
 
 import torch
 
-
-class ForkSafeLock:
-    """Reentrant lock that is replaced in a forked child, which does not have the thread that may hold it.
-
-    It is meant for the variables of modules: a handler of forks refers to it until the process ends.
-    """
-
-    def __init__(self):
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
-
-    def _renew(self) -> None:
-        self._lock = threading.RLock()
-
-    @contextlib.contextmanager
-    def hold(self):
-        """Hold the lock; the one that was acquired is released, even if a fork has replaced it meanwhile."""
-        with self._lock:
-            yield
-
+from .locks import ForkSafeLock
 
 _lock = ForkSafeLock()
 

@@ -1,4 +1,4 @@
-"""Locks of modules: a forked child never waits for a thread that it does not have."""
+"""Locks: a forked child never waits for a thread that it does not have."""
 
 import contextlib
 import re
@@ -8,20 +8,23 @@ from pathlib import Path
 from forked import needs_fork, start
 
 import sklearn_gliclass
-from sklearn_gliclass import distributed, fitted
+from sklearn_gliclass import distributed
 from sklearn_gliclass.model import allocation, fingerprint, isolation
+from sklearn_gliclass.model.locks import ForkSafeLock
+from sklearn_gliclass.onnx import Sessions
 
 PACKAGE = Path(sklearn_gliclass.__file__).parent
-LOCKS = [isolation._lock, allocation._lock, distributed._lock, fitted._sharing, fingerprint._sharing_lock]
+LOCKS = [isolation._lock, allocation._lock, distributed._lock, fingerprint._sharing_lock]
 
 
 @needs_fork
 def test_locks_are_free_in_a_child_forked_while_another_thread_holds_them():
     held, done = threading.Event(), threading.Event()
+    locks = [*LOCKS, Sessions(Path("folder"), n_threads=None)._lock]
 
     def hold():
         with contextlib.ExitStack() as stack:
-            for lock in LOCKS:
+            for lock in locks:
                 stack.enter_context(lock.hold())
             held.set()
             done.wait()
@@ -29,7 +32,7 @@ def test_locks_are_free_in_a_child_forked_while_another_thread_holds_them():
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(timeout=30)
-    child = start(lambda: sum(not lock._lock.acquire(blocking=False) for lock in LOCKS))
+    child = start(lambda: sum(not lock._lock.acquire(blocking=False) for lock in locks))
     child.join()
     done.set()
     thread.join()
@@ -37,13 +40,12 @@ def test_locks_are_free_in_a_child_forked_while_another_thread_holds_them():
 
 
 def test_fork_inside_of_a_lock_leaves_it_without_an_error():
-    lock = isolation.ForkSafeLock()
+    lock = ForkSafeLock()
     with lock.hold():
         lock._renew()  # as in the child
     assert lock._lock.acquire(blocking=False)
 
 
-def test_locks_of_modules_are_renewed_after_a_fork():
-    paths = PACKAGE.rglob("*.py")
-    plain = {path.name for path in paths if re.search(r"^\w+ = threading\.R?Lock\(", path.read_text(), re.MULTILINE)}
-    assert plain == {"store.py"}  # which holds its lock across forks
+def test_all_locks_are_safe_in_a_forked_child():
+    plain = {path.name for path in PACKAGE.rglob("*.py") if re.search(r"threading\.R?Lock\(", path.read_text())}
+    assert plain == {"locks.py", "store.py"}  # the latter holds its lock across forks

@@ -194,6 +194,11 @@ class Trainer(skorch.NeuralNet):
         ----------
         memo : dict
             Copies by the id of their originals, as in :func:`copy.deepcopy`. Callbacks are not copied.
+
+        Returns
+        -------
+        Trainer
+            The net, with copies of model, optimiser and history.
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logsumexp
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.abstention import Evidence, answer_unknown, measure_evidence

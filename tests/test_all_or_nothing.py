@@ -10,56 +10,16 @@ import polars as pl
 import pytest
 import torch
 from library_versions import string_array
-from skorch.callbacks import Callback
+from tiny_estimators import FOOD, OPTIONS, PRICE, FailAt, X, failing
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
-X = ["red apple pie", "blue sea wave", "green apple tart", "deep sea fish"] * 2
-FOOD = ["food", "sea"] * 4
 MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
-PRICE = np.linspace(90, 110, 8)
 FRAME = pd.DataFrame({"title": X, "size": range(8)})
 TARGETS = pd.DataFrame({"price": PRICE, "mood": PRICE[::-1]})
 OUTPUTS = pd.DataFrame({"topic": FOOD, "size": ["large", None, "small", "large"] * 2})
 BERT = TINY["encoder_config"]
-OPTIONS = dict(TINY, random_state=0, max_epochs=3)
-
-
-class FailAt(Callback):
-    """Raise an error at some event of the training."""
-
-    def __init__(self, event, error, calls=1):
-        self.event, self.error, self.calls = event, error, calls
-
-    def notify(self, event):
-        if event == self.event:
-            self.calls -= 1
-            if self.calls == 0:
-                raise self.error
-
-    def on_train_begin(self, net, **kwargs):
-        self.notify("on_train_begin")
-
-    def on_batch_begin(self, net, **kwargs):
-        self.notify("on_batch_begin")
-
-    def on_grad_computed(self, net, **kwargs):
-        self.notify("on_grad_computed")
-
-    def on_batch_end(self, net, **kwargs):
-        self.notify("on_batch_end")
-
-    def on_epoch_end(self, net, **kwargs):
-        self.notify("on_epoch_end")
-
-    def on_train_end(self, net, **kwargs):
-        self.notify("on_train_end")
-
-
-def failing(event, error=None, calls=1):
-    """Build a callback that fails at an event."""
-    return [("fails", FailAt(event, error or RuntimeError("stop"), calls))]
 
 
 def classifier(**options):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from forked import needs_fork, start
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, building, encoder_folder, persistence
 from sklearn_gliclass.model import folders

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax, logsumexp
 from sklearn.model_selection import cross_val_predict
-from test_classifier import ARCHITECTURES
+from tiny_estimators import ARCHITECTURES
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.data.dataset import TextDataset

@@ -15,32 +15,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.model.poolings import POOLINGS
-from sklearn_gliclass.testing import TINY, TINY_ENCODERS
-
-SPORTS = ["the goal was late", "a goal and a match", "the match was won", "late match, early goal"]
-POLITICS = ["the vote is near", "a law and a vote", "the law was passed", "a vote on the new law"]
-TEXTS = [*SPORTS, *POLITICS]
-LABELS = ["sports"] * 4 + ["politics"] * 4
-ARCHITECTURES = {
-    "uni-encoder": "bert",
-    "bi-encoder": "bert",
-    "bi-encoder-fused": "bert",
-    "encoder-decoder": "bart",  # T5 norms in float32 whatever its dtype
-    "encoder-decoder-cls": "bart",
-    "decoder-kv": "qwen3",
-}
-
-
-def tiny(**hyperparameters):
-    return GLiClassClassifier(**{**TINY, "random_state": 0, **hyperparameters})
-
-
-def tiny_of(architecture, **hyperparameters):
-    encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
-    return tiny(architecture_type=architecture, encoder_config=encoder, **hyperparameters)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

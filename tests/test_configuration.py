@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_classifier import ARCHITECTURES, LABELS, TEXTS
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS
 
 from sklearn_gliclass import (
     GLiClassClassifier,

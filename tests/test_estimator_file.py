@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from library_versions import HAS_STRING_DTYPE, string_array
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.estimator_file import LOCAL_HYPERPARAMETERS, read_estimator

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sampling import sampled
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass.explain import compute_label_embeddings, compute_token_attributions
 from sklearn_gliclass.testing import TINY_ENCODERS

@@ -11,7 +11,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassModel, GLiClassModelConfig, GLiClassRegressor
 from sklearn_gliclass.testing import TINY

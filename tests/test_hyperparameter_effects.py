@@ -15,7 +15,7 @@ import torch
 from scipy.special import expit
 from sklearn.base import clone
 from skorch.callbacks import Callback
-from test_classifier import LABELS, TEXTS
+from tiny_estimators import LABELS, TEXTS
 from torch import nn
 from transformers import get_scheduler
 

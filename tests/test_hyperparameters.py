@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from test_classifier import LABELS, TEXTS
+from tiny_estimators import LABELS, TEXTS
 
 from sklearn_gliclass import (
     GLiClassClassifier,

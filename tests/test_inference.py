@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny_of
 
 from sklearn_gliclass import inference
 from sklearn_gliclass.inference import InferenceEngine

@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
-from test_all_or_nothing import FOOD, OPTIONS, PRICE, X, failing
+from tiny_estimators import FOOD, OPTIONS, PRICE, X, failing
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
 from sklearn_gliclass.inference import InferenceEngine

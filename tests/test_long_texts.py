@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_classifier import ARCHITECTURES, tiny, tiny_of
 from test_reference_pipeline import LABELS as REFERENCE_LABELS
 from test_reference_pipeline import reference  # noqa: F401
+from tiny_estimators import ARCHITECTURES, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.data import dataset

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sampling import sampled
 from sklearn.exceptions import NotFittedError
-from test_classifier import LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, onnx_export
 from sklearn_gliclass.exceptions import TruncationWarning

@@ -17,7 +17,7 @@ import torch
 from lora_linear import LoraLinear
 from safetensors.torch import load_file
 from sampling import sampled
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import SKOPS_TRUSTED_TYPES, GLiClassClassifier, GLiClassModel, GLiClassRegressor, __version__
 from sklearn_gliclass.persistence import pack_fitted, unpack_fitted

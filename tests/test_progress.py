@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 from tqdm.std import tqdm
 
 from sklearn_gliclass import inference

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import normalize
-from test_classifier import ARCHITECTURES, TEXTS
+from tiny_estimators import ARCHITECTURES, TEXTS
 
 from sklearn_gliclass import GLiClassModelConfig, GLiClassRegressor
 from sklearn_gliclass.parameters import CLASSIFICATION_PARAMETERS

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from sklearn.exceptions import NotFittedError
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import GLiClassRegressor, StreamingClassifier
 from sklearn_gliclass.exceptions import TruncationWarning

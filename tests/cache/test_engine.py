@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sampling import sampled
 from sklearn.base import clone
 from skorch.callbacks import EpochScoring
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor, RLTrainerConfig, Trainer
 from sklearn_gliclass.cache.engine import StateEngine

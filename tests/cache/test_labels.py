@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from test_all_or_nothing import FOOD, OPTIONS, X
+from tiny_estimators import FOOD, OPTIONS, X
 
 from sklearn_gliclass import GLiClassClassifier
 

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass.cache import store
 from sklearn_gliclass.cache.engine import StateEngine

@@ -18,7 +18,7 @@ from forked import needs_fork, start
 from random_states import assert_right, states_of_keys
 from safetensors.torch import load_file, save
 from sklearn.base import clone
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass.cache import store
 from sklearn_gliclass.cache.store import Collection, compute_key, find_location, open_collection

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from test_classifier import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, LABELS, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor, TrainingHistoryDisplay
 from sklearn_gliclass.plotting import TokenAttributionDisplay

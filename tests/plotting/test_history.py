@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from skorch.callbacks import EpochScoring
-from test_classifier import LABELS, TEXTS, tiny
+from tiny_estimators import LABELS, TEXTS, tiny
 
 from sklearn_gliclass import TrainingHistoryDisplay
 from sklearn_gliclass.plotting.history import find_best_epoch, group_series, read_batch_loss, read_series

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
-from test_classifier import ARCHITECTURES, TEXTS, tiny, tiny_of
+from tiny_estimators import ARCHITECTURES, TEXTS, tiny, tiny_of
 
 from sklearn_gliclass import GLiClassRegressor
 from sklearn_gliclass.explain import compute_label_embeddings

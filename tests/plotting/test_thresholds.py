@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_array
 from sklearn.metrics import f1_score, precision_recall_fscore_support
-from test_classifier import TEXTS, tiny
+from tiny_estimators import TEXTS, tiny
 
 from sklearn_gliclass.plotting import ThresholdCurveDisplay
 from sklearn_gliclass.plotting.thresholds import best_thresholds, compute_threshold_curves

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 from sklearn.metrics import f1_score
-from test_classifier import LABELS, TEXTS
+from tiny_estimators import LABELS, TEXTS
 
 from sklearn_gliclass import GLiClassClassifier
 from sklearn_gliclass.cache import engine

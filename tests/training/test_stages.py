@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_classifier import LABELS, TEXTS
+from tiny_estimators import LABELS, TEXTS
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.testing import TINY

@@ -51,7 +51,7 @@ from .targets import (
 from .training import RLTrainer, RLTrainerConfig
 from .training.calibration import fit_temperatures, split_halves
 from .training.prototypes import LABEL_CENTROID_SHARE, supports_prototypes
-from .training.recipe import scores_cosines, supports_probe
+from .training.recipe import evidence_of, supports_probe
 from .training.stages import Calibration, EvidenceMeasurement, FromProbe, Prototypes, Reinforcement, Supervised
 from .warn import warn
 
@@ -1028,7 +1028,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
     def _known_evidence(self) -> Evidence:
         """Return the evidence of the training texts, or after a zero-shot fit that of label names."""
-        return Evidence(scores_cosines(self.config_), **getattr(self, "_evidence", {}))
+        return evidence_of(self.config_, **getattr(self, "_evidence", {}))
 
     @on_snapshot
     def decision_function(self, X: Texts) -> ArrayOrList:
@@ -1085,9 +1085,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         """Compute the probability that one of the classes fits, for texts that may belong to none of them.
 
         The evidence is the negative free energy of the logits, ``logsumexp(logits / temperature)``; the fit measures
-        it on at most 512 training texts. With cosines as logits, the probability is 0.5 at a fixed distance below the
-        mean evidence for the own class, and otherwise halfway between the mean evidence for the own class and for the
-        others. After a zero-shot fit the boundary is the same for all labels.
+        it on at most 512 training texts, with and without their own class. The probability is 0.5 at 35 % of the way
+        from the mean with to the mean without. After a zero-shot fit the boundary is the same for all labels.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from scipy.special import expit, logsumexp
+from scipy.special import expit, log_softmax, logsumexp
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from tiny_estimators import LABELS, TEXTS, tiny
 
@@ -29,12 +29,14 @@ def set_threshold(clf, texts=NEW):
 def test_evidence_equals_its_formula():
     rng = np.random.RandomState(0)
     logits, classes, weight = rng.normal(size=(6, 4)), rng.randint(4, size=6), rng.rand(6)
-    evidence = measure_evidence(logits, 20.0, classes, weight, is_cosine=True)
+    evidence = measure_evidence(logits, 20.0, classes, weight, Evidence(is_cosine=True))
     scaled, own = logits / 2, np.eye(4, dtype=bool)[classes]
     assert evidence.match == pytest.approx(np.average(scaled[own], weights=weight))
     others = logsumexp(np.where(own, -np.inf, scaled), axis=1) - np.log(3)
     assert evidence.mismatch == pytest.approx(np.average(others, weights=weight))
-    expected = expit(1.6 * (logsumexp(scaled, axis=1) - (evidence.match - 2.1)))
+    known = np.logaddexp(evidence.match, evidence.mismatch + np.log(3))
+    boundary = 0.65 * known + 0.35 * (evidence.mismatch + np.log(4))
+    expected = expit(1.6 * (logsumexp(scaled, axis=1) - boundary))
     np.testing.assert_allclose(evidence.known_proba(logits, 20.0), expected)
 
 
@@ -42,7 +44,33 @@ def test_other_logits_are_known_at_their_mean_and_unknown_at_that_of_other_label
     evidence = Evidence(is_cosine=False, match=6.0, mismatch=-9.0, weight=1.0)
     known, unknown = np.array([[6.0, -9.0]]), np.array([[-9.0, -9.0]])
     odds = np.log(evidence.known_proba(np.concatenate([known, unknown]), 5.0) ** -1 - 1)
-    np.testing.assert_allclose(odds, [-3.0, 3.0], atol=1e-3)
+    np.testing.assert_allclose(odds, [-1.0, 0.65 / 0.35], atol=1e-3)
+
+
+def test_the_free_energy_of_log_probabilities_is_that_of_centred_ones():
+    rng = np.random.RandomState(0)
+    logits, classes = log_softmax(rng.normal(size=(6, 4)), axis=1), rng.randint(4, size=6)
+    np.testing.assert_allclose(logsumexp(logits, axis=1), 0.0, atol=1e-12)
+    kind = Evidence(is_cosine=False, is_centred=True)
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    evidence = measure_evidence(logits, 1.0, classes, np.ones(6), kind)
+    assert evidence.match == pytest.approx(centred[range(6), classes].mean())
+    order = evidence.known_proba(logits, 1.0).argsort()
+    assert order.tolist() == logsumexp(centred, axis=1).argsort().tolist()
+
+
+@pytest.mark.parametrize("scorer_type", ["simple", "weighted-dot", "hopfield"])
+def test_frozen_fits_with_many_classes_abstain(scorer_type):
+    """The more labels there are, the higher is the free energy of any text."""
+    things = [
+        "guitar", "apple", "banana", "car", "horse", "saw", "river", "mountain", "king", "doctor", "winter", "rain",
+    ]  # fmt: skip
+    texts = [text.format(thing) for thing in things for text in ("I saw a {}", "the {} is old", "tell me about {}")]
+    clf = GLiClassClassifier(freeze_encoder=True, scorer_type=scorer_type, device="cpu", random_state=0)
+    clf.fit(texts, np.repeat(things, 3))
+    others = ["the parliament votes on the budget", "please reset my password", "he solved the equation", "shares fell"]
+    known, unknown = clf.known_proba([f"there was one more {thing}" for thing in things]), clf.known_proba(others)
+    assert ((known >= 0.5).mean() + (unknown < 0.5).mean()) / 2 >= 0.75
 
 
 def test_evidence_of_batches_is_averaged_by_weight():

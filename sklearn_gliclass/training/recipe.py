@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..abstention import Evidence
 from ..model.freezing import is_fully_frozen
 from ..model.poolings import NO_POOLING
 from ..model.scorers import can_start_as_cosine
@@ -117,3 +118,8 @@ def _reads_separately(estimator, config) -> bool:
 def scores_cosines(config) -> bool:
     """Return whether the logits are scaled cosines of embeddings of texts and labels that are encoded separately."""
     return config.architecture_type == "bi-encoder" and config.scorer_type == "simple" and config.normalize_features
+
+
+def evidence_of(config, **stored) -> Evidence:
+    """Return the evidence of a model with a configuration; `stored` is what its training texts have determined."""
+    return Evidence(scores_cosines(config), is_centred=config.scorer_type == "hopfield", **stored)

@@ -30,7 +30,7 @@ from .probe import (
     halfway,
 )
 from .prototypes import interpolate_labels
-from .recipe import scores_cosines
+from .recipe import evidence_of
 from .ridge import MIN_SHRINKAGE, ROWS_FOR_HALF_OF_VALUES, fit_ridge
 from .rl import RLTrainer
 
@@ -347,7 +347,7 @@ class EvidenceMeasurement:
         scale = net.module_.model.logit_factor
         classes, weight = class_indices(dataset.targets[rows]), dataset.sample_weight[rows]
         if weight.any():
-            measured = measure_evidence(logits, scale, classes, weight, scores_cosines(net.module_.config))
+            measured = measure_evidence(logits, scale, classes, weight, evidence_of(net.module_.config))
             run.evidence = measured.merge(self.earlier)
 
     @torch.no_grad()

@@ -70,7 +70,7 @@ class BaseGLiClass(
 
     @model_.setter
     def model_(self, model):  # adapted or compiled by the user
-        self.fitted_ = self.fitted_.with_model(model)
+        self.__dict__ = {**self.__dict__, "fitted_": self.fitted_.with_model(model)}  # predictions may be running
 
     @property
     def config_(self) -> "GLiClassModelConfig":
@@ -101,7 +101,8 @@ class BaseGLiClass(
     def _fit(self, X, y, sample_weight=None, *, epochs=None, classes=None):
         """Read and check the data, build or reuse the model, train it for `epochs` (`partial_fit`), and commit."""
         # A training that continues waits for those of other threads, and begins with their results.
-        with process_lock() if epochs is not None or self.warm_start else nullcontext():
+        lock = process_lock() if epochs is not None or self.warm_start else nullcontext()
+        with lock, keep_memory():
             continues = hasattr(self, "fitted_") and (self.warm_start or epochs is not None)
             if epochs is not None:
                 hyperparameters = self.get_params(deep=False)  # the decorator validates them in the first call only
@@ -153,7 +154,7 @@ class BaseGLiClass(
         ewc : ElasticWeightConsolidation or None
         """
         device = str(self.model_.device) if continues else require_device(self.device)
-        with seed_torch(seed, device), keep_memory():
+        with seed_torch(seed, device):
             if continues:
                 length = resolve_max_length(self.max_length, self.config_.encoder_config, self.tokenizer_)
                 net = getattr(self, "net_", None) if epochs is not None else None
@@ -225,7 +226,6 @@ class BaseGLiClass(
         """Compute the logits (n_samples, n_labels) of X."""
         return self._run(X, lambda engine, texts: engine.logits(texts))
 
-    @on_snapshot
     def transform(self, X: Texts) -> Array:
         """Compute the embeddings of texts.
 
@@ -240,6 +240,10 @@ class BaseGLiClass(
             The pooled hidden states of the encoder, before the projector, in float32.
         """
         return self._run(X, lambda engine, texts: engine.embeddings(texts)).astype(np.float32, copy=False)
+
+
+# Around scikit-learn's wrapper, which names the columns of the result.
+BaseGLiClass.transform = on_snapshot(BaseGLiClass.transform)
 
 
 def is_fitted_attribute(name: str) -> bool:

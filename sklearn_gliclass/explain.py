@@ -12,7 +12,9 @@ import torch
 
 from .data.batching import label_chunks, tensors, to_device
 from .data.prompt import Layout
+from .model.fingerprint import copy_with_fingerprint
 from .model.packed import disable_packing
+from .model.torch_internals import unwrap
 
 if TYPE_CHECKING:
     from .model import GLiClassModel
@@ -109,6 +111,8 @@ def compute_token_attributions(
     Attribution
         The attribution. Truncated tokens are not part of it.
     """
+    # A copy on the same weights, as other threads may run or copy the model while it has hooks.
+    model = copy_with_fingerprint(unwrap(model), shares_weights=True)
     chunk = next(chunk for chunk in label_chunks(len(layout.label_texts), max_num_classes) if label in chunk)
     where, spans = layout.locate(text, chunk)
     tokens, column = layout.tokenize([text])[0], int(np.flatnonzero(chunk == label)[0])

@@ -23,7 +23,7 @@ from .exceptions import LabelNamesWarning
 from .in_context import NearestExamples
 from .inference import InferenceEngine
 from .label_fit import LabelFit
-from .model.fingerprint import copy_with_fingerprint
+from .model.fingerprint import copy_with_fingerprint, keep_hooks
 from .model.traversal import collect_parameters
 from .process_group import active_group
 from .sklearn_internals import validate_parameter_constraints
@@ -229,7 +229,7 @@ class FittedModel:
     def copy_for_training(self, net: Trainer | None = None) -> tuple[FittedModel, Trainer | None]:
         """Return copies of the fitted model and of its net, which are trained in place.
 
-        Encoders that are frozen share the memory of their weights until they are unfrozen.
+        Encoders that `freeze_encoder` has frozen share the memory of their weights until they are unfrozen.
 
         Parameters
         ----------
@@ -237,8 +237,11 @@ class FittedModel:
             Net whose optimiser is kept.
         """
         memo: dict = {}  # one object may wrap another one with the same parameters, and LoRA layers hold layers
-        for encoder in dict.fromkeys(self.model.encoder_modules()) if self.adapters is None else ():
-            if not any(parameter.requires_grad for parameter in collect_parameters([encoder])):
+        keep_hooks(self.model, memo)
+        frozen = {id(parameter) for parameter in getattr(self.model, "frozen_parameters", ())}
+        for encoder in dict.fromkeys(self.model.encoder_modules()):
+            # Callbacks may freeze and unfreeze others, while the optimiser has them.
+            if frozen.issuperset(map(id, collect_parameters([encoder]))):
                 copy_with_fingerprint(encoder, shares_weights=True, memo=memo)
         model, adapters = copy.deepcopy((self.model, self.adapters), memo)
         other = self._copy(model)

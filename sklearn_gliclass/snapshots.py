@@ -9,18 +9,13 @@ from typing import Any, TypeVar
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def take_snapshot(estimator, **attributes):
-    """Return an estimator with the present hyperparameters and fitted attributes of another one.
+def take_snapshot(estimator):
+    """Return an object with the attributes of an estimator, which keeps them when a fit replaces those of the latter.
 
-    Parameters
-    ----------
-    estimator : BaseGLiClass
-        Estimator whose attributes are taken; they are not copied.
-    **attributes
-        Attributes that differ.
+    Attributes that are set on either of them before are those of both.
     """
     snapshot = object.__new__(type(estimator))
-    vars(snapshot).update(vars(estimator), **attributes)
+    snapshot.__dict__ = vars(estimator)
     return snapshot
 
 

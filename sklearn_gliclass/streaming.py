@@ -295,7 +295,8 @@ def _predict(classifier: GLiClassClassifier, session: Session, method: str):
     fitted = classifier.fitted_
     parts = {part.name: getattr(fitted, part.name) for part in fields(fitted) if part.init}
     streamed = StreamedModel(**parts, read=session.read)
-    view = take_snapshot(classifier, fitted_=streamed)  # the classifier, with another engine
+    view = object.__new__(type(classifier))  # the classifier, with another engine
+    vars(view).update(vars(classifier), fitted_=streamed)
     result = getattr(view, method)([session.text])
     row = [target[0] for target in result] if isinstance(result, list) else result[0]
     return row, streamed.last_engine.read

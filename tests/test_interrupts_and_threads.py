@@ -4,6 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -12,8 +13,9 @@ from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
 from tiny_estimators import FOOD, OPTIONS, PRICE, X, failing
 
-from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig
+from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerConfig, explain
 from sklearn_gliclass.inference import InferenceEngine
+from sklearn_gliclass.plotting import TokenAttributionDisplay
 
 
 def interrupted(calls, **options):
@@ -213,3 +215,41 @@ def test_values_of_a_regressor_see_one_fit(monkeypatch):
     monkeypatch.setattr(InferenceEngine, "_run", run_and_fit)
     np.testing.assert_array_equal(reg.predict(X), expected)
     assert reg.predict(X).shape == (8, 2)
+
+
+def test_columns_of_a_table_are_named_after_the_fit_that_computed_them(monkeypatch):
+    clf = GLiClassClassifier(**OPTIONS).set_output(transform="pandas").fit(X, FOOD)
+    expected = clf.transform(X)
+    run = InferenceEngine._run
+
+    def run_and_fit(self, *args, **kwargs):
+        result = run(self, *args, **kwargs)
+        monkeypatch.undo()
+        clf.set_params(encoder_config={**OPTIONS["encoder_config"], "hidden_size": 16}).fit(X, FOOD)
+        return result
+
+    monkeypatch.setattr(InferenceEngine, "_run", run_and_fit)
+    pd.testing.assert_frame_equal(clf.transform(X), expected)
+    assert clf.transform(X).shape == (8, 16)
+
+
+@pytest.mark.parametrize("architecture", ["bi-encoder", "uni-encoder"])
+def test_attribution_and_a_training_at_the_same_time(architecture, monkeypatch):
+    options = {**OPTIONS, "architecture_type": architecture}
+    clf = GLiClassClassifier(**options).fit(X, FOOD)
+    attribute = TokenAttributionDisplay.compute
+    before, probabilities = attribute(clf, X[0], label="food").values, clf.predict_proba(X)
+    twin = GLiClassClassifier(**options).fit(X, FOOD).partial_fit(X, FOOD)
+    run = explain._run
+
+    def train_and_run(*args):
+        monkeypatch.undo()
+        np.testing.assert_array_equal(clf.predict_proba(X), probabilities)  # without the hook of the attribution
+        clf.partial_fit(X, FOOD)
+        return run(*args)
+
+    monkeypatch.setattr(explain, "_run", train_and_run)
+    np.testing.assert_allclose(attribute(clf, X[0], label="food").values, before, rtol=1e-5)
+    np.testing.assert_allclose(
+        attribute(clf, X[0], label="food").values, attribute(twin, X[0], label="food").values, rtol=1e-4, atol=1e-7
+    )

@@ -57,12 +57,21 @@ def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False, memo:
         Copies by the id of their originals, as in :func:`copy.deepcopy`; it is extended.
     """
     memo = {} if memo is None else memo
+    keep_hooks(module, memo)
     copied = _copy_around_weights(module, memo) if shares_weights else copy.deepcopy(module, memo)
     _known[copied] = (_detect_state(copied), weakref.ref(module))
     if shares_weights:
         with _sharing_lock.hold():
             _sharing.update([module, copied])
     return copied
+
+
+def keep_hooks(module: nn.Module, memo: dict) -> None:
+    """Let a copy have the hooks of a module, and not copies of them with all that they belong to."""
+    for part in walk([module]):
+        for name, hooks in vars(part).items():
+            if name.endswith("_hooks") and hooks:
+                memo.update((id(hook), hook) for hook in hooks.values())
 
 
 def _copy_around_weights(module: nn.Module, memo: dict) -> nn.Module:
@@ -81,7 +90,7 @@ def _copy_attribute(name: str, value, memo: dict):
         return {key: None if weight is None else _copy_parameter(weight, memo) for key, weight in value.items()}
     if isinstance(value, _IMMUTABLE):
         return value
-    if type(value) in (dict, OrderedDict) and not value:  # a module has a dozen of them, for hooks
+    if type(value) in (dict, OrderedDict, set) and not value:  # a module has a dozen of them, for hooks
         return type(value)()
     return copy.deepcopy(value, memo)
 

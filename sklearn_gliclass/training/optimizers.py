@@ -1,5 +1,6 @@
 """Optimisers and schedules, by their names in transformers."""
 
+import copy
 import importlib
 from functools import partial
 
@@ -35,7 +36,7 @@ class RowwiseAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter.grad.is_sparse:
-                    sparse.append((group, parameter, parameter.grad))
+                    sparse.append((group, parameter, parameter.grad.coalesce()))
                     parameter.grad = None
                 elif parameter in self._tables:  # the moments are dense again
                     self._tables.pop(parameter).write()
@@ -50,6 +51,10 @@ class RowwiseAdamW(torch.optim.AdamW):
 
     def __setstate__(self, state):
         super().__setstate__(state)
+        self.forget_rows()
+
+    def forget_rows(self) -> None:
+        """Read the moments anew, after weights and moments were replaced by others."""
         self._tables = {}
 
     @torch.no_grad()
@@ -239,6 +244,26 @@ def build_optimizer(model: nn.Module, encoders: list[nn.Module], args) -> torch.
     """Build the optimiser ``args.optim`` with the parameter groups of `args`."""
     # All groups have their own learning rates; the polynomial schedule divides by the default, which must not be 0.
     return OPTIMIZERS[args.optim](parameter_groups(model, encoders, args), lr=args.lr or 1.0)
+
+
+def copy_optimizer(optimizer: torch.optim.Optimizer, memo: dict) -> torch.optim.Optimizer:
+    """Copy an optimiser between steps, for copies of its parameters.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Optimiser of any class. ``copy.deepcopy`` would lose its attributes and hooks.
+    memo : dict
+        Copies of the parameters by the id of their originals, as in :func:`copy.deepcopy`.
+    """
+    other = object.__new__(type(optimizer))
+    vars(other).update(vars(optimizer))
+    vars(other).pop("step", None)  # a schedule has replaced the method by one of the original
+    other.param_groups = copy.deepcopy(optimizer.param_groups, memo)
+    other.state = copy.deepcopy(optimizer.state, memo)
+    if isinstance(other, RowwiseAdamW):
+        other.forget_rows()
+    return other
 
 
 def add_unfrozen_parameters(optimizer, model: nn.Module, encoders: list[nn.Module], args) -> None:

@@ -17,11 +17,19 @@ from tqdm.auto import tqdm
 from ..data.batching import tensors, to_device
 from ..data.dataset import Epochs, TextDataset
 from ..model.architecture import average_windows
+from ..model.fingerprint import keep_hooks
 from ..model.losses import problem_loss
 from ..model.precision import autocast, weight_dtype
 from ..process_group import SINGLE
 from .arguments import TrainingArguments
-from .optimizers import RowwiseAdamW, add_unfrozen_parameters, build_optimizer, build_scheduler, clip_gradients
+from .optimizers import (
+    RowwiseAdamW,
+    add_unfrozen_parameters,
+    build_optimizer,
+    build_scheduler,
+    clip_gradients,
+    copy_optimizer,
+)
 
 # A schedule needs to know its end; single epochs (`partial_fit`) have none.
 AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
@@ -202,8 +210,9 @@ class Trainer(skorch.NeuralNet):
         """
         other = object.__new__(type(self))
         vars(other).update(vars(self))
-        other.module_, other.optimizer_ = copy.deepcopy((self.module_, self.optimizer_), memo)
-        other.module, other.history = other.module_, History(self.history)
+        keep_hooks(self.module_, memo)
+        other.module = other.module_ = copy.deepcopy(self.module_, memo)
+        other.optimizer_, other.history = copy_optimizer(self.optimizer_, memo), History(self.history)
         other.callbacks_ = list(self.callbacks_)
         return other
 

@@ -74,7 +74,7 @@ class Evidence:
         --------
         >>> evidence = Evidence(is_cosine=True, match=8.0, mismatch=0.0, weight=16.0)
         >>> evidence.known_proba(np.array([[16.0, 2.0], [3.0, 2.0]]), logit_scale=20.0).round(2)
-        array([0.97, 0.  ])
+        array([0.98, 0.  ])
         """
         middle, slope = self.boundary(logits.shape[1])
         values = free_energy(self.scale(logits, logit_scale).astype(np.float64))

@@ -17,9 +17,9 @@ PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 demo: $(VENV)/.minilm
 	$(BIN)/python notebooks/demo.py
 
-# Tests run in parallel, each on one core.
-test: $(VENV)/.test lint docs
-	$(PYTEST) $(PARALLEL)
+# Tests run in parallel, each on one core. The documentation is built meanwhile, as Sphinx leaves cores idle.
+test: $(VENV)/.test lint
+	$(MAKE) docs & docs=$$!; $(PYTEST) $(PARALLEL); tests=$$?; wait $$docs && exit $$tests
 
 # The slow tests too (marker "full"), those with Ray and Spark, and the full products of options, of which `make test`
 # runs a sample.

@@ -54,7 +54,7 @@ def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False, memo:
     shares_weights : bool, default=False
         Whether both have the same weights in memory, for modules that are not trained; see :func:`own_trained_weights`.
     memo : dict, optional
-        Copies by the id of their originals, as in :func:`copy.deepcopy`; it is extended.
+        Copies by the id of their originals, as in ``copy.deepcopy``; it is extended.
     """
     memo = {} if memo is None else memo
     keep_hooks(module, memo)

@@ -254,7 +254,7 @@ def copy_optimizer(optimizer: torch.optim.Optimizer, memo: dict) -> torch.optim.
     optimizer : torch.optim.Optimizer
         Optimiser of any class. ``copy.deepcopy`` would lose its attributes and hooks.
     memo : dict
-        Copies of the parameters by the id of their originals, as in :func:`copy.deepcopy`.
+        Copies of the parameters by the id of their originals, as in ``copy.deepcopy``.
     """
     other = object.__new__(type(optimizer))
     vars(other).update(vars(optimizer))

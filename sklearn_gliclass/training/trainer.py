@@ -201,7 +201,7 @@ class Trainer(skorch.NeuralNet):
         Parameters
         ----------
         memo : dict
-            Copies by the id of their originals, as in :func:`copy.deepcopy`. Callbacks are not copied.
+            Copies by the id of their originals, as in ``copy.deepcopy``. Callbacks are not copied.
 
         Returns
         -------

@@ -1,12 +1,13 @@
 """Further training: `partial_fit` and warm starts train copies of model and optimiser."""
 
 import copy
+import pickle
 import threading
 
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, Freezer, Unfreezer
+from skorch.callbacks import Callback, Freezer, LRScheduler, Unfreezer
 from tiny_estimators import FOOD, OPTIONS, TEXTS, X, tiny
 
 from sklearn_gliclass import GLiClassClassifier
@@ -113,3 +114,12 @@ def test_model_and_optimizer_before_a_training_are_freed():
         held = {id(weight) for weight in clf.model_.parameters()}
         assert {id(weight) for group in clf.net_.optimizer_.param_groups for weight in group["params"]} <= held
         assert {id(weight) for weight in clf.net_.optimizer_.state} <= held
+
+
+def test_a_schedule_among_the_callbacks_continues_after_a_load():
+    schedule = LRScheduler(policy="StepLR", step_size=1, gamma=0.5)
+    clf = tiny(lr=0.01, others_lr=0.01, callbacks=[schedule]).partial_fit(X, FOOD).partial_fit(X, FOOD)
+    loaded = pickle.loads(pickle.dumps(clf)).partial_fit(X, FOOD).partial_fit(X, FOOD)
+    rates = loaded.history_[:, "others_lr"]
+    assert rates[:2] == clf.history_[:, "others_lr"]
+    assert 0 < rates[3] < rates[2] < 0.01

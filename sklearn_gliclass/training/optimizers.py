@@ -234,7 +234,9 @@ def parameter_groups(model: nn.Module, encoders: list[nn.Module], args) -> list[
         decays = parameter.dim() >= 2
         lr = args.lr if in_encoder else others_lr
         decay = (args.weight_decay if in_encoder else args.others_weight_decay) if decays else 0.0
-        group = groups.setdefault((in_encoder, decays), {"params": [], "lr": lr, "weight_decay": decay})
+        # torch's schedules that continue, after a load for example, need the initial rate.
+        rates = {"lr": lr, "initial_lr": lr, "weight_decay": decay}
+        group = groups.setdefault((in_encoder, decays), {"params": [], **rates})
         group["params"].append(parameter)
         group["name"] = "encoder" if in_encoder else "others"
     return list(groups.values())

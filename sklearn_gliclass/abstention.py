@@ -18,7 +18,7 @@ COSINE_SCALE = 10.0
 # Share of the way from the mean evidence of the training texts to that without their own label. Fitted to 23 data sets
 # with left-out classes, after fine-tuned and frozen fits to 8 or more rows per class, with 2 to 150 labels: the more
 # labels there are, the more a text of no class resembles one of them by chance.
-BOUNDARY, BOUNDARY_PER_LOG_LABEL, MAX_BOUNDARY = 0.2, 0.09, 0.9
+BOUNDARY, BOUNDARY_PER_LOG_LABEL, MAX_BOUNDARY = 0.3, 0.07, 0.9
 SLOPE = 1.6  # of the log-odds over the evidence of cosines
 ZERO_SHOT_EVIDENCE = 2.4  # mean evidence of one label at the boundary, where labels are read by their names only
 MATCH_LOG_ODDS = 1.0  # of a training text with the mean evidence, for logits that are not cosines
@@ -76,7 +76,7 @@ class Evidence:
         --------
         >>> evidence = Evidence(is_cosine=True, match=8.0, mismatch=0.0, weight=16.0)
         >>> evidence.known_proba(np.array([[16.0, 2.0], [3.0, 2.0]]), logit_scale=20.0).round(2)
-        array([0.96, 0.  ])
+        array([0.98, 0.  ])
         """
         middle, slope = self.boundary(logits.shape[1])
         values = free_energy(self.scale(logits, logit_scale).astype(np.float64))

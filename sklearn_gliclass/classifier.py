@@ -1086,7 +1086,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
         The evidence is the negative free energy of the logits, ``logsumexp(logits / temperature)``; the fit measures
         it on at most 512 training texts, with and without their own class. The probability is 0.5 between both means,
-        at ``0.2 + 0.09 * log(n_classes)`` of the way. After a zero-shot fit the boundary is the same for all labels.
+        at ``0.3 + 0.07 * log(n_classes)`` of the way. After a zero-shot fit the boundary is the same for all labels.
 
         Parameters
         ----------

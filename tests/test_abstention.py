@@ -35,7 +35,7 @@ def test_evidence_equals_its_formula():
     others = logsumexp(np.where(own, -np.inf, scaled), axis=1) - np.log(3)
     assert evidence.mismatch == pytest.approx(np.average(others, weights=weight))
     known = np.logaddexp(evidence.match, evidence.mismatch + np.log(3))
-    share = 0.2 + 0.09 * np.log(4)
+    share = 0.3 + 0.07 * np.log(4)
     boundary = (1 - share) * known + share * (evidence.mismatch + np.log(4))
     expected = expit(1.6 * (logsumexp(scaled, axis=1) - boundary))
     np.testing.assert_allclose(evidence.known_proba(logits, 20.0), expected)
@@ -45,7 +45,7 @@ def test_other_logits_are_known_at_their_mean_and_unknown_at_that_of_other_label
     evidence = Evidence(is_cosine=False, match=6.0, mismatch=-9.0, weight=1.0)
     known, unknown = np.array([[6.0, -9.0]]), np.array([[-9.0, -9.0]])
     odds = np.log(evidence.known_proba(np.concatenate([known, unknown]), 5.0) ** -1 - 1)
-    share = 0.2 + 0.09 * np.log(2)
+    share = 0.3 + 0.07 * np.log(2)
     np.testing.assert_allclose(odds, [-1.0, (1 - share) / share], atol=1e-3)
 
 

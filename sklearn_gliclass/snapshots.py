@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -26,4 +26,4 @@ def on_snapshot(method: Method) -> Method:
     def wrapped(self, *args, **kwargs):
         return method(take_snapshot(self), *args, **kwargs)
 
-    return wrapped
+    return cast("Method", wrapped)

@@ -39,6 +39,7 @@ def test_copied_optimizer_continues_with_copies_of_its_parameters(build):
         optimizer.step()
 
     step(optimizer)
+    n_hooked = len(hooked)  # twice in a step if other tests have built an optimiser of the base class
     memo = {}
     copies, before = copy.deepcopy(weights, memo), copy.deepcopy(weights)
     other = copy_optimizer(optimizer, memo)
@@ -50,7 +51,7 @@ def test_copied_optimizer_continues_with_copies_of_its_parameters(build):
     step(optimizer)
     for weight, moved in zip(weights, copies, strict=True):
         torch.testing.assert_close(weight, moved)  # also the moments are those of the original
-    assert len(hooked) == 3
+    assert len(hooked) == 3 * n_hooked > 0
     assert getattr(other, "n_steps", 2) == 2
 
 

@@ -103,6 +103,58 @@ class _PairLayers(torch.autograd.Function):
         )
 
 
+class _UnitLayers(torch.autograd.Function):
+    """The same as :class:`_PairLayers` for labels that all texts share, as one product for each hidden unit.
+
+    Where there are fewer hidden units than labels, texts for each unit (units, batch, hidden) are smaller than products
+    for each pair (batch, labels, hidden).
+    """
+
+    @staticmethod
+    def forward(ctx, text, label, text_factor, label_factor, first, bias, last, share: float):
+        of_text, of_label, of_product = first.chunk(3, dim=1)
+        n_units, n_texts, n_labels = len(first), len(text), label.shape[1]
+        scaled = text_factor.squeeze(1) * of_product.to(text_factor.dtype).unsqueeze(1)  # (U, B, D)
+        hidden = (scaled.flatten(0, 1) @ label_factor[0].T).view(n_units, n_texts, n_labels)
+        hidden += F.linear(text.squeeze(1), of_text, bias).T.unsqueeze(2)
+        hidden += F.linear(label[0], of_label).T.unsqueeze(1)
+        hidden.relu_()
+        ctx.kept = 1.0
+        if share:
+            hidden, ctx.kept = _drop(hidden, share)
+        last = last.to(hidden.dtype) / ctx.kept
+        ctx.save_for_backward(text, label, text_factor, label_factor, first, last, scaled, hidden)
+        return (last @ hidden.flatten(1)).view(n_texts, n_labels)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        text, label, text_factor, label_factor, first, last, scaled, hidden = ctx.saved_tensors
+        dtype = hidden.dtype
+        of_text, of_label, of_product = first.to(dtype).chunk(3, dim=1)
+        gradient = gradient.to(dtype)
+        d_last = hidden.flatten(1) @ gradient.flatten() / ctx.kept
+        d_hidden = keep_above(gradient * last[:, None, None], hidden, 0.0)
+        d_of_text, d_of_label = d_hidden.sum(dim=2), d_hidden.sum(dim=1)  # (U, B), (U, C)
+        d_hidden = d_hidden.flatten(0, 1)
+        d_scaled = (d_hidden @ label_factor[0].to(dtype)).view_as(scaled)
+        d_first = torch.empty_like(first, dtype=dtype)
+        d_first_of_text, d_first_of_label, d_first_of_product = d_first.chunk(3, dim=1)
+        torch.mm(d_of_text, text.squeeze(1).to(dtype), out=d_first_of_text)
+        torch.mm(d_of_label, label[0].to(dtype), out=d_first_of_label)
+        torch.sum(d_scaled * text_factor.squeeze(1), dim=1, out=d_first_of_product)
+        return (
+            (d_of_text.T @ of_text).unsqueeze(1),
+            (d_of_label.T @ of_label).unsqueeze(0),
+            (d_scaled * of_product.unsqueeze(1)).sum(dim=0).unsqueeze(1),
+            (d_hidden.T @ scaled.flatten(0, 1)).unsqueeze(0),
+            d_first,
+            d_of_text.sum(dim=1),
+            d_last,
+            None,
+        )
+
+
 def _drop(values: Tensor, share: float) -> tuple[Tensor, float]:
     """Apply dropout with a probability in steps of 1 / 65,536; return the values and the fraction that is kept.
 
@@ -140,8 +192,10 @@ class WeightedDotScorer(nn.Module):
         label_sum, label_factor = self.proj_label(classes).chunk(2, dim=-1)  # (B or 1, C, D) each
         dropout, last = self.out_mlp[1], self.out_mlp[-1]
         share = dropout.p if self.training else 0.0
-        pair_layers = _PairLayers.apply(text_sum, label_sum, text_factor, label_factor, *self._live_units(), share)
-        return pair_layers + last.bias
+        units = self._live_units()
+        is_small = len(classes) == 1 and len(units[0]) < classes.shape[1]
+        layers = _UnitLayers if is_small and not torch.jit.is_tracing() else _PairLayers
+        return layers.apply(text_sum, label_sum, text_factor, label_factor, *units, share) + last.bias
 
     def _live_units(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return weights and bias of the first layer, and weights of the last one, of the units that have an effect.

@@ -203,9 +203,11 @@ def test_weighted_dot_learns_with_all_of_its_weights_from_a_dot_product():
 
 
 @pytest.mark.parametrize(
-    ("n_prompts", "share"), [(1, 0.3), (3, 0.0)], ids=["shared labels and dropout", "own labels without dropout"]
+    ("n_prompts", "n_labels", "share"),
+    [(1, 5, 0.3), (3, 5, 0.0), (1, 20, 0.3)],
+    ids=["shared labels and dropout", "own labels without dropout", "more shared labels than hidden units"],
 )
-def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
+def test_gradients_of_weighted_dot_are_slopes(n_prompts, n_labels, share):
     """Inputs and weights against finite differences, with seeded dropout."""
     scorer = randomize(
         SCORERS["weighted-dot"](tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=share), 4)
@@ -213,7 +215,7 @@ def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
     scorer.double().train()
     generator = torch.Generator().manual_seed(2)
     text = torch.randn(3, 4, generator=generator, dtype=torch.float64)
-    classes = torch.randn(n_prompts, 5, 4, generator=generator, dtype=torch.float64)
+    classes = torch.randn(n_prompts, n_labels, 4, generator=generator, dtype=torch.float64)
     names, weights = zip(*scorer.named_parameters(), strict=True)
 
     def score(text, classes, *weights):
@@ -222,6 +224,23 @@ def test_gradients_of_weighted_dot_are_slopes(n_prompts, share):
 
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(score, [x.detach().requires_grad_() for x in (text, classes, *weights)])
+
+
+@pytest.mark.parametrize(("low", "tolerance"), [(False, 1e-5), (True, 0.05)], ids=["float32", "bfloat16"])
+def test_labels_that_texts_share_score_as_labels_of_their_own(low, tolerance):
+    """With more labels than hidden units, which are computed in another order for shared labels."""
+    scorer = randomize(SCORERS["weighted-dot"](tiny_config("uni-encoder", scorer_type="weighted-dot", dropout=0.0), 4))
+    generator = torch.Generator().manual_seed(2)
+    text, classes = torch.randn(3, 4, generator=generator), torch.randn(1, 20, 4, generator=generator)
+    results = []
+    for labels in (classes, classes.expand(3, -1, -1)):
+        scorer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            logits = scorer(text, labels)
+        logits.float().square().sum().backward()
+        results.append([logits.detach().float(), *(parameter.grad for parameter in scorer.parameters())])
+    for shared, own in zip(*results, strict=True):
+        torch.testing.assert_close(shared, own, rtol=0.0, atol=tolerance * float(own.abs().max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -95,7 +95,7 @@ class TextDataset:
         The inputs of a label encoder are not in them; they are the same for all batches, see
         :meth:`evaluation_labels`.
         """
-        chunks = label_chunks(self.n_labels, self.max_labels)
+        chunks = self._evaluation_chunks()
         chosen = np.arange(len(self)) if rows is None else rows
         plan = (chosen[part] for part in bucketed_batches(self.lengths[chosen], batch_size, None))
         for rows in (part for batch in plan for part in self._parts(batch)):
@@ -110,7 +110,11 @@ class TextDataset:
 
     def evaluation_labels(self) -> list[dict[str, np.ndarray]]:
         """Return the inputs of the label encoder for each chunk; empty without a label encoder."""
-        return [self._label_inputs([chunk]) for chunk in label_chunks(self.n_labels, self.max_labels)]
+        return [self._label_inputs([chunk]) for chunk in self._evaluation_chunks()]
+
+    def _evaluation_chunks(self) -> list[np.ndarray]:
+        """Return the labels of each evaluation; one does for labels that are encoded already, apart from the texts."""
+        return label_chunks(self.n_labels, self.max_labels if self.label_states is None else None)
 
     def batches(
         self, batch_size: int, rng: np.random.RandomState | None, accumulate: int = 1, group: ProcessGroup = SINGLE

@@ -24,6 +24,31 @@ def score_mlp(n_inputs: int, hidden: int, activation: type[nn.Module]) -> nn.Seq
     )
 
 
+def _live_units(layer: nn.Linear, following: Tensor) -> Tensor | slice:
+    """Select the hidden units of a layer before a ReLU that have an effect, or weights with a gradient.
+
+    Scorers that start as a cosine need few hidden units, and the others would take most of the time.
+
+    Parameters
+    ----------
+    layer : Linear
+        The layer.
+    following : Tensor of shape (outputs, units)
+        Weights of the layer that follows.
+    """
+    live = following.any(dim=0)
+    if torch.is_grad_enabled():
+        live |= (layer.weight.abs().sum(dim=1) != 0) | (layer.bias > 0)  # a sum takes a quarter of the time of any()
+    return slice(None) if torch.jit.is_tracing() or live.all() else live
+
+
+@torch.no_grad()
+def _switch_off(layer: nn.Linear, n_used: int) -> None:
+    """Switch off the hidden units before a ReLU after the first `n_used`: they have no effect and no gradient."""
+    layer.weight[n_used:] = 0.0
+    layer.bias[n_used:] = -1.0
+
+
 def _dot(text: Tensor, classes: Tensor) -> Tensor:
     """Compute dot products (batch, labels) of texts (batch, hidden) and labels (batch or 1, labels, hidden)."""
     if classes.shape[0] == 1:
@@ -192,31 +217,18 @@ class WeightedDotScorer(nn.Module):
         label_sum, label_factor = self.proj_label(classes).chunk(2, dim=-1)  # (B or 1, C, D) each
         dropout, last = self.out_mlp[1], self.out_mlp[-1]
         share = dropout.p if self.training else 0.0
-        units = self._live_units()
+        first = self.out_mlp[0]
+        live = _live_units(first, last.weight)
+        units = first.weight[live], first.bias[live], last.weight[0, live]
         is_small = len(classes) == 1 and len(units[0]) < classes.shape[1]
         layers = _UnitLayers if is_small and not torch.jit.is_tracing() else _PairLayers
         return layers.apply(text_sum, label_sum, text_factor, label_factor, *units, share) + last.bias
-
-    def _live_units(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return weights and bias of the first layer, and weights of the last one, of the units that have an effect.
-
-        That of the others is 0, and so is their gradient.
-        """
-        first, last = self.out_mlp[0], self.out_mlp[-1]
-        live = last.weight[0] != 0
-        if torch.is_grad_enabled():
-            live |= first.weight.any(dim=1) | (first.bias > 0)
-        if torch.jit.is_tracing() or live.all():
-            return first.weight, first.bias, last.weight[0]
-        return first.weight[live], first.bias[live], last.weight[0, live]
 
     @torch.no_grad()
     def init_cosine(self, classes: Tensor, scale: float) -> float:
         """Initialise the scorer as the dot product, without other hidden units; return its scale, 1."""
         self.init_dot_product()
-        first, n_units = self.out_mlp[0], 2 * min(self.max_pairs, 2 * self.width)
-        first.weight[n_units:] = 0.0
-        first.bias[n_units:] = -1.0  # below 0, where the activation has no slope
+        _switch_off(self.out_mlp[0], 2 * min(self.max_pairs, 2 * self.width))
         return 1.0
 
     @torch.no_grad()
@@ -254,10 +266,10 @@ class MLPScorer(nn.Module):
         self.mlp = score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
-        first = self.mlp[0]
-        of_text, of_label = first.weight.split(self.width, dim=1)
-        hidden = F.linear(text, of_text, first.bias).unsqueeze(1) + F.linear(classes, of_label)  # (B, C, H)
-        return self.mlp[1:](hidden).squeeze(-1)
+        first, bias, *following = _live_layers(self.mlp)
+        of_text, of_label = first.split(self.width, dim=1)
+        hidden = F.linear(text, of_text, bias).unsqueeze(1) + F.linear(classes, of_label)  # (B, C, H)
+        return _score_hidden(hidden, *following)
 
     @torch.no_grad()
     def init_cosine(self, classes: Tensor, scale: float) -> float:
@@ -283,17 +295,40 @@ class MLPScorer(nn.Module):
         duals = torch.linalg.pinv(classes.cpu().double()).T  # (labels, hidden)
         first.weight[:n_labels] = torch.cat([classes, self.gate * duals.to(classes)], dim=1)
         first.bias[:n_labels] = 1.0 - self.gate
+        _switch_off(first, n_labels)
         _sum_inputs(second, last, n_labels)
         last.bias.fill_(-1.0)
         return 1.0
 
 
+def _live_layers(mlp: nn.Sequential) -> tuple[Tensor, ...]:
+    """Return weights and biases of the three layers of an MLP, without hidden units that have no effect."""
+    first, _, second, _, last = mlp
+    of_second = _live_units(second, last.weight)
+    second_weight = second.weight[of_second]
+    of_first = _live_units(first, second_weight)
+    return (
+        first.weight[of_first],
+        first.bias[of_first],
+        second_weight[:, of_first],
+        second.bias[of_second],
+        last.weight[:, of_second],
+        last.bias,
+    )
+
+
+def _score_hidden(hidden: Tensor, second: Tensor, second_bias: Tensor, last: Tensor, last_bias: Tensor) -> Tensor:
+    """Compute the logits (batch, labels) from outputs (batch, labels, units) of the first layer of an MLP."""
+    return F.linear(F.linear(hidden.relu_(), second, second_bias).relu_(), last, last_bias).squeeze(-1)
+
+
 def _sum_inputs(second: nn.Linear, last: nn.Linear, n_inputs: int) -> None:
     """Initialise the last two layers of an MLP as the sum of its first, positive hidden units.
 
-    Several units of the second layer share it, as in :class:`WeightedDotScorer`.
+    Several units of the second layer share it, as in :class:`WeightedDotScorer`, and the others are switched off.
     """
     n_shares = min(WeightedDotScorer.max_pairs, second.out_features)
+    _switch_off(second, n_shares)
     second.weight[:n_shares] = 0.0
     second.weight[:n_shares, :n_inputs] = n_shares**-0.5
     second.bias[:n_shares] = 0.0
@@ -322,9 +357,9 @@ class HopfieldScorer(nn.Module):
             attention = attention.masked_fill(~class_mask.bool(), torch.finfo(attention.dtype).min)
         attention = attention.softmax(dim=1).unsqueeze(-1)
         # The first layer acts on a sum, label + attention * value, whose parts are multiplied once, not for each pair.
-        first = self.mlp[0]
-        of_value = F.linear(self.v_proj(text), first.weight).unsqueeze(1)  # (B, 1, H)
-        return self.mlp[1:](first(classes) + attention * of_value).squeeze(-1)
+        first, bias, *following = _live_layers(self.mlp)
+        of_value = F.linear(self.v_proj(text), first).unsqueeze(1)  # (B, 1, H)
+        return _score_hidden(F.linear(classes, first, bias) + attention * of_value, *following)
 
     @torch.no_grad()
     def init_cosine(self, classes: Tensor, scale: float) -> float:
@@ -364,6 +399,7 @@ class HopfieldScorer(nn.Module):
         first.weight[:n_knots] = 0.0
         first.weight[:n_knots, axis] = (-1 / (balance * knots[:-1])).to(classes)
         first.bias[:n_knots] = 1.0
+        _switch_off(first, n_knots)
         _sum_inputs(second, last, n_knots)
         second.weight[:, :n_knots] *= changes.to(classes)
         last.weight.neg_()
@@ -443,6 +479,9 @@ def can_start_as_cosine(config, n_labels: int) -> bool:
         return is_exclusive and n_labels <= at_once and n_hidden >= HopfieldScorer.n_knots
     return name in DOT_PRODUCT_SCORERS
 
+
+# Scorers whose logit of a label does not depend on other labels, nor on the tokens of the text.
+PAIR_SCORERS = {"weighted-dot", "mlp"}
 
 # Scorers that read the tokens of the text, without pooling.
 TOKEN_SCORERS = {"cross-attn"}

@@ -37,7 +37,8 @@ from .rl import RLTrainer
 if TYPE_CHECKING:
     from .run import TrainingRun
 
-MAX_EVIDENCE_ROWS, ROWS_AT_ONCE = 512, 128
+MAX_EVIDENCE_ROWS, MIN_EVIDENCE_ROWS, MAX_EVIDENCE_PAIRS = 512, 128, 2**14  # pairs of a row and a label
+ROWS_AT_ONCE = 128
 MAX_HELD_OUT_ROWS = 256  # in the training of heads after a label probe
 SHARES = (0.0, 0.03, 0.1, 0.3, 1.0)  # of the trained weights in their average with those of the probe
 
@@ -341,7 +342,8 @@ class EvidenceMeasurement:
 
     def run(self, run: TrainingRun) -> None:
         net, dataset = run.net, run.train
-        rows = np.linspace(0, len(dataset) - 1, min(len(dataset), MAX_EVIDENCE_ROWS)).round().astype(int)
+        n_rows = max(MIN_EVIDENCE_ROWS, min(MAX_EVIDENCE_ROWS, MAX_EVIDENCE_PAIRS // dataset.n_labels))
+        rows = np.linspace(0, len(dataset) - 1, min(len(dataset), n_rows)).round().astype(int)
         logits = net.score_rows(dataset, rows) if run.embeddings is None else self._score(run, rows)
         logits = logits.cpu().numpy()
         scale = net.module_.model.logit_factor

@@ -383,11 +383,13 @@ class Trainer(skorch.NeuralNet):
             self._switch_optimizer(False)
 
     @torch.no_grad()
-    def _shared_inputs(self, dataset: TextDataset) -> list[dict[str, torch.Tensor]]:
+    def _shared_inputs(self, dataset: TextDataset) -> list[dict]:
         """Return the inputs that all batches of each chunk of labels share: the label embeddings of the bi-encoders."""
         self._set_training(False)
+        at_once = {} if dataset.label_states is None else {"labels_at_once": dataset.max_labels}
         with autocast(self.device, self.dtype):
-            return [self._encode_labels(self._on_device(tensors(labels))) for labels in dataset.evaluation_labels()]
+            chunks = [self._encode_labels(self._on_device(tensors(labels))) for labels in dataset.evaluation_labels()]
+        return [{**labels, **at_once} for labels in chunks]
 
     def _encode_labels(self, labels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if not labels or "class_states" in labels:  # no label encoder, or its output

@@ -5,6 +5,7 @@ import pytest
 import torch
 from tiny_models import randomize, tiny_config
 
+from sklearn_gliclass.model import scorers
 from sklearn_gliclass.model.scorers import (
     DOT_PRODUCT_SCORERS,
     MLP_HIDDEN_SIZES,
@@ -329,18 +330,28 @@ def test_hopfield_starts_as_the_logarithm_of_a_softmax_over_scaled_cosines():
     assert np.abs(logits - np.log(probabilities)).max() < 0.02  # of a chord between neighbouring knots
 
 
-def test_hidden_units_without_effect_are_left_out_with_their_gradients():
-    """Those of a weighted-dot scorer that is initialised as a cosine: the gradients are those of all units."""
-    texts, labels = directions(6, seed=0), directions(4, seed=1)
-    pruned, whole = make("weighted-dot"), make("weighted-dot")
+@pytest.mark.parametrize("n_labels", [4, 9])
+@pytest.mark.parametrize("name", ["weighted-dot", "mlp", "hopfield"])
+def test_hidden_units_without_effect_are_left_out_with_their_gradients(name, n_labels, monkeypatch):
+    """Those of a scorer that is initialised as a cosine: logits and gradients are those of all units."""
+    texts, labels = directions(6, seed=0), directions(n_labels, seed=1)
     inputs = torch.from_numpy(texts).float(), torch.from_numpy(labels).float().unsqueeze(0)
-    for scorer in (pruned, whole):
+    numbers, results = [], []
+
+    def count(layer, following):
+        live = select(layer, following)
+        numbers.append(len(layer.weight[live]) / len(layer.weight))
+        return live
+
+    select = scorers._live_units
+    for replacement in (count, lambda layer, following: slice(None)):
+        monkeypatch.setattr(scorers, "_live_units", replacement)
+        scorer = make(name)
         scorer.max_pairs = 3
         scorer.init_cosine(inputs[1][0], scale=1.0)
-    first, last = whole.out_mlp[0], whole.out_mlp[-1]
-    whole._live_units = lambda: (first.weight, first.bias, last.weight[0])
-    assert len(pruned._live_units()[0]) == 6 < len(first.weight)
-    for scorer in (pruned, whole):
-        scorer(*inputs).square().sum().backward()
-    for name, parameter in pruned.named_parameters():
-        torch.testing.assert_close(parameter.grad, whole.get_parameter(name).grad, msg=name)
+        logits = scorer(*inputs)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in scorer.parameters())])
+    assert max(numbers) < 0.5
+    for part, whole in zip(*results, strict=True):
+        torch.testing.assert_close(part, whole)

@@ -171,8 +171,8 @@ class Trainer(skorch.NeuralNet):
         own = not any(isinstance(callback, LRScheduler) for _, callback in self.callbacks_)
         self.scheduler_ = build_scheduler(self.optimizer_, args, max(1, self.n_steps_)) if own else None
         self.n_labels_, self.shares_labels_ = X.n_labels, X.layout.shares_labels
-        # Collected once: walking through all modules in each step takes noticeable time.
-        self.trained_ = [(name, p) for name, p in self.get_all_learnable_params() if p.requires_grad]
+        self.trained_ = []
+        self._collect_trained()
         self.rng_ = np.random.RandomState(self.seed)
         self.interrupted_, self.step_ = False, 0
         embeddings = self._rowwise_embeddings()
@@ -194,6 +194,15 @@ class Trainer(skorch.NeuralNet):
             for _, callback in self.callbacks_:
                 if isinstance(callback, ProgressBar):
                     callback.close()
+
+    def _collect_trained(self) -> None:
+        """Add the parameters that are trained now; callbacks may have unfrozen some since the last epoch.
+
+        Walking through all modules in each step would take noticeable time.
+        """
+        known = {id(parameter) for _, parameter in self.trained_}
+        parameters = self.get_all_learnable_params()
+        self.trained_ += [(name, p) for name, p in parameters if p.requires_grad and id(p) not in known]
 
     def copy_for_training(self, memo: dict) -> "Trainer":
         """Return a net that continues the training with a copy of the model.
@@ -376,7 +385,9 @@ class Trainer(skorch.NeuralNet):
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """Run one epoch over the batches; in validation, the labels are encoded once for all of them."""
-        if iterator is not None and not training:
+        if training:
+            self._collect_trained()
+        elif iterator is not None:
             fit_params["shared"] = self._shared_inputs(iterator.dataset)
         super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
         if training:  # callbacks may read or store the weights at the end of an epoch

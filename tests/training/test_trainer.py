@@ -12,6 +12,7 @@ import torch
 import transformers
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, Freezer, Unfreezer
 from torch import nn
 
 from sklearn_gliclass import GLiClassClassifier, RLTrainerConfig, Trainer, TrainingArguments
@@ -170,6 +171,29 @@ def test_gradients_are_clipped():
         assert max(norms) > 0.1
     finally:
         OPTIMIZERS["sgd"] = original
+
+
+def test_gradients_of_weights_that_a_callback_unfreezes_are_clipped():
+    """The sum of all changes by plain gradient descent is at most the number of steps times the norm."""
+    steps = []
+
+    class Record(Callback):
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            steps.append({name for name, parameter in named_parameters if parameter.grad is not None})
+
+    encoder = "model.encoder_model."
+    callbacks = [Freezer(f"{encoder}*"), Unfreezer(f"{encoder}*", at=3), Record()]
+    options = {"optim": "sgd", "lr": 1.0, "others_lr": 1.0, "lr_scheduler_type": "constant", "warmup_ratio": 0.0}
+    clf = fitted(max_epochs=0, weight_decay=0.0, others_weight_decay=0.0, max_grad_norm=1e-3, **options)
+    before = {name: weight.clone() for name, weight in clf.model_.named_parameters()}
+    clf.set_params(callbacks=callbacks)
+    for _ in range(4):  # the third call starts with a frozen encoder
+        clf.partial_fit(TEXTS, LABELS)
+    changes = [(weight - before[name]).norm() for name, weight in clf.model_.named_parameters()]
+    assert 0 < torch.stack(changes).norm() <= len(steps) * 1e-3 * (1 + 1e-3)
+    trained = [any(name.startswith(encoder) for name in step) for step in steps]
+    assert trained == sorted(trained)
+    assert {False, True} == set(trained)
 
 
 def test_history_has_losses_and_rates():

@@ -2,13 +2,14 @@
 
 from collections import namedtuple
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .config import GLiClassModelConfig
 from .layers import LayerwiseAttention, LstmSeq2SeqEncoder, Projector
 from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
@@ -52,6 +53,10 @@ class Architecture(nn.Module):
     A subclass sets ``backbone_name`` and defines ``encode`` and ``read``; :class:`UniEncoder` is the shortest one.
     """
 
+    config: GLiClassModelConfig
+    encoder_model: PreTrainedModel
+    encode: Callable[..., tuple[list[Tensor], Any]]
+    read: Callable[[Tensor, Any], Any]
     backbone_name = "encoder_model"
     scales_logits_always = False  # True in the bi-encoders; others scale normalised features only
 
@@ -75,7 +80,7 @@ class Architecture(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
 
     @property
-    def backbone(self) -> nn.Module:
+    def backbone(self) -> PreTrainedModel:
         return getattr(self, self.backbone_name)
 
     @property
@@ -126,7 +131,8 @@ class Architecture(nn.Module):
         """Keep transformers from drawing weights of the projectors, which :meth:`init_identity` then initialises."""
         for module in self.modules():
             if isinstance(module, Projector):
-                module.linear_1._is_hf_initialized = module.linear_2._is_hf_initialized = True
+                for layer in (module.linear_1, module.linear_2):
+                    layer._is_hf_initialized = True  # pyright: ignore[reportArgumentType]  # torch expects modules
 
     def init_identity(self) -> None:
         """Initialise the projectors as the identity and, if possible, the scorer as a dot product."""
@@ -159,15 +165,14 @@ class Architecture(nn.Module):
 
     def pick_layers(self, hidden_states, last_state: Tensor, mask: Tensor, every: bool) -> list[Tensor]:
         """Return the hidden states to score, (batch, length, hidden) each: one, or with `every` one per layer."""
-        if hidden_states is not None:  # in transformers 5.0, those of ModernBERT are before its last norm
-            hidden_states = (*hidden_states[:-1], last_state)
+        if not (every or self.needs_hidden_states):
+            return [last_state]
+        layers = [*hidden_states[:-1], last_state]  # in transformers 5.0, those of ModernBERT are before its last norm
         if every:
-            return list(hidden_states)
+            return layers
         if self.config.squeeze_layers:
-            return [self.layer_wise_attention(hidden_states, mask)]
-        if self.config.encoder_layer_id != -1:
-            return [hidden_states[self.config.encoder_layer_id]]
-        return [last_state]
+            return [self.layer_wise_attention(layers, mask)]
+        return [layers[self.config.encoder_layer_id]]
 
     def mask_pooled_tokens(self, mask: Tensor) -> Tensor:
         """Return the mask of the tokens in `mask` whose last hidden states :meth:`pool_text` depends on."""
@@ -197,7 +202,9 @@ class Architecture(nn.Module):
             return features
         return F.normalize(features, dim=-1, eps=NORM_EPSILON)
 
-    def score(self, text: Tensor, classes: Tensor, text_mask: Tensor, class_mask: Tensor, at_once=None) -> Tensor:
+    def score(
+        self, text: Tensor, classes: Tensor, text_mask: Tensor | None, class_mask: Tensor, at_once: int | None = None
+    ) -> Tensor:
         """Compute the logits (batch, labels) of projected text and labels, for `at_once` labels at a time.
 
         Dot products are computed for all labels at once, as they have no tensor that is larger than the logits. Where
@@ -256,7 +263,7 @@ class Architecture(nn.Module):
 
     def _run_heads(
         self,
-        readings: Iterable[Reading],
+        readings: Iterable[Any],
         n_prompts: int,
         labels: Tensor | None = None,
         sample_weight: Tensor | None = None,
@@ -371,8 +378,8 @@ class Architecture(nn.Module):
     def score_states(
         self,
         text_states: Tensor,
+        label_mask: Tensor,
         label_states: Tensor | None = None,
-        label_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
         layer_means: Tensor | None = None,
         class_embeddings: Tensor | None = None,
@@ -384,10 +391,10 @@ class Architecture(nn.Module):
         ----------
         text_states : Tensor of shape (batch, prompts, [length,] layers, hidden)
             Hidden states of the texts for each label prompt, pooled or for each token, from :meth:`text_states`.
-        label_states : Tensor of shape (batch or 1, prompts, labels, layers or 1, hidden)
-            The labels of each prompt.
         label_mask : BoolTensor of shape (1, prompts, labels)
             True for real labels: the last prompt may have fewer than the others.
+        label_states : Tensor of shape (batch or 1, prompts, labels, layers or 1, hidden)
+            The labels of each prompt.
         text_mask : BoolTensor of shape (batch, prompts, length), optional
             True for real tokens. If None, the texts are pooled.
         layer_means : Tensor of shape (batch, prompts, layers, hidden), optional
@@ -399,11 +406,12 @@ class Architecture(nn.Module):
         """
         batch, n_prompts = text_states.shape[:2]
         is_projected = class_embeddings is not None
-        label_states = class_embeddings[None, None, :, None] if is_projected else label_states
-        text, classes = text_states.flatten(0, 1), label_states.flatten(0, 1)  # (batch * prompts, ...)
+        classes = label_states if class_embeddings is None else class_embeddings[None, None, :, None]
+        classes = cast("Tensor", classes).flatten(0, 1)  # (batch * prompts, ...), as `text`
+        text = text_states.flatten(0, 1)
         text_mask = None if text_mask is None else text_mask.flatten(0, 1)
         class_mask = label_mask.expand(batch if n_prompts > 1 else 1, -1, -1).flatten(0, 1)
-        if self.config.squeeze_layers:
+        if layer_means is not None:
             text, classes = self._squeeze(layer_means.flatten(0, 1), text, classes)
         last = classes.shape[-2] - 1  # one layer of labels for all layers of texts, or one for each
         readings = (
@@ -425,7 +433,7 @@ class Architecture(nn.Module):
             Other arguments of :meth:`score_states`, which have no effect.
         """
         text = text_states[:, 0]
-        if self.config.squeeze_layers:
+        if layer_means is not None:
             text, _ = self._squeeze(layer_means[:, 0], text, text[:, :1, :1])
         text = text[..., -1, :]
         return text if text_mask is None else self._pool_to_vector(text, text_mask[:, 0])

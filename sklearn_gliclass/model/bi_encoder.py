@@ -1,7 +1,10 @@
 """Bi-encoders: a text encoder and a label encoder, separate (plain) or fused in the text's sequence."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from .architecture import Architecture, Reading
 from .layers import Projector
@@ -14,6 +17,7 @@ from .positions import class_positions, mask_text, take_positions
 class BiEncoder(Architecture):
     """Bi-encoder: the text and each label pass separately through their encoders."""
 
+    label_encoder: PreTrainedModel
     scales_logits_always = True
 
     def __init__(self, config, encoder=None, label_encoder=None):
@@ -52,13 +56,13 @@ class BiEncoder(Architecture):
 
     def encode_labels(
         self,
-        class_input_ids=None,
-        class_attention_mask=None,
-        labels_mask=None,
-        class_index=None,
-        class_states=None,
-        class_embeddings=None,
-    ):
+        class_input_ids: Tensor | None = None,
+        class_attention_mask: Tensor | None = None,
+        labels_mask: Tensor | None = None,
+        class_index: Tensor | None = None,
+        class_states: Tensor | None = None,
+        class_embeddings: Tensor | None = None,
+    ) -> tuple[Any, Any]:
         """Compute the label embeddings (batch or 1, labels, hidden) and their mask; each label is encoded once.
 
         Token ids are (labels, length) for labels that the batch shares, with ``class_index`` to select those of each
@@ -67,13 +71,20 @@ class BiEncoder(Architecture):
         """
         if class_embeddings is not None:
             class_states = class_embeddings
-        if class_states is None and class_input_ids is None:  # only the texts are encoded
-            return None, None
-        if class_states is not None or class_input_ids.dim() == 2:
-            states = self.pool_labels(class_input_ids, class_attention_mask) if class_states is None else class_states
-            if class_index is not None:
-                return states[class_index.clamp_min(0)], class_index >= 0
-            return states.unsqueeze(0), torch.ones(1, len(states), dtype=torch.bool, device=states.device)
+        if class_states is None:
+            if class_input_ids is None or class_attention_mask is None:  # only the texts are encoded
+                return None, None
+            if class_input_ids.dim() == 3:
+                return self._encode_own_labels(class_input_ids, class_attention_mask, labels_mask)
+            class_states = self.pool_labels(class_input_ids, class_attention_mask)
+        if class_index is not None:
+            return class_states[class_index.clamp_min(0)], class_index >= 0
+        return class_states.unsqueeze(0), torch.ones(1, len(class_states), dtype=torch.bool, device=class_states.device)
+
+    def _encode_own_labels(
+        self, class_input_ids: Tensor, class_attention_mask: Tensor, labels_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode labels (batch, labels, length) that each text has of its own, without empty slots."""
         shape = class_input_ids.shape[:2]
         mask = torch.ones(shape, device=class_input_ids.device) if labels_mask is None else labels_mask
         mask = mask.bool()

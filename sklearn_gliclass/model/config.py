@@ -1,6 +1,7 @@
 """The configuration of a GLiClass model, in the format of the published checkpoints."""
 
 import copy
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig
@@ -230,7 +231,7 @@ class GLiClassModelConfig(PretrainedConfig):
         hidden_size=None,
         projector_hidden_act="gelu",
         vocab_size=None,
-        problem_type="single_label_classification",
+        problem_type: Any = "single_label_classification",
         max_num_classes=25,
         use_lstm=False,
         initializer_range=0.03,

@@ -5,6 +5,7 @@ import random
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -36,10 +37,11 @@ class DecoderKV(Architecture):
     The text does not attend to the labels, so that its keys and values serve any labels; see :meth:`extend`.
     """
 
+    decoder_model: PreTrainedModel
     backbone_name = "decoder_model"
-    heads_read_tokens = True
-    scales_logits = False
-    logit_factor = 1.0
+    heads_read_tokens: bool = True
+    scales_logits: bool = False
+    logit_factor: float = 1.0
 
     def __init__(self, config, encoder=None, label_encoder=None):
         super().__init__(config)

@@ -1,6 +1,7 @@
 """Encoder-decoders: the text in the encoder and the label prompt in the decoder, or the other way round."""
 
 import torch
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .architecture import Architecture, Reading
@@ -17,6 +18,7 @@ def _bidirectional_mask(mask, dtype):
 class EncoderDecoder(Architecture):
     """Encoder-decoder of the T5 and BART families, with bidirectional attention over the labels in the decoder."""
 
+    encoder_decoder_model: PreTrainedModel
     backbone_name = "encoder_decoder_model"
 
     def __init__(self, config, encoder=None, label_encoder=None):
@@ -28,7 +30,7 @@ class EncoderDecoder(Architecture):
             )
         self.encoder_decoder_model = encoder or build_encoder(config.encoder_config, whole=True)
 
-    def encode(self, input_ids, attention_mask, every_layer, class_input_ids=None, class_attention_mask=None):
+    def encode(self, input_ids, attention_mask, every_layer, class_input_ids, class_attention_mask):
         layers, prompt = self.run(input_ids, attention_mask, class_input_ids, class_attention_mask, every_layer)
         classes, class_mask = class_states(self.config, prompt, class_input_ids, class_attention_mask)
         return layers, (attention_mask, classes, class_mask)
@@ -60,7 +62,7 @@ class EncoderDecoderCls(EncoderDecoder):
     The labels do not depend on the text, so that texts with the same labels share one pass of the encoder.
     """
 
-    pooling = "last"
+    pooling: str = "last"
 
     def label_modules(self):
         return [self.encoder_decoder_model.get_encoder()]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .locks import ForkSafeLock
-from .torch_internals import change_counter
+from .torch_internals import Model, change_counter
 from .traversal import collect_parameters, walk
 
 _SAMPLE_STRIDE = 4099  # a prime, so that all columns of a matrix are sampled
@@ -44,7 +44,7 @@ def forget(module: nn.Module) -> None:
     _known.pop(module, None)
 
 
-def copy_with_fingerprint(module: nn.Module, shares_weights: bool = False, memo: dict | None = None) -> nn.Module:
+def copy_with_fingerprint(module: Model, shares_weights: bool = False, memo: dict | None = None) -> Model:
     """Return a deep copy that shares the fingerprint until it is changed.
 
     Parameters
@@ -74,7 +74,7 @@ def keep_hooks(module: nn.Module, memo: dict) -> None:
                 memo.update((id(hook), hook) for hook in hooks.values())
 
 
-def _copy_around_weights(module: nn.Module, memo: dict) -> nn.Module:
+def _copy_around_weights(module: Model, memo: dict) -> Model:
     """Copy a module deeply, with new parameters that have the same memory."""
     if id(module) in memo:
         return memo[id(module)]

@@ -288,7 +288,7 @@ def _lock(folder: Path, seconds: float = _LOCK_SECONDS) -> int | None:
 
 
 def _unlock(descriptor: int | None) -> None:
-    if descriptor is not None:
+    if fcntl is not None and descriptor is not None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold a copy of the descriptor
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from torch import nn
+from transformers import PreTrainedModel
 
 from .traversal import collect_parameters
 
@@ -45,7 +46,7 @@ def _parameters(model, how) -> list[nn.Parameter]:
     return [parameter for encoder in model.encoder_modules() for parameter in _lowest(encoder, n_layers)]
 
 
-def _lowest(encoder: nn.Module, n_layers: int) -> list[nn.Parameter]:
+def _lowest(encoder: PreTrainedModel, n_layers: int) -> list[nn.Parameter]:
     """Return the parameters of the embeddings and of the first layers."""
     lists = {name: module for name, module in encoder.named_modules() if isinstance(module, nn.ModuleList)}
     layers = next(iter(lists.values()), [])  # those of a decoder come after them

@@ -118,7 +118,7 @@ class LayerwiseAttention(nn.Module):
         self.W2 = nn.Linear(num_layers // 2, num_layers)
         self.output_projection = nn.Linear(width, width)
 
-    def forward(self, layers: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    def forward(self, layers: list[Tensor], mask: Tensor) -> Tensor:
         stacked = torch.stack(layers, dim=2)  # (B, L, K, D)
         squeezed = self.squeeze(stacked).squeeze(-1)  # (B, L, K)
         mask = mask.to(squeezed.dtype).unsqueeze(2)

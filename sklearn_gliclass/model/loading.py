@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
 from .fingerprint import copy_with_fingerprint
@@ -51,7 +51,7 @@ def encoder_class(config):
     return AutoModel
 
 
-def build_encoder(config, whole: bool = False):
+def build_encoder(config, whole: bool = False) -> PreTrainedModel:
     """Build an encoder with random weights from a transformers configuration.
 
     Parameters

@@ -104,7 +104,7 @@ def _weight_package(name: str) -> Path | None:
     distribution, inner, digest = WEIGHT_PACKAGES[name]
     try:
         # The files of the package are located without an import of its code.
-        folder = Path(importlib.metadata.distribution(distribution).locate_file(inner))
+        folder = Path(str(importlib.metadata.distribution(distribution).locate_file(inner)))
     except importlib.metadata.PackageNotFoundError:
         return None
     weights = folder / "model.safetensors"

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ class GLiClassModel(PreTrainedModel):
     torch.Size([1, 2])
     """
 
+    config: GLiClassModelConfig
     config_class = GLiClassModelConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -95,7 +97,7 @@ class GLiClassModel(PreTrainedModel):
                     init.zeros_(parameter)
 
     @property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> PreTrainedModel:
         """Text encoder, or the whole backbone of an encoder-decoder."""
         return self.model.backbone
 
@@ -168,9 +170,10 @@ class GLiClassModel(PreTrainedModel):
             pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         kwargs = {"trust_remote_code": False, "ignore_mismatched_sizes": True, **kwargs}
         with seed_torch(0):
-            model, info = super().from_pretrained(
+            loaded: Any = super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
             )
+        model, info = loaded
         if pretrained_model_name_or_path is not None:
             source = f"The checkpoint {str(pretrained_model_name_or_path)!r}"
             if has_one_name_of_ties(model, info) and os.path.isdir(pretrained_model_name_or_path):
@@ -258,7 +261,7 @@ class GLiClassModel(PreTrainedModel):
         torch.nn.Embedding
             The resized embeddings.
         """
-        old = self.get_input_embeddings().weight
+        old: Any = self.get_input_embeddings().weight
         n_old, mean = old.shape[0], old.mean(dim=0)
         embeddings = self.encoder.resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing=False)
         if mean_resizing and embeddings.num_embeddings > n_old:

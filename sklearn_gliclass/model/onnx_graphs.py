@@ -4,6 +4,7 @@ Each has tensors as inputs and outputs, and no operation that depends on their v
 valid for all others.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,13 +26,14 @@ class Graph(NamedTuple):
     """
 
     module: nn.Module
-    inputs: dict[str, tuple[str, ...]]
-    outputs: dict[str, tuple[str, ...]]
+    inputs: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, tuple[str, ...]]
 
 
 _SEQUENCE = ("batch", "length")
 _TOKENS = {"input_ids": _SEQUENCE, "attention_mask": _SEQUENCE}
-_CLASS_TOKENS = dict.fromkeys(("class_input_ids", "class_attention_mask"), ("labels", "label_length"))
+_LABELS = ("labels", "label_length")
+_CLASS_TOKENS = {"class_input_ids": _LABELS, "class_attention_mask": _LABELS}
 
 
 class TextGraph(nn.Module):

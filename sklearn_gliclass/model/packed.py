@@ -7,7 +7,7 @@ others.
 import contextlib
 import copy
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ def run_encoder(
     read: Tensor | None = None,
     lower: "LowerStates | None" = None,
     **tokens,
-):
+) -> Any:
     """Run the encoder on ``input_ids`` or ``inputs_embeds``, packed if that is supported.
 
     The packed pass has the same hidden states and gradients as the encoder's own, except that the states of padding are
@@ -93,7 +93,7 @@ class LowerStates(NamedTuple):
 
 
 @torch.no_grad()
-def run_lower_layers(encoder: nn.Module, input_ids: Tensor, attention_mask: Tensor, n_layers: int) -> Tensor:
+def run_lower_layers(encoder: Any, input_ids: Tensor, attention_mask: Tensor, n_layers: int) -> Tensor:
     """Run the embeddings and the first `n_layers` layers of a packed encoder; return (batch, length, hidden)."""
     packing = Packing(attention_mask)
     states = _embed(encoder, packing, input_ids=input_ids)
@@ -118,13 +118,13 @@ def run_both(encoder: nn.Module, first, second, output_hidden_states: bool = Fal
     return _part(outputs, slice(n_first), first[1].shape[1]), _part(outputs, slice(n_first, None), second[1].shape[1])
 
 
-def _part(outputs: BaseModelOutput, rows: slice, length: int) -> BaseModelOutput:
+def _part(outputs: Any, rows: slice, length: int) -> BaseModelOutput:
     """Select rows of the outputs, without the padding of longer rows."""
     layers = tuple(states[rows, :length] for states in outputs.hidden_states or (outputs.last_hidden_state,))
     return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if outputs.hidden_states else None)
 
 
-def packs(encoder: nn.Module, attention_mask: Tensor) -> bool:
+def packs(encoder: Any, attention_mask: Tensor) -> bool:
     """Return whether a batch with this mask is packed."""
     if not _packing_allowed.get() or attention_mask.device.type != "cpu" or not can_pack(encoder):
         return False
@@ -132,7 +132,7 @@ def packs(encoder: nn.Module, attention_mask: Tensor) -> bool:
     return not (encoder.training and any(getattr(part, "gradient_checkpointing", False) for part in parts))
 
 
-def can_pack(encoder: nn.Module) -> bool:
+def can_pack(encoder: Any) -> bool:
     """Return whether the encoder has the structure of BERT, without a decoder."""
     return type(encoder).__name__ in BERT_LIKE and not encoder.config.is_decoder
 
@@ -249,7 +249,7 @@ def _run_packed(encoder, attention_mask, output_hidden_states, read, lower=None,
     return BaseModelOutput(last_hidden_state=layers[-1], hidden_states=layers if output_hidden_states else None)
 
 
-def _run_layer(layer: nn.Module, states: Tensor, packing: Packing) -> Tensor:
+def _run_layer(layer: Any, states: Tensor, packing: Packing) -> Tensor:
     """Run one layer of BERT on hidden states (tokens, hidden), and return those of the queries (queries, hidden)."""
     attention = layer.attention.self
     if torch.is_grad_enabled() and packing.runs and bert_layer.fuses(layer, states, packing.runs[-1].length):
@@ -265,7 +265,7 @@ def _run_layer(layer: nn.Module, states: Tensor, packing: Packing) -> Tensor:
     return torch.cat([_feed_forward(layer, some) for some in states.split(FEED_FORWARD_TOKENS)])
 
 
-def _feed_forward(layer: nn.Module, states: Tensor) -> Tensor:
+def _feed_forward(layer: Any, states: Tensor) -> Tensor:
     """Run the feed-forward part of a layer, with the wide layer and its activation fused if possible."""
     wide, activation = layer.intermediate.dense, layer.intermediate.intermediate_act_fn
     if type(wide) is nn.Linear and getattr(activation, "act", None) is F.gelu:
@@ -273,7 +273,7 @@ def _feed_forward(layer: nn.Module, states: Tensor) -> Tensor:
     return layer.feed_forward_chunk(states)
 
 
-def _attend(attention: nn.Module, run: Run, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _attend(attention: Any, run: Run, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Compute attention within each text of a run; return (queries of the run, hidden)."""
     width, size = query.shape[1], attention.attention_head_size
     query, key, value = (

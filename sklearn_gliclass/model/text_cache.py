@@ -41,32 +41,34 @@ class CachedText:
         """Return the first `length` tokens, or an empty text if the decoder's layers cannot be truncated."""
         if length == len(self.ids):
             return self
-        if length == 0 or any(type(layer) is not DynamicLayer for layer in self.cache.layers):
+        if self.cache is None or length == 0 or any(type(layer) is not DynamicLayer for layer in self.cache.layers):
             return EMPTY
         states = None if self.states is None else self.states[:, :length]
-        return CachedText(self.ids[:length], self._fork(length), states)
-
-    def _fork(self, length: int) -> DynamicCache:
-        """Return a cache of the first tokens that can be extended without a change of this one."""
-        other = copy.copy(self.cache)
-        other.layers = []
-        for layer in self.cache.layers:
-            if type(layer) is DynamicLayer:  # it concatenates new tensors, so that the old ones can be shared
-                twin = copy.copy(layer)
-                twin.keys, twin.values = layer.keys[..., :length, :], layer.values[..., :length, :]
-            else:
-                twin = copy.deepcopy(layer)
-            other.layers.append(twin)
-        return other
+        return CachedText(self.ids[:length], _fork(self.cache, length), states)
 
     def extended(self, architecture) -> DynamicCache:
         """Return a cache of the whole text that can be extended without a change of this one."""
         if self.cache is None:
             return DynamicCache(config=architecture.decoder_model.config)
-        return self._fork(len(self.ids))
+        return _fork(self.cache, len(self.ids))
 
 
 EMPTY = CachedText(np.empty(0, np.int32))
+
+
+def _fork(cache: DynamicCache, length: int) -> DynamicCache:
+    """Return a cache of the first tokens that can be extended without a change of this one."""
+    other = copy.copy(cache)
+    other.layers = []
+    for layer in cache.layers:
+        if type(layer) is DynamicLayer:  # it concatenates new tensors, so that the old ones can be shared
+            twin = copy.copy(layer)
+            for name in ("keys", "values"):
+                setattr(twin, name, getattr(layer, name)[..., :length, :])
+        else:
+            twin = copy.deepcopy(layer)
+        other.layers.append(twin)
+    return other
 
 
 def read_text(architecture, known: CachedText, ids: np.ndarray) -> CachedText:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 try:  # these leave weights alone that have just been loaded
     from transformers import initialization as init
@@ -13,7 +14,7 @@ except ImportError:
 __all__ = ["build_from_config", "init", "keep_names", "unexpected_patterns"]
 
 
-def build_from_config(model_class: Any, config: Any, dtype: torch.dtype | None) -> nn.Module:
+def build_from_config(model_class: Any, config: Any, dtype: torch.dtype | None) -> PreTrainedModel:
     """Build a model of a class of transformers with random weights.
 
     Parameters

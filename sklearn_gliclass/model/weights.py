@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from .isolation import process_lock
 from .torch_internals import remove_compiled_prefix, unwrap
@@ -152,7 +152,7 @@ def skeleton(model_class: type[nn.Module], config: PretrainedConfig) -> Skeleton
         return _skeletons[key]
 
 
-def named_weights(model: nn.Module) -> dict[str, Tensor]:
+def named_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return the state dict of a model, with the names of modules that ``torch.compile`` has wrapped restored.
 
     Raises
@@ -253,7 +253,7 @@ def _is_inside(name: str, model: nn.Module) -> bool:
     return first in dict(model.named_children()) and not _POOLER.search(name)
 
 
-def has_one_name_of_ties(model: nn.Module, info: dict) -> bool:
+def has_one_name_of_ties(model: PreTrainedModel, info: dict) -> bool:
     """Return whether all missing weights are tied to others that were found.
 
     Parameters

@@ -295,7 +295,7 @@ def read_thresholds(threshold, classes) -> np.ndarray:
     array([0.6, 0.3])
     """
     is_one = np.ndim(threshold) == 0 and not isinstance(threshold, Mapping)
-    values = [threshold] if is_one else align_to_classes(threshold, classes, "threshold", "number")
+    values: list = [threshold] if is_one else align_to_classes(threshold, classes, "threshold", "number")
     values = [value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value for value in values]
     for value in values:
         if not is_finite(value) or not 0 <= value <= 1:

@@ -4,6 +4,7 @@ import importlib.util
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ _NATIVE = ("builtins", "numpy", "pandas", "polars")  # not converted; that of po
 _TABLE_PROTOCOLS = ("columns", "__narwhals_dataframe__", "__narwhals_series__", "__arrow_c_stream__")
 
 
-def as_container(data, name: str, expected: str):
+def as_container(data, name: str, expected: str) -> Any:
     """Return `data` as a DataFrame, Series, ndarray, sparse matrix, list or tuple.
 
     Tables and columns of pyarrow, cuDF and Hugging Face datasets become those of pandas, and so do others that narwhals
@@ -85,7 +86,7 @@ def _through_narwhals(data):
     return pd.DataFrame({name: pd.Series(found[name].to_list(), dtype=object) for name in found.columns})
 
 
-def _as_narwhals(data):
+def _as_narwhals(data) -> Any:
     """Return a table or column as one of narwhals, or None if it cannot be read or narwhals is not installed."""
     if _library(data) in _NATIVE or not any(hasattr(data, name) for name in _TABLE_PROTOCOLS):
         return None

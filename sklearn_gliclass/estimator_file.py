@@ -107,7 +107,9 @@ def _describe_fitted(estimator) -> dict:
     for name in _FITTED[kind]:
         if hasattr(estimator, name):
             value = getattr(estimator, name)
-            values[name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                value = dataclasses.asdict(value)
+            values[name] = value
     described = {}
     for name, value in values.items():
         try:
@@ -292,7 +294,8 @@ def _is_target_names(value) -> bool:
 
 
 def _is_vector(value) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "f" and np.isfinite(value).all()
+    is_vector = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "f"
+    return is_vector and bool(np.isfinite(value).all())
 
 
 def _is_positive(value) -> bool:
@@ -300,7 +303,7 @@ def _is_positive(value) -> bool:
 
 
 def _is_count(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _is_names(value) -> bool:
@@ -329,11 +332,12 @@ def _is_examples(value) -> bool:
 
 
 def _is_share(value) -> bool:
-    return isinstance(value, Real) and 0 <= value <= 1
+    return isinstance(value, Real) and 0 <= value <= 1  # pyright: ignore[reportOperatorIssue]
 
 
 def _is_positive_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value < math.inf
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf  # pyright: ignore[reportOperatorIssue]
 
 
 def _is_temperature(value) -> bool:
@@ -341,7 +345,7 @@ def _is_temperature(value) -> bool:
 
 
 def _is_freezing(value) -> bool:
-    return value == "embeddings" or isinstance(value, bool) or (isinstance(value, Integral) and value > 0)
+    return value == "embeddings" or isinstance(value, bool) or (isinstance(value, Integral) and int(value) > 0)
 
 
 def _is_bool(value) -> bool:
@@ -438,7 +442,7 @@ def _check_targets(fitted: dict, source: str) -> None:
     """Raise unless there are a name and a temperature for each of several targets, and a label for each class."""
     n_targets, n_labels = len(fitted["classes_"]), sum(map(len, fitted["classes_"]))
     for name in ("target_names_", "temperature_"):
-        if np.ndim(fitted.get(name)) != 1 or len(fitted[name]) != n_targets:
+        if np.ndim(fitted.get(name, 0)) != 1 or len(fitted[name]) != n_targets:
             raise ValueError(f"{source}: {name} must have one entry for each of the {n_targets} targets of classes_.")
     if n_labels != len(fitted["label_names_"]):
         raise ValueError(f"{source}: classes_ has {n_labels} classes for {len(fitted['label_names_'])} label_names_.")

@@ -46,7 +46,7 @@ def compute_label_embeddings(model: GLiClassModel, layout: Layout, texts: Sequen
     tokens = layout.tokenize(list(texts))
     means = []
     for chunk in label_chunks(len(layout.label_texts), max_num_classes):
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64)
         for first in range(0, len(tokens), TEXTS_AT_ONCE):
             rows = range(first, min(first + TEXTS_AT_ONCE, len(tokens)))
             inputs = layout.batch([tokens[row] for row in rows], [chunk] * len(rows))

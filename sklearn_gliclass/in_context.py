@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
@@ -96,7 +97,7 @@ def read_instructions(estimator, classes=None, label_texts=(), pool=None) -> Ins
                 "examples='nearest' chooses among the texts of fit, and there are none; call fit(X, y) with this "
                 "setting, or give examples as a list."
             )
-        found = NearestExamples(pool, n_examples)
+        found = cast("Any", NearestExamples(pool, n_examples))  # the layout has a function that searches them
     elif callable(examples):
         found = _Checked(examples, classes, label_texts)
     else:
@@ -134,7 +135,7 @@ def read_examples(examples, classes, label_texts: Sequence[str]) -> tuple[Exampl
     """
     known = dict(zip(class_keys(classes), label_texts, strict=True))
     is_pair = isinstance(examples, tuple) and len(examples) == 2 and not isinstance(examples[0], Mapping)
-    pairs = _pairs_of(*examples, list(known)) if is_pair else [_pair_of(example) for example in examples]
+    pairs = _pairs_of(examples[0], examples[1], list(known)) if is_pair else [_pair_of(example) for example in examples]
     check_encodable([text for text, _ in pairs], "examples", "example")
     unknown = sorted({label for _, labels in pairs for label in labels if label not in known}, key=str)
     if unknown:
@@ -163,7 +164,7 @@ def training_examples(texts: Sequence[str], targets: np.ndarray, label_texts: Se
     holds = class_shares(targets, len(label_texts)) > 0.5
     found = {row["text"]: row["labels"] for row in earlier}
     for text, row in zip(texts, holds, strict=True):
-        labels = [label_texts[column] for column in np.flatnonzero(row)]
+        labels = [label_texts[column] for column in np.flatnonzero(row).tolist()]
         found[text] = min(found[text], labels) if text in found else labels
     return [{"text": text, "labels": found[text]} for text in sorted(found)]
 
@@ -176,8 +177,6 @@ class _Checked:
 
     def __eq__(self, other):
         return isinstance(other, _Checked) and vars(self) == vars(other)
-
-    __hash__ = None
 
     def __call__(self, texts):
         rows = list(self.function(list(texts)))

@@ -160,7 +160,7 @@ class InferenceEngine:
         """Compute the embeddings (labels, hidden) of some labels."""
         states = []
         for first in range(0, len(labels), LABELS_AT_ONCE):
-            inputs = self._tensors(self.layout.label_batch(labels[first : first + LABELS_AT_ONCE]))
+            inputs = self._tensors(self.layout.label_inputs([labels[first : first + LABELS_AT_ONCE]]))
             with self.products:
                 states.append(self.model.model.pool_labels(**inputs))
         return torch.cat(states)

@@ -8,17 +8,23 @@ import numbers
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
-from sklearn.utils.validation import validate_data
 
 from .cells import cell_text
 from .containers import as_container, plain_strings, to_values
 from .text_checks import check_encodable, check_texts, is_missing
 from .text_templates import fill_template
+
+if TYPE_CHECKING:  # pyright infers the types of scikit-learn's parameters from placeholders
+
+    def validate_data(estimator: Any, X: Any, **options: Any) -> Any: ...
+else:
+    from sklearn.utils.validation import validate_data
 
 _EXPECTED = "a sequence of texts or a table"
 _TABLE_HINT = " A table must be 2-D (a DataFrame, or an array of shape (n_samples, n_columns))."
@@ -98,7 +104,7 @@ class TextReader:
         is_known = self.n_columns is not None
         holder = _holder(name, self.fitted_attributes)
         names, cells = _read_table(X, holder, reset=not is_known)
-        if is_known:  # as in `fit`; scikit-learn warns of other names or none
+        if self.n_columns is not None:  # as in `fit`; scikit-learn warns of other names or none
             names = _numbered(self.n_columns) if self.columns is None else list(self.columns)
         elif self.had_texts and len(cells) != 1:
             raise ValueError(
@@ -192,7 +198,7 @@ def _frame_of_records(records, columns) -> pd.DataFrame:
             )
     frame = pd.DataFrame([[record[key] for key in keys] for record in records], columns=keys, dtype=object)
     # Known columns are matched by name: the order of keys has no meaning.
-    return frame[list(columns)] if columns is not None and set(columns) == set(keys) else frame
+    return frame.loc[:, list(columns)] if columns is not None and set(columns) == set(keys) else frame
 
 
 def _is_table(X) -> bool:

@@ -6,6 +6,7 @@ that is not a string, is stored in such a tagged form too, so that the conversio
 
 import base64
 import math
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def encode(value):
         raise TypeError("a value that contains itself, or is nested too deeply, has no JSON form") from None
 
 
-def decode(value):
+def decode(value) -> Any:
     """Convert a value back that :func:`encode` converted.
 
     Raises
@@ -98,7 +99,7 @@ def _decode(value):
     return _DECODERS[value[TAG]](**fields)
 
 
-def _decode_array(dtype: str, shape: list, values: list) -> np.ndarray:
+def _decode_array(dtype, shape: list, values: list) -> np.ndarray:
     dtype = np.dtype(dtype)
     if dtype.kind not in "biufUSOMm" or not 0 <= dtype.itemsize <= _MAX_ITEM_BYTES:
         raise ValueError(f"an array of dtype {dtype} is not stored")

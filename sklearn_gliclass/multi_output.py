@@ -5,11 +5,13 @@ from __future__ import annotations
 import numbers
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils.validation import check_consistent_length
 
+from .annotations import ProblemType
 from .class_values import by_target, class_keys, class_text, column_positions, is_numeric_text
 from .containers import EXPECTED_CLASSES, as_container, column_names, plain_strings, to_values
 from .data.label_groups import MISSING, LabelGroups
@@ -83,7 +85,8 @@ def find_output_columns(y, ignore_index: int, is_known: bool = False) -> OutputC
         return None
     if len(y.shape) != 2 or y.shape[1] < 2 or not (is_known or _holds_classes(y, ignore_index)):
         return None
-    return OutputColumns(column_names(y), [y[name] for name in y.columns] if hasattr(y, "columns") else list(y.T))
+    names = getattr(y, "columns", None)
+    return OutputColumns(column_names(y), list(y.T) if names is None else [y[name] for name in names])
 
 
 def _array(y) -> np.ndarray:
@@ -155,7 +158,7 @@ class MultiOutputTargets:
     names: list
     parts: list[ClassTargets]
 
-    problem_type = PROBLEM_TYPES[SINGLE]
+    problem_type: ClassVar[ProblemType] = PROBLEM_TYPES[SINGLE]
     own_labels = None  # all texts have the same targets
 
     def __len__(self) -> int:
@@ -373,17 +376,17 @@ def output_label_texts(classes: dict, label_names, separator: str | None, name: 
     ['mood.angry', 'mood.glad', 'topic.price', 'topic.time']
     """
     given = {} if label_names is None else by_target(label_names, list(classes), name, "set of label texts")
-    parts = {
-        target: label_texts(given[target], values, f"{name}[{target!r}]") if target in given else None
+    alone = {
+        target: label_texts(given[target], values, f"{name}[{target!r}]")
+        if target in given
+        else [class_text(key) for key in class_keys(values)]
         for target, values in classes.items()
     }
-    alone = {target: parts[target] or [class_text(key) for key in class_keys(classes[target])] for target in classes}
     is_unnamed = list(classes) == list(range(len(classes)))
-    for target in classes:
-        if parts[target] is None:
-            others = {text for other, texts in alone.items() if other != target for text in texts}
-            parts[target] = _default_texts(target, alone[target], others, separator, is_unnamed)
-    texts = [text for part in parts.values() for text in part]
+    texts = []
+    for target, own in alone.items():
+        others = {text for other, theirs in alone.items() if other != target for text in theirs}
+        texts += own if target in given else _default_texts(target, own, others, separator, is_unnamed)
     return check_label_texts(texts, [key for values in classes.values() for key in class_keys(values)], name)
 
 

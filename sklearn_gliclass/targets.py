@@ -6,6 +6,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +14,7 @@ from scipy.special import expit, log_softmax, softmax
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from .annotations import ProblemType
 from .candidate_labels import check_exclusive, encode_candidates
 from .class_values import (
     align_to_classes,
@@ -54,7 +56,7 @@ __all__ = [
 ]  # fmt: skip
 
 SINGLE, MULTI, SOFT = "single-label", "multi-label", "soft labels"
-PROBLEM_TYPES = {
+PROBLEM_TYPES: dict[str, ProblemType] = {
     SINGLE: "single_label_classification",
     SOFT: "single_label_classification",
     MULTI: "multi_label_classification",
@@ -86,7 +88,7 @@ class ClassTargets:
     groups = None  # there is one target
 
     @property
-    def problem_type(self) -> str:
+    def problem_type(self) -> ProblemType:
         """Problem type of the model's configuration."""
         return PROBLEM_TYPES[self.kind]
 
@@ -269,7 +271,9 @@ def _two_dimensional(y) -> np.ndarray | None:
         array = _array_of_list(y)
     elif hasattr(y, "to_list"):
         rows = to_values(y)
-        array = _array_of_list(rows) if rows and _is_sequence(rows[0]) else np.empty(len(rows))
+        if not rows or not _is_sequence(rows[0]):
+            return None
+        array = _array_of_list(rows)
     elif y.dtype.kind == "O" and y.ndim == 1 and len(y) and _is_sequence(y[0]):
         array = _array_of_list(to_values(y))
     else:
@@ -302,7 +306,7 @@ def _single_label(y) -> ClassTargets:
 
 def _encode_classes(y: np.ndarray) -> ClassTargets:
     if y.dtype.kind in "fc":
-        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType]
     check_classification_targets(y)
     found, indices = np.unique(y, return_inverse=True)
     return ClassTargets(SINGLE, found, indices.astype(np.int64))
@@ -515,7 +519,7 @@ def integer_classes_warning(classes, label_names=None) -> str | None:
     )
 
 
-def label_texts(label_names, classes: Sequence, name: str = "label_names") -> list[str]:
+def label_texts(label_names, classes: Sequence | np.ndarray, name: str = "label_names") -> list[str]:
     """Return the label text of each class.
 
     Parameters
@@ -604,8 +608,9 @@ def class_sample_weight(targets: ClassTargets, class_weight, sample_weight: np.n
 def _label_weights(targets: ClassTargets, weights: np.ndarray | None, sample_weight: np.ndarray) -> np.ndarray:
     """Compute the weight of each label of each sample, (n, n_classes); `weights` is None for "balanced"."""
     is_positive = targets.array == 1
-    of_positive, of_negative = weights, 1.0
-    if weights is None:
+    if weights is not None:
+        of_positive, of_negative = weights, 1.0
+    else:
         of_positive, of_negative = _balance(
             np.stack([sample_weight @ is_positive, sample_weight @ (targets.array == 0)])
         )
@@ -660,7 +665,7 @@ class RegressionTargets:
     def __len__(self) -> int:
         return len(self.array)
 
-    problem_type = "regression"
+    problem_type: ClassVar[ProblemType] = "regression"
 
     def rescale(self, mean: np.ndarray, scale: np.ndarray) -> "RegressionTargets":
         """Return the same values, standardised with another mean and scale."""

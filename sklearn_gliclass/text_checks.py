@@ -25,7 +25,7 @@ def missing_rows(values: Sequence) -> list[int]:
     return [row for row, value in enumerate(values) if is_missing(value)]
 
 
-def show_rows(rows: Sequence[int]) -> str:
+def show_rows(rows: Sequence[int] | np.ndarray) -> str:
     """Format the first rows of a list for a message.
 
     Examples

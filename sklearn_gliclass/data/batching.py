@@ -6,7 +6,7 @@ torch is imported late, as :mod:`sklearn_gliclass.onnx` uses this module without
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -164,7 +164,7 @@ class Batch:
     """
 
     def __init__(self, inputs, rows: np.ndarray, share: float = 1.0, last_of_step: bool = True, chunks=(),
-                 orders=None):  # fmt: skip
+                 orders: Any = None):  # fmt: skip
         self.inputs = tensors(inputs)
         self.rows = rows
         self.share = share

@@ -1,7 +1,6 @@
 """The training data set: tokenised once, batched anew in each epoch."""
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -78,7 +77,7 @@ class TextDataset:
         return self.token_lists[row], self.targets[row]
 
     @property
-    def token_lists(self) -> Sequence[np.ndarray]:
+    def token_lists(self) -> TokenizedTexts | list[np.ndarray]:
         """Token ids of each text, with those of its windows one after the other."""
         if self.windows is None:
             return self.tokens
@@ -164,7 +163,7 @@ class TextDataset:
     def _orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
         """Return the labels of each sample, in the order of its prompt."""
         if self.own_labels is not None:
-            return self._own_orders(rows, rng)
+            return self._own_orders(self.own_labels.offered(self.targets[rows]), rng)
         if self.max_labels == self.n_labels and (rng is None or not self.shuffle_labels):
             return [self.all_labels] * len(rows)
         if rng is None:
@@ -176,11 +175,10 @@ class TextDataset:
         orders = [choose_labels(self._own(row), self.n_labels, self.max_labels, rng) for row in rows]
         return orders if self.shuffle_labels else [np.sort(order) for order in orders]
 
-    def _own_orders(self, rows: np.ndarray, rng) -> list[np.ndarray]:
+    def _own_orders(self, offered: np.ndarray, rng) -> list[np.ndarray]:
         """Return the labels that each sample offers, or those of all samples where they share them."""
-        offered = self.own_labels.offered(self.targets[rows])
         if self.layout.shares_labels:
-            return [np.flatnonzero(offered.any(axis=0))] * len(rows)
+            return [np.flatnonzero(offered.any(axis=0))] * len(offered)
         orders = [
             choose_labels(np.flatnonzero(row), self.n_labels, min(self.max_labels, row.sum()), rng) for row in offered
         ]

@@ -43,7 +43,7 @@ class Instructions:
         """Whether there are examples."""
         return callable(self.examples) or len(self.examples) > 0
 
-    def select(self, texts: list[str]) -> list[Sequence[Example]]:
+    def select(self, texts: list[str]) -> Sequence[Sequence[Example]]:
         """Return the examples of each text."""
         return self.examples(texts) if callable(self.examples) else [self.examples] * len(texts)
 
@@ -105,6 +105,7 @@ class ExampleTokenizer:
                 "model with examples from an encoder."
             )
         self.pieces = pieces
+        self._example_id = pieces.example_id
         self._known: dict[Example, np.ndarray] = {}
 
     def append(self, tokens: TokenizedTexts, examples: Sequence[Sequence[Example]]) -> TextsWithExamples:
@@ -127,7 +128,7 @@ class ExampleTokenizer:
             starts = np.array([start for start, _ in self.pieces.spans(whole, at_start=False)])
             ids = self.pieces.tokenize([whole], at_start=False)[0]
             end = int(np.searchsorted(starts, len(example.text)))
-            self._known[example] = np.concatenate([[self.pieces.example_id], ids[:end], [_END_OF_TEXT], ids[end:]])
+            self._known[example] = np.concatenate([[self._example_id], ids[:end], [_END_OF_TEXT], ids[end:]])
 
     @staticmethod
     def _parts(examples) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +139,7 @@ class ExampleTokenizer:
 
     def split(self, ids: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Split the ids of :meth:`append` into those of the text and of each stored example."""
-        starts = np.flatnonzero(ids == self.pieces.example_id)
+        starts = np.flatnonzero(ids == self._example_id)
         text, *examples = np.split(ids, starts)
         return text, examples
 

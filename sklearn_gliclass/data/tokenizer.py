@@ -48,7 +48,7 @@ def load_tokenizer(folder, config=None):
 def _copy(tokenizer):
     """Copy a tokenizer deeply, but its vocabulary dictionaries shallowly, which is much faster."""
     flat = [value for value in vars(tokenizer).values() if type(value) is dict and _is_vocabulary(value)]
-    copies = {id(value): value.copy() for value in flat}
+    copies: dict[int, object] = {id(value): value.copy() for value in flat}
     copies[id(tokenizer.backend_tokenizer)] = _copy_backend(tokenizer.backend_tokenizer)
     return copy.deepcopy(tokenizer, copies)
 

@@ -1,7 +1,8 @@
 """Base class of both estimators: fit, predict, transform, save and load."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -13,7 +14,7 @@ from .building import build, check_unchanged_model, construction_parameters
 from .containers import as_container
 from .fitted import FittedModel, engine_options
 from .in_context import fitted_instructions
-from .inputs import learn_texts, read_texts
+from .inputs import TextReader, learn_texts, read_texts
 from .mixins import ConfigurationMixin, PersistenceMixin
 from .model.allocation import keep_memory
 from .model.isolation import process_lock, seed_torch
@@ -49,6 +50,20 @@ class BaseGLiClass(
     """
 
     _parameter_constraints: dict = CONSTRAINTS
+
+    fitted_: FittedModel
+    _text_reader: TextReader
+    _construction: dict
+    # Hyperparameters of the subclasses, and what they define for `fit`.
+    text_template: str | None
+    max_length: int | None
+    device: str
+    warm_start: bool
+    ewc_lambda: float
+    random_state: Any
+    _expected_y: str
+    _read: Callable[..., tuple[Samples, dict]]
+    _stages: Callable[..., list]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

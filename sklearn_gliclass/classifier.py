@@ -1,8 +1,8 @@
 """The classifier."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -333,6 +333,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
     array([['angry', 'delivery']], dtype='<U8')
     """
 
+    examples_: list[dict]
     _expected_y = EXPECTED_CLASSES
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,
@@ -541,8 +542,8 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
 
     def __sklearn_clone__(self):
         # The reference and value models are shared with the clone: a clone of a fitted model would be unfitted.
-        return (
-            super().__sklearn_clone__().set_params(value_model=self.value_model, reference_model=self.reference_model)
+        return cast("Self", super().__sklearn_clone__()).set_params(
+            value_model=self.value_model, reference_model=self.reference_model
         )
 
     def __sklearn_tags__(self):
@@ -646,7 +647,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
             keep_classes = classes is not None or fitted_classes is not None
             targets = targets.take(rows, keep_classes).check_classes()
             texts, weight = [texts[row] for row in rows], weight[rows]
-        describe = self._describe_one_target if outputs is None else self._describe_outputs
+        describe: Callable = self._describe_one_target if outputs is None else self._describe_outputs
         weight, names, attributes = describe(targets, weight, continues)
         pool = self._training_examples(texts, targets, names, more)
         classes = targets.classes if outputs is None else names
@@ -772,7 +773,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         share = self._resolve_centroid_share(config)
         if epochs is not None:
             return [Supervised(epochs)]
-        stages = (
+        stages: list = (
             [self._probe_stage(config, recipe)]
             if recipe.from_probe
             else [Supervised(0 if self.max_epochs == 0 else None)]
@@ -956,7 +957,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         texts = label_texts(self._texts_with_labels(labels, keys), classes, "with_labels(labels)")
         names = dict(zip(keys, texts, strict=True))
         is_plain = all(text == class_text(key) for key, text in names.items())
-        other = clone(self).set_params(
+        other = cast("Self", clone(self)).set_params(
             label_names=None if is_plain else names,
             threshold=self._thresholds_with_labels(keys),
             class_weight=self._class_weight_with_labels(keys),
@@ -982,7 +983,7 @@ class GLiClassClassifier(ClassifierMixin, MultiOutputMixin, BaseGLiClass):
         fitted.check_labels(self.max_num_classes, read_instructions(other, classes, texts, pool.get("examples_")))
         return fitted, pool
 
-    def _share_model(self, other, fitted: FittedModel, attributes: dict):
+    def _share_model(self, other: "Self", fitted: FittedModel, attributes: dict) -> "Self":
         """Commit a fitted model with other labels, and the fitted attributes of these, to another classifier."""
         kept = {
             name: value

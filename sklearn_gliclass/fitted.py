@@ -30,6 +30,8 @@ from .sklearn_internals import validate_parameter_constraints
 from .warn import warn
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from .model import GLiClassModel, GLiClassModelConfig
     from .training.adapters import Adapters
     from .training.trainer import Trainer
@@ -63,9 +65,9 @@ class FittedModel:
     """
 
     model: GLiClassModel
-    tokenizer: object
-    label_tokenizer: object | None
-    label_names: list[str] | None
+    tokenizer: PreTrainedTokenizerFast
+    label_tokenizer: PreTrainedTokenizerFast | None
+    label_names: list[str]
     max_length: int
     adapters: Adapters | None = None
     label_fit: LabelFit | None = None

@@ -1,6 +1,7 @@
 """Mixins of both estimators: construction from configuration objects, checkpoint folders and pickling."""
 
 import dataclasses
+from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,14 @@ from .training import RLTrainerConfig
 from .training.run import build_net
 
 if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator as _Estimator
     from typing_extensions import Self
 
-    from .model import GLiClassModelConfig
+    from .fitted import FittedModel
+    from .model import GLiClassModel, GLiClassModelConfig
+    from .training import TrainingArguments
+else:
+    _Estimator = object  # the mixins belong to estimators, which have the base class
 
 
 class ConfigurationMixin:
@@ -74,8 +80,15 @@ class ConfigurationMixin:
         return cls(**{**read_hyperparameters(cls, config, training_args), **hyperparameters})
 
 
-class PersistenceMixin:
+class PersistenceMixin(_Estimator):
     """Saving to and loading from checkpoint folders, and the state that pickle, joblib, deepcopy and skops store."""
+
+    fitted_: "FittedModel"
+    model_: "GLiClassModel"
+    training_args_: "TrainingArguments"
+    prompt: str | None
+    _commit: Callable[["FittedModel", dict], None]
+    _texts_of_saved: Callable[[dict], list[str]]
 
     @on_snapshot
     def save_pretrained(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
 import numpy as np
 from sklearn.base import clone
 
@@ -24,14 +27,41 @@ from .multi_output import (
 )
 from .targets import PROBLEM_TYPES, SINGLE, check_label_texts
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class MultiOutputMixin:
+    from .annotations import ArrayOrList
+    from .base import BaseGLiClass as _Estimator
+    from .fitted import FittedModel
+    from .training import RLTrainerConfig
+else:
+    _Estimator = object
+
+
+class MultiOutputMixin(_Estimator):
     """Reading of a y with several targets, their labels and weights, and predictions for each of them.
 
     With several targets, `classes_` is a list with the classes of each, `target_names_` are their names, and
     `temperature_` is an array, by which the logits of each target are divided. The labels of the model are those of all
     targets, one target after the other.
     """
+
+    classes_: ArrayOrList
+    target_names_: list
+    temperature_: Any
+    # Hyperparameters and methods of the classifier.
+    ignore_index: int
+    label_names: Any
+    label_separator: str | None
+    problem_type: str | None
+    class_weight: Any
+    unknown_label: Any
+    rl: RLTrainerConfig | None
+    _kind: str
+    _warn_numeric_classes: Callable[..., None]
+    _check_knows_labels: Callable[[], None]
+    _read_with_labels: Callable[..., tuple[FittedModel, dict]]
+    _share_model: Callable[..., Self]
 
     @property
     def _has_several_targets(self) -> bool:
@@ -185,7 +215,7 @@ class MultiOutputMixin:
         defaults = output_label_texts(classes, None, self.label_separator)
         read = iter(texts)
         names = {target: {key: next(read) for key in class_keys(values)} for target, values in classes.items()}
-        other = clone(self).set_params(
+        other = cast("Self", clone(self)).set_params(
             label_names=None if texts == defaults else names, class_weight=self._class_weight_with_outputs(classes)
         )
         renamed = {

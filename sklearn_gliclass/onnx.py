@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from . import json_values
 from .abstention import KNOWN_THRESHOLD, Evidence, answer_unknown, check_unknown_label
+from .annotations import ArrayOrList
 from .data.batching import TEXTS_AT_ONCE, distinct_texts, label_chunks, plan_batches
 from .data.label_groups import LabelGroups, predict_outputs
 from .data.prompt import LAYOUTS, Layout
@@ -302,7 +303,8 @@ class OnnxModel:
         """Compute the projected embeddings (labels, hidden) of all labels or some, for the bi-encoders."""
         chosen = np.arange(len(self.layout.label_texts)) if labels is None else np.array(labels, int)
         parts = np.split(chosen, range(LABELS_AT_ONCE, len(chosen), LABELS_AT_ONCE))
-        return np.concatenate([self.sessions.run("labels", self.layout.label_batch(part))["classes"] for part in parts])
+        inputs = (self.layout.label_inputs([part]) for part in parts)
+        return np.concatenate([self.sessions.run("labels", batch)["classes"] for batch in inputs])
 
     @property
     def _chunks(self) -> list[np.ndarray]:
@@ -346,7 +348,7 @@ class OnnxModel:
     def _score(self, texts: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
         """Compute the logits (texts, labels) of a batch of token ids."""
         inputs = self.layout.text_batch(texts, [labels] * len(texts))
-        if self.layout.shares_labels:
+        if self.layout.shares_labels and self.label_embeddings is not None:
             text = self.sessions.run(self.graph, inputs)
             parts = [{**text, "classes": self.label_embeddings[chunk]} for chunk in self._chunks]
             return np.concatenate([self.sessions.run("scorer", part)["logits"] for part in parts], axis=1)
@@ -400,8 +402,7 @@ def _read_texts(X, name: str) -> list[str]:
     """Return the texts of a 1-D X, after checks."""
     if isinstance(X, (str, bytes)):
         raise ValueError(f"X must be a sequence of texts, got a single {type(X).__name__}; put it in a list: [text].")
-    is_table = getattr(X, "ndim", 1) != 1 or hasattr(X, "columns") or isinstance(X, Mapping)
-    if is_table or not hasattr(X, "__iter__"):
+    if getattr(X, "ndim", 1) != 1 or hasattr(X, "columns") or isinstance(X, Mapping) or not hasattr(X, "__iter__"):
         raise _not_texts(X, name)
     values = X.tolist() if hasattr(X, "tolist") else list(X)
     if not values:
@@ -587,7 +588,7 @@ class OnnxClassifier(_OnnxEstimator):
             other.threshold_ = np.array([known.get(value, 0.5) for value in classes.tolist()])
         return other
 
-    def predict_proba(self, X) -> np.ndarray:
+    def predict_proba(self, X) -> ArrayOrList:
         """Compute the probabilities of the classes.
 
         Parameters

@@ -8,12 +8,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 
 from ._version import __version__
 from .data.tokenizer import load_tokenizer, read_tokenizer
@@ -150,7 +151,7 @@ def _invalid_configuration(folder: Path, error: Exception) -> ValueError:
     return ValueError(f"{path!r} is not a valid configuration: {error} Restore the file, or save the estimator again.")
 
 
-def problem_type(folder: Path) -> str | None:
+def problem_type(folder: Path) -> Any:
     """Read the problem type of a checkpoint."""
     return read_config(folder).problem_type
 
@@ -284,7 +285,8 @@ def unpack_fitted(state: dict, device: str) -> FittedModel:
     tokenizer, label_tokenizer = _unpack_tokenizer(state["tokenizer"]), state["label_tokenizer"]
     if label_tokenizer is not None:
         label_tokenizer = tokenizer if label_tokenizer == "shared" else _unpack_tokenizer(label_tokenizer)
-    model = _unpack_model(state["model"]).to(_available_device(device))
+    model = _unpack_model(state["model"])
+    nn.Module.to(model, _available_device(device))  # in place; the `to` of transformers has no types
     adapters = _unpack_adapters(state["adapters"]) if "adapters" in state else None
     label_fit = _unpack_label_fit(state["label_fit"]) if "label_fit" in state else None
     names, max_length = state["label_names"], state["max_length"]

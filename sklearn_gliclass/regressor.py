@@ -154,6 +154,11 @@ class GLiClassRegressor(RegressorMixin, BaseGLiClass):
     (2,)
     """
 
+    target_names_: list
+    target_mean_: np.ndarray
+    target_scale_: np.ndarray
+    shrinkage_: np.ndarray
+    _one_dimensional: bool
     _expected_y = EXPECTED_NUMBERS
     _parameter_constraints: dict = {
         **BaseGLiClass._parameter_constraints,

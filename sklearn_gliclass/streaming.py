@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from .cache.labels import weight_versions
 from .classifier import GLiClassClassifier
 from .data.examples import NO_INSTRUCTIONS
+from .data.prompt import DecoderLayout
 from .data.windows import MAX, MEAN
 from .fitted import FittedModel
 from .inference import InferenceEngine
@@ -36,6 +37,7 @@ class StreamEngine(InferenceEngine):
         What is read of the text, by earlier calls and by this one.
     """
 
+    layout: DecoderLayout
     read: CachedText = EMPTY
 
     @torch.inference_mode()
@@ -68,12 +70,12 @@ class StreamedModel(FittedModel):
     ----------
     read : CachedText
         What is read of the text already.
-    last_engine : StreamEngine or None
+    last_engine : StreamEngine
         Engine of the last prediction.
     """
 
     read: CachedText = EMPTY
-    last_engine: StreamEngine | None = field(default=None, compare=False, repr=False)
+    last_engine: StreamEngine = field(init=False, compare=False, repr=False)
 
     def engine(
         self, max_num_classes=None, max_batch_tokens=2048, dtype=None, instructions=NO_INSTRUCTIONS, **options

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -235,7 +235,7 @@ def zero_shot(
         names = _label_list(labels, labels_file)
         table = read_table(data)
         X = take_columns(table, text, data)
-        problem = {"problem_type": "multi_label_classification"} if multi_label else {}
+        problem: dict[str, Any] = {"problem_type": "multi_label_classification"} if multi_label else {}
         clf = GLiClassClassifier(pretrained=model, device=device, verbose=int(not quiet), **problem).fit(None, names)
         _write(_predicted(clf, table, X, proba), out)
 
@@ -271,9 +271,12 @@ def _read_parameter(item: str) -> tuple[str, object]:
 
 
 def _label_list(labels: str | None, labels_file: Path | None) -> list[str]:
-    if (labels is None) == (labels_file is None):
+    if labels is not None and labels_file is None:
+        lines = labels.split(",")
+    elif labels is None and labels_file is not None:
+        lines = labels_file.read_text(encoding="utf-8-sig").splitlines()
+    else:
         raise typer.BadParameter("give the labels with --labels sports,politics or with --labels-file FILE.")
-    lines = labels.split(",") if labels_file is None else labels_file.read_text(encoding="utf-8-sig").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if len(names) < 2:
         raise ValueError(f"At least two labels are needed, got {names}.")
@@ -291,7 +294,7 @@ def _without_missing(X: pd.DataFrame, y, what: str, how: str = "any"):
     return X[~missing], y[~missing]
 
 
-def _indicators(y: pd.Series, separator: str) -> pd.DataFrame:
+def _indicators(y, separator: str) -> pd.DataFrame:
     """Convert cells with several labels to a table of 0 and 1."""
     sets = [_labels_of(cell, separator) for cell in y]
     names = sorted(set().union(*sets))

@@ -110,4 +110,4 @@ def take_columns(table: pd.DataFrame, names: list[str], source) -> pd.DataFrame:
         if name not in table.columns:
             shown = ", ".join(map(str, list(table.columns)[:20]))
             raise ValueError(f"{str(source)!r} has no column {name!r}; its columns are: {shown}.")
-    return table[list(names)]
+    return table.loc[:, list(names)]

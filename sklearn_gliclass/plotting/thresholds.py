@@ -273,7 +273,10 @@ def _match_columns(y_true, y_proba, class_names):
         names = [found if found is not None and sorted(found) == sorted(wanted) else None for found in names]
     else:
         wanted = names[1] if names[1] is not None else names[0]
-    order = [None if found is None else column_positions(found, wanted, "those of y_proba") for found in names]
+    order = [
+        None if found is None or wanted is None else column_positions(found, wanted, "those of y_proba")
+        for found in names
+    ]
     matched = [table if where is None else _columns(table, where) for table, where in zip(tables, order, strict=True)]
     return *matched, wanted
 

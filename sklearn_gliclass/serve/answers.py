@@ -1,5 +1,7 @@
 """Predictions of estimators as JSON values."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.base import is_regressor
 
@@ -11,7 +13,7 @@ def is_multi_label(estimator) -> bool:
     return not is_regressor(estimator) and estimator._kind == MULTI
 
 
-def to_json(value):
+def to_json(value) -> Any:
     """Convert a class, or an array of them, to types of JSON."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist() if value.dtype.kind not in "Mm" else value.astype(str).tolist()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -67,7 +68,7 @@ class Service:
     def _compute(self, key: tuple, inputs: list) -> list:
         """Compute a batch, in the thread of the queue."""
         kind, labels = key
-        if kind == "predict":
+        if kind == "predict" or self.label_sets is None:
             return predictions(self.estimator, inputs)
         compute = probabilities if kind == "predict_proba" else classified
         return compute(self.label_sets.get(labels), inputs)
@@ -78,7 +79,8 @@ class Service:
             inputs = read_inputs(body, self.estimator, self.limits)
         except (TypeError, ValueError) as error:
             raise RequestError(422, str(error)) from error
-        new_labels = 0 if labels is None or labels in self.label_sets else len(labels)
+        known = self.label_sets
+        new_labels = 0 if labels is None or known is None or labels in known else len(labels)
         request.state.texts, request.state.labels = len(inputs), len(labels or ())
         try:
             future = self.queue.submit((kind, labels), inputs, len(inputs) + new_labels)
@@ -136,10 +138,10 @@ def build_app(estimator, limits: Limits) -> FastAPI:
     )
     _add_state_routes(app, service)
     _add_prediction_routes(app, service)
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    app.exception_handler(RequestError)(_request_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    paths: frozenset[Any] = frozenset(getattr(route, "path", None) for route in app.routes) - {None}
     app.add_middleware(RequestMiddleware, queue=service.queue, limits=limits, metrics=service.metrics, paths=paths)
     return app
 
@@ -178,14 +180,14 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
     options = {"responses": _PROBLEMS, "tags": ["prediction"]}
 
     @app.post("/predict", response_model=Predictions, summary="Predict texts", **options)
-    async def predict(body: request_model, request: Request):
+    async def predict(body: request_model, request: Request):  # pyright: ignore[reportInvalidTypeForm]
         return JSONResponse({"predictions": await service.answer(request, body, "predict")})
 
     if is_regressor(estimator):
         return
 
     @app.post("/predict_proba", response_model=Probabilities, summary="Probabilities of the classes", **options)
-    async def predict_proba(body: request_model, request: Request):
+    async def predict_proba(body: request_model, request: Request):  # pyright: ignore[reportInvalidTypeForm]
         rows = await service.answer(request, body, "predict_proba")
         return JSONResponse({"labels": class_names(estimator), "probabilities": rows})
 
@@ -194,7 +196,7 @@ def _add_prediction_routes(app: FastAPI, service: Service) -> None:
         return JSONResponse({"labels": class_names(estimator), "multi_label": is_multi_label(estimator)})
 
     @app.post("/labels", response_model=LabelledPredictions, summary="Zero-shot among labels of the request", **options)
-    async def classify(body: labelled_model, request: Request):
+    async def classify(body: labelled_model, request: Request):  # pyright: ignore[reportInvalidTypeForm]
         chosen = tuple(body.labels)
         rows, found = zip(*await service.answer(request, body, "classify", chosen), strict=True)
         return JSONResponse({"labels": list(chosen), "probabilities": rows, "predictions": found})

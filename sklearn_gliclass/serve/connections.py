@@ -1,6 +1,11 @@
 """HTTP connections with time and size limits that uvicorn leaves open: slow heads, and clients that do not read."""
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # without httptools, it is another class with the same attributes
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as AutoHTTPProtocol
+else:
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 _MAX_HEAD_BYTES = 320 * 1024  # 64 KB, and one read of the transport, which may hold the body too
 

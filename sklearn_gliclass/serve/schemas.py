@@ -1,6 +1,6 @@
 """Requests and responses of the server, as pydantic models that give the OpenAPI description."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
@@ -80,16 +80,16 @@ def request_models(estimator, limits: Limits) -> tuple[type[BaseModel], type[Bas
             "the estimator's `long_texts` says."
         )
     field = Field(min_length=1, max_length=limits.max_texts, description=note)
-    inputs = {"__config__": ConfigDict(extra="forbid"), name: (Annotated[list[item], field], ...)}
+    inputs: dict[str, Any] = {"__config__": ConfigDict(extra="forbid"), name: (Annotated[list[item], field], ...)}
     label = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=limits.max_label_characters)]
     note = "Labels that the model should choose from, in plain words; at least two different ones."
-    labels = Annotated[list[label], Field(min_length=2, max_length=limits.max_labels, description=note)]
+    labels: Any = Annotated[list[label], Field(min_length=2, max_length=limits.max_labels, description=note)]
     request = create_model("Request", **inputs)
     labelled = create_model("LabelsRequest", **inputs, labels=(labels, ...))
     return request, labelled
 
 
-def read_inputs(request: BaseModel, estimator, limits: Limits) -> list:
+def read_inputs(request: Any, estimator, limits: Limits) -> list:
     """Return the checked inputs of a request, which can be joined with those of other requests.
 
     Raises

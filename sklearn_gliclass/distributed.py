@@ -9,6 +9,7 @@ import functools
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -220,7 +221,7 @@ class BatchPredictor:
         is_number = isinstance(values, np.ndarray) and values.dtype.kind in "iufb"
         return pd.DataFrame({self.method: values if is_number else list(values)})
 
-    def _output_names(self, n_columns: int) -> list:
+    def _output_names(self, n_columns: int) -> Iterable:
         names = getattr(self.estimator, "classes_", getattr(self.estimator, "target_names_", None))
         return range(n_columns) if self.method == "transform" or names is None else list(names)
 
@@ -284,7 +285,7 @@ def predict_parquet(predictor, source, target, *, n_jobs=None, progress=True) ->
         raise ValueError(f"source={str(source)!r} {reason}; give the folder with the rows, and another as target.")
     target.mkdir(parents=True, exist_ok=True)
     todo = [(path, target / path.name) for path in paths if not (target / path.name).exists()]
-    backend, _ = get_active_backend()
+    backend: Any = get_active_backend()[0]  # joblib declares no type
     kind = "generator_unordered" if backend.supports_return_generator and todo else "list"
     tasks = (joblib.delayed(_predict_file)(predictor, *pair) for pair in todo)
     done = joblib.Parallel(n_jobs=n_jobs, return_as=kind)(tasks)

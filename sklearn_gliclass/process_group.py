@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -301,7 +301,7 @@ def _count_launched() -> int:
 
 def _check_no_worker(launched: int) -> None:
     """Raise in a worker of joblib, which inherits the launcher's variables but is none of its processes."""
-    backend, _ = get_active_backend()
+    backend: Any = get_active_backend()[0]  # joblib declares no type
     in_thread = not dist.is_initialized() and threading.current_thread() is not threading.main_thread()
     if backend.nesting_level or in_thread:
         raise ValueError(

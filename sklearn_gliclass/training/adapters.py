@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -45,8 +45,8 @@ class Adapters:
 
     def __init__(self, rank: int, alpha: float, names: list[list[str]], weights: dict[str, Tensor] | None = None):
         self.rank, self.alpha, self.names = int(rank), float(alpha), names
-        self._stored = weights
-        self._layers: dict[str, nn.Module] = {}  # empty until they are attached for the first time
+        self._stored = weights or {}
+        self._layers: dict[str, Any] = {}  # of peft; empty until they are attached for the first time
         self._frozen: list[nn.Parameter] = []
         self.is_attached = False
 
@@ -115,7 +115,7 @@ class Adapters:
     def weights(self) -> dict[str, Tensor]:
         """Return the matrices A and B on the CPU, by number of the encoder, name of the layer and name in peft."""
         if not self._layers:
-            return self._stored or {}
+            return self._stored
         return {
             f"{place}.{part}": getattr(layer, part)[_NAME].weight.detach().cpu().clone()
             for place, layer in self._layers.items()

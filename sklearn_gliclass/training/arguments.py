@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike
+from typing import cast
 
 from sklearn.base import BaseEstimator, clone
 
@@ -271,7 +272,7 @@ class TrainingArguments(BaseEstimator):
         float
             `others_lr`, or the number that "auto" or None resolves to.
         """
-        if self.others_lr == "auto":
+        if isinstance(self.others_lr, str):  # "auto"
             return regime.others_lr
         return self.lr if self.others_lr is None else self.others_lr
 
@@ -346,7 +347,7 @@ class TrainingArguments(BaseEstimator):
             The copy.
         """
         epochs = self.resolve_epochs(n_samples, regime, factor, n_labels)
-        return clone(self).set_params(
+        return cast("TrainingArguments", clone(self)).set_params(
             max_epochs=epochs,
             batch_size=self.resolve_batch_size(n_samples, regime),
             others_lr=self.resolve_others_lr(regime),

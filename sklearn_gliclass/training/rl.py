@@ -1,7 +1,8 @@
 """Reinforcement learning by proximal policy optimisation."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,12 +64,12 @@ class Rollout:
     rewards: dict[str, Tensor]
     reference: Tensor | None
     logits: Tensor
-    advantage: Tensor | None = None
+    advantage: Tensor = field(init=False)
 
     @property
     def reward(self) -> Tensor:
         """Sum of the components."""
-        return sum(self.rewards.values())
+        return cast("Tensor", sum(self.rewards.values()))  # there is at least one
 
 
 class RecordMeans(Callback):
@@ -155,6 +156,10 @@ class RLTrainer(Trainer):
     >>> clf.n_iter_, len(clf.history_[:, "reward_precision"])     # 5 supervised epochs, 2 of reinforcement
     (7, 2)
     """
+
+    args_: RLTrainerConfig
+    module_: Any
+    value_model_: Any
 
     def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, reward_components=None,
                  value_model=None, reference_model=None, **kwargs):  # fmt: skip
@@ -388,7 +393,7 @@ def read_targets(labels: Tensor, logits: Tensor, ignore_index: int) -> tuple[Ten
 
 
 def _total_weight(rollouts: list[Rollout]) -> Tensor:
-    total = sum(rollout.row_weights.sum() for rollout in rollouts)
+    total = cast("Tensor", sum(rollout.row_weights.sum() for rollout in rollouts))
     return total.clamp_min(torch.finfo(total.dtype).tiny)
 
 

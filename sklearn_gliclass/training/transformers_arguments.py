@@ -1,6 +1,7 @@
 """Conversion of ``transformers.TrainingArguments``."""
 
 import dataclasses
+from typing import Any, cast
 
 # Fields with a counterpart; `others_lr`, `others_weight_decay` and `cache_dir` exist in gliclass's class only.
 COUNTERPARTS = {
@@ -49,6 +50,7 @@ def read_transformers_arguments(args) -> dict:
             "a sklearn_gliclass.TrainingArguments without conversion."
         )
     _check_counterparts(args)
+    args = cast("Any", args)  # its strings are enums by now, and gliclass's class has further fields
     others_lr = getattr(args, "others_lr", None)
     return {
         "lr": float(args.learning_rate),

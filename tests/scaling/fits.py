@@ -9,19 +9,20 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor, RLTrainerCon
 from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
 WORDS = ["goal", "match", "vote", "law", "player", "party", "coach", "senate", "striker", "ballot"]
-TEXTS = [" ".join(WORDS[(3 * row + k * k) % 10] for k in range(1 + row % 6)) + f" number {row}" for row in range(29)]
-CLASSES = [("sports", "politics", "neither")[row % 3] for row in range(29)]
-MULTI = np.array([[row % 2, row % 3 == 0, row % 5 == 0] for row in range(29)], int)
-PRICES = np.linspace(-1.0, 3.0, 29) ** 2
-WEIGHTS = 0.2 + np.arange(29) % 4
+N_ROWS = 21  # neither the number of rows nor that of the last batch is a multiple of the number of processes
+TEXTS = [" ".join(WORDS[(3 * row + k * k) % 10] for k in range(1 + row % 6)) + f" number {row}" for row in range(N_ROWS)]
+CLASSES = [("sports", "politics", "neither")[row % 3] for row in range(N_ROWS)]
+MULTI = np.array([[row % 2, row % 3 == 0, row % 5 == 0] for row in range(N_ROWS)], int)
+PRICES = np.linspace(-1.0, 3.0, N_ROWS) ** 2
+WEIGHTS = 0.2 + np.arange(N_ROWS) % 4
 # Not Adam, which amplifies rounding errors where a gradient is 0.
 OPTIONS = dict(TINY, random_state=0, max_epochs=2, batch_size=8, optim="sgd", lr=0.1, others_lr=0.1)
 NAMES = {0: "sports", 1: "politics", 2: "neither"}
-SOFT = np.abs(np.sin(np.arange(87.0))).reshape(29, 3)
+SOFT = np.abs(np.sin(np.arange(3.0 * N_ROWS))).reshape(N_ROWS, 3)
 SOFT /= SOFT.sum(axis=1, keepdims=True)
 
 
-def classifier(y=CLASSES, sample_weight=None, rows=29, **options):
+def classifier(y=CLASSES, sample_weight=None, rows=N_ROWS, **options):
     return GLiClassClassifier(**{**OPTIONS, **options}).fit(TEXTS[:rows], y[:rows], sample_weight)
 
 
@@ -32,7 +33,8 @@ def partial_fits():
 
 
 def search():
-    grid = GridSearchCV(GLiClassClassifier(**OPTIONS), {"scorer_type": ["simple", "mlp"]}, cv=2, error_score="raise")
+    split = [(range(14), range(14, N_ROWS))]
+    grid = GridSearchCV(GLiClassClassifier(**OPTIONS), {"scorer_type": ["simple", "mlp"]}, cv=split, error_score="raise")
     return grid.fit(TEXTS, CLASSES).best_estimator_
 
 
@@ -63,7 +65,7 @@ def probe():
     return GLiClassClassifier(random_state=0, optim="sgd", lr=1e-3, max_epochs=1).fit(TEXTS[:12], CLASSES[:12])
 
 
-REINFORCED = RLTrainerConfig(max_epochs=2, batch_size=8, optim="sgd", lr=0.1, others_lr=0.1)
+REINFORCED = RLTrainerConfig(max_epochs=1, batch_size=8, optim="sgd", lr=0.1, others_lr=0.1)
 FITS = {
     "sample weights": lambda: classifier(sample_weight=WEIGHTS, gradient_accumulation_steps=2, batch_size=4),
     "contrastive": lambda: classifier(contrastive_loss_coef=0.5, max_num_classes=2),

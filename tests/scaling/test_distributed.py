@@ -1,6 +1,7 @@
 """Prediction over big data and searches: in one process, and in real workers of joblib and dask on this machine."""
 
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import shutil
@@ -35,8 +36,25 @@ from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.distributed import BatchPredictor, predict_parquet
 
 
+# What takes seconds to import, but not the package: the server may find another copy of it than this process.
+LIBRARIES = ["distributed", "pandas", "sklearn.model_selection", "torch", "skorch", "transformers.optimization"]
+
+
 @pytest.fixture(scope="module")
-def cluster_client():
+def start_method():
+    """Fork the workers of dask from a process that has imported the libraries, where the system can."""
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        getattr(distributed.utils, "get_mp_context", lambda: None)()  # at its first call, it sets modules of its own
+        multiprocessing.get_context("forkserver").set_forkserver_preload(LIBRARIES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster_client(start_method):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:

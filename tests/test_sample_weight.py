@@ -1,8 +1,11 @@
 """Sample and class weights in all losses, in `score`, and with metadata routing."""
 
+import functools
+
 import numpy as np
 import pytest
 from library_versions import is_scikit_learn_older_than
+from sampling import sampled
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, make_scorer, r2_score
@@ -16,7 +19,7 @@ from sklearn_gliclass.targets import class_sample_weight, read_class_targets
 from sklearn_gliclass.testing import TINY
 
 # For exact comparisons of sums: double precision, one batch, no randomness.
-EXACT = {**TINY, "dtype": "float64", "shuffle_labels": False, "batch_size": 100, "max_epochs": 3, "random_state": 0}
+EXACT = {**TINY, "dtype": "float64", "shuffle_labels": False, "batch_size": 100, "max_epochs": 2, "random_state": 0}
 TEXTS = np.array(["a late goal", "a new law", "the match", "a vote", "goals", "laws and votes"])
 SINGLE = np.array(["sports", "politics", "sports", "politics", "sports", "other"])
 MULTI = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 1], [0, 1, -100], [0, 0, 0], [1, 1, 1]])
@@ -40,14 +43,16 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(params=PROBLEMS)
-def problem(request):
-    return PROBLEMS[request.param]
-
-
-@pytest.fixture(params=["bi-encoder", "uni-encoder"])
-def architecture(request):
-    return request.param
+# Without a sum over the rows, where a constant factor of the weights is one of the loss.
+MEANS = [name for name in PROBLEMS if name != "multi-label sum"]
+# Each loss with an encoder that reads labels and text together; the weights enter after the encoders.
+CASES = [(name, "bi-encoder") for name in PROBLEMS]
+CASES += [
+    (name, "uni-encoder") for name in ("single-label", "multi-label balanced", "soft labels", "regression", "contrastive")
+]
+CASES += [
+    pytest.param(name, "uni-encoder", marks=pytest.mark.full) for name in PROBLEMS if (name, "uni-encoder") not in CASES
+]
 
 
 def outputs(estimator):
@@ -56,35 +61,49 @@ def outputs(estimator):
     return getattr(estimator, method)(TEXTS)
 
 
-def test_weight_of_two_equals_a_duplicated_row(problem, architecture):
-    estimator, y = problem
+@functools.cache
+def fitted_outputs(name, is_weighted=False, architecture="bi-encoder"):
+    """Fit a problem, with the numbers of repeats as weights or without weights."""
+    estimator, y = PROBLEMS[name]
     estimator = clone(estimator).set_params(architecture_type=architecture)
-    weighted = clone(estimator).fit(TEXTS, y, sample_weight=REPEATS)
-    repeated = clone(estimator).fit(np.repeat(TEXTS, REPEATS), np.repeat(y, REPEATS, axis=0))
-    unweighted = clone(estimator).fit(TEXTS, y)
-    np.testing.assert_allclose(outputs(weighted), outputs(repeated), rtol=1e-6, atol=1e-8)
-    assert not np.allclose(outputs(weighted), outputs(unweighted))
+    return outputs(estimator.fit(TEXTS, y, sample_weight=REPEATS if is_weighted else None))
 
 
-def test_all_ones_equal_none(problem):
-    estimator, y = problem
-    plain = outputs(clone(estimator).fit(TEXTS, y))
-    for weight in (np.ones(6), np.ones(6, dtype=int), [1.0] * 6, 1):
-        np.testing.assert_array_equal(outputs(clone(estimator).fit(TEXTS, y, sample_weight=weight)), plain)
+@pytest.mark.parametrize(("name", "architecture"), CASES)
+def test_weight_of_two_equals_a_duplicated_row(name, architecture):
+    estimator, y = PROBLEMS[name]
+    estimator = clone(estimator).set_params(architecture_type=architecture)
+    weighted = fitted_outputs(name, True, architecture)
+    repeated = estimator.fit(np.repeat(TEXTS, REPEATS), np.repeat(y, REPEATS, axis=0))
+    np.testing.assert_allclose(weighted, outputs(repeated), rtol=1e-6, atol=1e-8)
+    assert not np.allclose(weighted, fitted_outputs(name, False, architecture))
 
 
-def test_scale_of_the_weights_does_not_matter(problem):
-    estimator, y = problem
-    if estimator.get_params().get("focal_loss_reduction") == "sum":
-        estimator = clone(estimator).set_params(focal_loss_reduction=None)
-    ones = outputs(clone(estimator).fit(TEXTS, y, sample_weight=REPEATS))
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_all_ones_equal_none(name):
+    estimator, y = PROBLEMS[name]
+    found = outputs(clone(estimator).fit(TEXTS, y, sample_weight=np.ones(6)))
+    np.testing.assert_array_equal(found, fitted_outputs(name))
+
+
+@pytest.mark.parametrize("weight", [np.ones(6, dtype=int), [1.0] * 6, 1], ids=["integers", "list", "scalar"])
+def test_forms_of_weights_are_equal(weight):
+    estimator, y = PROBLEMS["single-label"]
+    found = outputs(clone(estimator).fit(TEXTS, y, sample_weight=weight))
+    np.testing.assert_array_equal(found, fitted_outputs("single-label"))
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_scale_of_the_weights_does_not_matter(name):
+    estimator, y = PROBLEMS[name]
     sevens = outputs(clone(estimator).fit(TEXTS, y, sample_weight=7.0 * REPEATS))
-    np.testing.assert_allclose(ones, sevens, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(fitted_outputs(name, True), sevens, rtol=1e-6, atol=1e-8)
 
 
-def test_weight_of_zero_equals_an_absent_row(problem):
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_weight_of_zero_equals_an_absent_row(name):
     """It has no effect on classes, vocabulary and standardisation either."""
-    estimator, y = problem
+    estimator, y = PROBLEMS[name]
     weight = np.array([1, 1, 1, 1, 1, 0])
     weighted = clone(estimator).fit(TEXTS, y, sample_weight=weight)
     absent = clone(estimator).fit(TEXTS[:5], y[:5])
@@ -92,16 +111,15 @@ def test_weight_of_zero_equals_an_absent_row(problem):
     assert weighted.label_names_ == absent.label_names_
 
 
-def test_batches_and_accumulation_take_weights_too(problem):
+@pytest.mark.parametrize("name", sampled(MEANS, 6))
+def test_batches_and_accumulation_take_weights_too(name):
     """Results differ from those of one batch, but do not depend on a constant factor of the weights."""
-    estimator, y = problem
-    if estimator.get_params().get("focal_loss_reduction") == "sum":
-        estimator = clone(estimator).set_params(focal_loss_reduction=None)
+    estimator, y = PROBLEMS[name]
     estimator = clone(estimator).set_params(batch_size=2, gradient_accumulation_steps=2)
     plain = outputs(clone(estimator).fit(TEXTS, y))
-    np.testing.assert_allclose(
-        outputs(clone(estimator).fit(TEXTS, y, sample_weight=np.full(6, 3.0))), plain, rtol=1e-6, atol=1e-8
-    )
+    threes = outputs(clone(estimator).fit(TEXTS, y, sample_weight=np.full(6, 3.0)))
+    np.testing.assert_allclose(threes, plain, rtol=1e-6, atol=1e-8)
+    assert not np.allclose(plain, fitted_outputs(name))
 
 
 @pytest.mark.parametrize("name", ["single-label", "multi-label", "soft labels", "regression"])
@@ -223,15 +241,16 @@ def test_metadata_routing_passes_the_weights(estimator, y):
         grid = {"lr": [1e-4, 5e-3]}
         expected = [weighted_scores(clone(estimator).set_params(lr=lr), y) for lr in grid["lr"]]
 
+        estimator.set_params(lr=grid["lr"][0])
         routed = cross_validate(estimator, TEXTS, y, cv=FOLDS, params={"sample_weight": RANDOM_WEIGHT})
-        assert routed["test_score"].tolist() == pytest.approx(weighted_scores(estimator, y))
+        assert routed["test_score"].tolist() == pytest.approx(expected[0])
 
-        search = GridSearchCV(estimator, grid, cv=FOLDS).fit(TEXTS, y, sample_weight=RANDOM_WEIGHT)
+        search = GridSearchCV(estimator, grid, cv=FOLDS, refit=False).fit(TEXTS, y, sample_weight=RANDOM_WEIGHT)
         assert search.cv_results_["mean_test_score"].tolist() == pytest.approx(np.mean(expected, axis=1))
 
         if is_scikit_learn_older_than("1.8"):
             pytest.skip("a search does not route to the score method of a pipeline")
-        piped = GridSearchCV(pipeline, {f"{type(estimator).__name__.lower()}__lr": grid["lr"]}, cv=FOLDS)
+        piped = GridSearchCV(pipeline, {f"{type(estimator).__name__.lower()}__lr": grid["lr"]}, cv=FOLDS, refit=False)
         piped.fit(TEXTS, y, sample_weight=RANDOM_WEIGHT)
         assert piped.cv_results_["mean_test_score"].tolist() == pytest.approx(np.mean(expected, axis=1))
 

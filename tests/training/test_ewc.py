@@ -16,7 +16,7 @@ CLASSES = ["politics", "sports"]
 FIRST = ["the goal was late", "the vote is near", "a goal and a match", "a law and a vote"] * 2
 SECOND = ["early rain in town", "dry sun by noon", "rain and wind", "sun and heat"] * 2
 LABELS = ["sports", "politics"] * 4
-OPTIONS = {**TINY, "random_state": 0, "max_epochs": 8}
+OPTIONS = {**TINY, "random_state": 0, "max_epochs": 4}
 
 
 def learn_both(**hyperparameters):

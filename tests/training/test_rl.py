@@ -1,6 +1,7 @@
 """Reinforcement learning in the estimator."""
 
 import copy
+import functools
 import itertools
 import pickle
 
@@ -23,7 +24,7 @@ SINGLE = ["sports", "politics"] * 4
 MULTI = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 2)
 YS = {"single": SINGLE, "multi": MULTI}
 RL = {"max_epochs": 2, "lr": 2e-3, "others_lr": 2e-3, "batch_size": 4}
-LONG = {"max_epochs": 30, "lr": 5e-3, "others_lr": 5e-3, "batch_size": 8}
+LONG = {"max_epochs": 16, "lr": 1e-2, "others_lr": 1e-2, "batch_size": 8}
 # Initial probabilities that are not certain, so that actions vary.
 START = {**TINY, "random_state": 0, "max_epochs": 1, "logit_scale_init_value": 1.0}
 
@@ -32,12 +33,20 @@ def classifier(rl=(), **hyperparameters):
     return GLiClassClassifier(rl=RLTrainerConfig(**{**RL, **dict(rl)}), **{**START, **hyperparameters})
 
 
+@functools.cache
 def supervised(y):
+    """Fit the model from which reinforcement starts; no test may change it."""
     return GLiClassClassifier(**START).fit(TEXTS, YS[y])
 
 
 def fitted(y="single", rl=(), **hyperparameters):
     return classifier(rl, **hyperparameters).fit(TEXTS, YS[y])
+
+
+@functools.cache
+def plain(y):
+    """Fit without options; no test may change it."""
+    return fitted(y)
 
 
 def weights(clf):
@@ -101,14 +110,13 @@ def test_soft_labels_are_rewarded():
 )
 def test_options_at_minus_one_equal_zero(y, name):
     """-1 equals 0 exactly, where the formula has no effect for 0."""
-    reference = fitted(y, max_epochs=3)
-    off, zero = (fitted(y, {name: value}, reference_model=reference) for value in (-1, 0))
+    off, zero = (fitted(y, {name: value}, reference_model=plain(y)) for value in (-1, 0))
     assert same(weights(off), weights(zero))
 
 
 @pytest.mark.parametrize("y", YS)
 def test_loss_without_options_is_the_policy_loss(y):
-    clf = fitted(y)
+    clf = plain(y)
     np.testing.assert_allclose(clf.history_[-2:, "train_loss"], clf.history_[-2:, "policy_loss"], rtol=1e-6)
     watched = fitted(y, reference_model=lambda texts, labels: np.full((len(texts), len(labels)), 0.3))
     assert same(weights(clf), weights(watched))
@@ -116,15 +124,14 @@ def test_loss_without_options_is_the_policy_loss(y):
     assert "kl" not in clf.history_[-1]
 
 
-@pytest.mark.parametrize("y", YS)
-@pytest.mark.parametrize("constant", [0.0, 0.3, -7.1])
+@pytest.mark.parametrize(("constant", "y"), sampled(itertools.product([0.0, 0.3, -7.1], YS), 3))
 def test_constant_reward_leaves_the_weights_alone(y, constant):
     start = supervised(y)
 
     def always(probs, actions, targets, valid_mask):
         return torch.full((len(actions), 1), constant)
 
-    clf = fitted(y, {"weight_decay": 0.0, "max_epochs": 3}, reward_components={"always": always})
+    clf = fitted(y, {"weight_decay": 0.0}, reward_components={"always": always})
     assert same(weights(clf), weights(start))
     assert clf.history_[-1, "reward"] == pytest.approx(constant)
     pushed = fitted(y, {"weight_decay": 0.0, "entropy_beta": 0.1}, reward_components={"always": always})
@@ -237,7 +244,7 @@ def test_accumulated_batches_are_one_big_batch(y):
 
 
 def test_only_ratios_of_weights_count():
-    a, b = (classifier().fit(TEXTS, MULTI, sample_weight=np.full(8, weight)) for weight in (1.0, 4.0))
+    a, b = plain("multi"), classifier().fit(TEXTS, MULTI, sample_weight=np.full(8, 4.0))
     np.testing.assert_allclose(a.decision_function(TEXTS), b.decision_function(TEXTS), rtol=1e-4, atol=1e-5)
     c = classifier().fit(TEXTS, MULTI, sample_weight=np.arange(1.0, 9.0))
     assert not np.allclose(a.decision_function(TEXTS), c.decision_function(TEXTS), rtol=1e-4)
@@ -303,23 +310,24 @@ def test_module_of_values_is_trained_and_the_users_is_not():
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
     assert same(before, module.state_dict())
     assert not same(before, clf.rl_net_.value_model_.state_dict())
-    again = fitted("multi", {**LONG, "others_lr": 0.05}, value_model=module)
-    assert same(weights(clf), weights(again))
+    short = {**LONG, "max_epochs": 1}
+    once, again = (fitted("multi", short, value_model=module) for _ in range(2))
+    assert same(weights(once), weights(again))
 
 
 @pytest.mark.parametrize("y", YS)
 def test_value_models_of_each_form_work(y):
-    plain = fitted(y)
     values = {
-        "another model": fitted(y, max_epochs=3).model_,
+        "another model": supervised(y).model_,
         "regressor": DummyRegressor(strategy="constant", constant=0.9).fit(TEXTS, np.ones(8)),
         "callable": lambda texts: np.array([len(text) / 20 for text in texts]),
     }
     for name, model in values.items():
         clf = fitted(y, value_model=model)
-        assert not same(weights(clf), weights(plain)), name
+        assert not same(weights(clf), weights(plain(y))), name
+        if name == "regressor":
+            constant = clf.history_[-1]
     assert "value_loss" not in clf.history_[-1]
-    constant = fitted(y, value_model=values["regressor"]).history_[-1]
     assert constant["advantage"] == pytest.approx(constant["reward"] - 0.9, abs=1e-6)
 
 
@@ -334,7 +342,7 @@ def test_reference_models_of_each_form_agree(y):
         (start.model_, start.tokenizer_, start.label_tokenizer_),
         lambda texts, labels: start.predict_proba(texts)[:, [start.label_names_.index(label) for label in labels]],
     ]
-    still = {"lr": 0.0, "others_lr": 0.0}
+    still = {"lr": 0.0, "others_lr": 0.0, "max_epochs": 1, "batch_size": 8}
     for reference in references:
         clf = fitted(y, still, reference_model=reference)
         assert clf.history_[-1, "kl"] == pytest.approx(0, abs=1e-5)
@@ -388,7 +396,7 @@ def test_clone_keeps_nested_models():
 
 
 def test_history_continues_and_depends_on_the_seed():
-    a, b, c = fitted("multi"), fitted("multi"), fitted("multi", random_state=1)
+    a, b, c = fitted("multi"), plain("multi"), fitted("multi", random_state=1)
     assert a.n_iter_ == 3
     assert a.history_[:, "epoch"] == [1, 2, 3]
     assert same(weights(a), weights(b))

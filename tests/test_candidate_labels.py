@@ -20,6 +20,7 @@ MOOD = [{"joy": 1, "grief": 0, "anger": 0}, {"joy": 0, "grief": 1, "anger": 0}]
 MIXTURE = [*TOPIC, *MOOD, *TOPIC, *MOOD] * 2
 EXCLUSIVE = {"problem_type": "single_label_classification"}
 CLASSES = ["anger", "grief", "joy", "politics", "sports"]
+LEARNING = {"max_epochs": 40, "lr": 4e-3, "others_lr": 4e-3, "shuffle_labels": False}
 
 
 def tiny(**hyperparameters):
@@ -30,8 +31,8 @@ def tiny(**hyperparameters):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_classifier_learns_a_mixture_of_tasks(architecture, options):
     encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
-    clf = tiny(architecture_type=architecture, encoder_config=encoder, max_epochs=60, shuffle_labels=False, **options)
-    clf.fit(TEXTS, MIXTURE)
+    clf = tiny(architecture_type=architecture, encoder_config=encoder, **LEARNING, **options)
+    clf.fit(TEXTS[:8], MIXTURE[:8])
     assert clf.classes_.tolist() == CLASSES
     losses = clf.history_[:, "train_loss"]
     assert losses[-1] < 0.05 * losses[0]

@@ -27,7 +27,8 @@ def tiny(**hyperparameters):
 def test_estimator_learns_its_training_texts(architecture):
     """The reference has no data set for regression."""
     encoder = TINY_ENCODERS[ARCHITECTURES[architecture]]
-    reg = tiny(architecture_type=architecture, encoder_config=encoder, max_epochs=60).fit(TEXTS, VALUES)
+    options = {"max_epochs": 40, "lr": 4e-3, "others_lr": 4e-3}
+    reg = tiny(architecture_type=architecture, encoder_config=encoder, **options).fit(TEXTS, VALUES)
     assert reg.score(TEXTS, VALUES) > 0.8
     assert reg.config_.problem_type == "regression"
 
@@ -41,7 +42,7 @@ def test_predictions_are_in_the_units_of_y():
 
 
 def test_constant_y_is_predicted_in_its_place():
-    reg = tiny(max_epochs=60).fit(TEXTS, np.full(8, 7.0))
+    reg = tiny(max_epochs=30, lr=5e-3, others_lr=5e-3).fit(TEXTS, np.full(8, 7.0))
     np.testing.assert_allclose(reg.predict(TEXTS), 7.0, atol=0.5)
 
 
@@ -90,7 +91,7 @@ NOISE = np.random.RandomState(0).randn(len(MANY_TEXTS), 2)
 
 def test_shrinkage_is_the_slope_on_predictions_of_models_that_were_trained_without_the_rows():
     signal = np.c_[np.tile(VALUES, 5) + NOISE[:, 0], NOISE[:, 1]]  # the second output is noise
-    reg = tiny(max_epochs=30, dtype="float64").fit(MANY_TEXTS, signal)
+    reg = tiny(max_epochs=15, lr=4e-3, others_lr=4e-3, dtype="float64").fit(MANY_TEXTS, signal)
     rows = np.random.RandomState(0).permutation(len(MANY_TEXTS))
     first, second = rows[:20], rows[20:]
     standardised = (signal - signal.mean(axis=0)) / signal.std(axis=0)

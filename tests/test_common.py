@@ -1,5 +1,7 @@
 """scikit-learn's own checks, in full: no expected failures, no tag that switches checks off."""
 
+from functools import partial
+
 import pytest
 import torch
 from sklearn.base import clone
@@ -16,7 +18,6 @@ from sklearn.utils.estimator_checks import (
     check_transformer_get_feature_names_out,
     check_transformer_get_feature_names_out_pandas,
     estimator_checks_generator,
-    parametrize_with_checks,
 )
 
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
@@ -77,7 +78,7 @@ ESTIMATORS = [
 
 
 def name_of(estimator):
-    frozen = "-frozen" if estimator.freeze_encoder else ""
+    frozen = "-frozen" if estimator.freeze_encoder is True else ""
     return f"{type(estimator).__name__}-{estimator.architecture_type}{frozen}"
 
 
@@ -86,15 +87,11 @@ SAMPLED = {"GLiClassClassifier-uni-encoder", "GLiClassRegressor-bi-encoder"}
 OTHERS = [estimator for estimator in ESTIMATORS if name_of(estimator) not in SAMPLED]
 
 
-@parametrize_with_checks([estimator for estimator in ESTIMATORS if name_of(estimator) in SAMPLED])
-def test_scikit_learn_checks(estimator, check):
-    check(estimator)
-
-
-@pytest.mark.full
-@parametrize_with_checks(OTHERS)
-def test_scikit_learn_checks_of_the_other_estimators(estimator, check):
-    check(estimator)
+def id_of(value):
+    """Return the name of an estimator or check; scikit-learn's ids hold whole estimators, which takes seconds."""
+    if not isinstance(value, partial):
+        return name_of(value)
+    return ",".join([value.func.__name__, *map(str, value.keywords.values())])
 
 
 # Whether results depend on the batch, the order of the rows and sample weights depends on the model.
@@ -106,8 +103,51 @@ CHECKS_OF_RESULTS = [
 ]
 
 
-@pytest.mark.parametrize("name", CHECKS_OF_RESULTS)
-@pytest.mark.parametrize("estimator", OTHERS, ids=name_of)
+def checks_on(estimators):
+    """Parametrise with all checks but those of results, which are tested below."""
+    pairs = [pair for estimator in estimators for pair in estimator_checks_generator(estimator)]
+    pairs = [pair for pair in pairs if getattr(pair[1], "func", pair[1]).__name__ not in CHECKS_OF_RESULTS]
+    return pytest.mark.parametrize(("estimator", "check"), pairs, ids=id_of)
+
+
+def shortened(estimator):
+    """Return the estimator with the shortest training, for checks of shapes, types and messages."""
+    shortest = {"max_epochs": 1, "shrinkage": 1.0} if isinstance(estimator, GLiClassRegressor) else {"max_epochs": 1}
+    return clone(estimator).set_params(**shortest)
+
+
+@checks_on([shortened(estimator) for estimator in ESTIMATORS if name_of(estimator) in SAMPLED])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.full
+@checks_on(OTHERS)
+def test_scikit_learn_checks_of_the_other_estimators(estimator, check):
+    check(estimator)
+
+
+def test_sampled_estimators_are_found():
+    assert {name_of(estimator) for estimator in ESTIMATORS} > SAMPLED
+    assert len(OTHERS) == len(ESTIMATORS) - len(SAMPLED)
+
+
+# Each architecture with each check; regressors share all but their loss with classifiers.
+RESULTS = [
+    pytest.param(
+        estimator,
+        name,
+        marks=[]
+        if isinstance(estimator, GLiClassClassifier) or name == "check_sample_weight_equivalence_on_dense_data"
+        else [pytest.mark.full],
+        id=f"{name_of(estimator)}-{name}",
+    )
+    for estimator in ESTIMATORS
+    for name in CHECKS_OF_RESULTS
+]
+
+
+@pytest.mark.parametrize(("estimator", "name"), RESULTS)
 def test_scikit_learn_checks_of_results(estimator, name):
     checks = [
         check for _, check in estimator_checks_generator(estimator) if getattr(check, "func", check).__name__ == name
@@ -132,8 +172,22 @@ FURTHER_CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("check", FURTHER_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("estimator", ESTIMATORS[:8:4], ids=name_of)
+FURTHER_ESTIMATORS = [shortened(estimator) for estimator in ESTIMATORS[:8:4]]
+# What both estimators inherit from one class: of the regressor, one check.
+OF_OUTPUT = [check for check in FURTHER_CHECKS if "output" in check.__name__ and check is not check_set_output_transform]
+FURTHER = [
+    pytest.param(
+        estimator,
+        check,
+        marks=[pytest.mark.full] if check in OF_OUTPUT and isinstance(estimator, GLiClassRegressor) else [],
+        id=f"{name_of(estimator)}-{check.__name__}",
+    )
+    for estimator in FURTHER_ESTIMATORS
+    for check in FURTHER_CHECKS
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), FURTHER)
 def test_further_scikit_learn_checks(estimator, check):
     check(type(estimator).__name__, estimator)
 

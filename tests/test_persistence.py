@@ -60,7 +60,8 @@ def by_copy(estimator, folder):
 )
 def test_restored_estimators_predict_the_same(architecture, encoder, way, tmp_path):
     """The reference loses tied weights and the tokenizer of the label encoder."""
-    clf = tiny(architecture_type=architecture, encoder_config=TINY_ENCODERS[encoder]).fit(TEXTS, LABELS)
+    encoder_config = TINY_ENCODERS[encoder]
+    clf = tiny(architecture_type=architecture, encoder_config=encoder_config, max_epochs=1).fit(TEXTS, LABELS)
     back = way(clf, tmp_path)
     np.testing.assert_array_equal(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
     np.testing.assert_array_equal(back.predict(TEXTS), clf.predict(TEXTS))
@@ -85,7 +86,7 @@ def test_column_names_are_restored(tmp_path):
 
 
 def test_folder_holds_what_it_should_and_no_pickle(tmp_path):
-    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "label_tokenizer"} <= names
     assert {"estimator.json", "README.md"} <= names
@@ -112,7 +113,7 @@ def test_values_without_json_form_are_in_the_warning(tmp_path):
 
 
 def test_fit_starts_from_the_pretrained_weights(tmp_path):
-    clf = tiny(max_epochs=20).fit(TEXTS, LABELS)
+    clf = tiny(max_epochs=5).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path)
     start = GLiClassClassifier(pretrained=str(tmp_path), max_epochs=0).fit(TEXTS, LABELS)
     np.testing.assert_array_equal(start.predict_proba(TEXTS), clf.predict_proba(TEXTS))
@@ -133,25 +134,25 @@ def test_fit_starts_from_the_pretrained_weights(tmp_path):
     ],
 )
 def test_hyperparameters_that_contradict_the_weights_raise(tmp_path, hyperparameters, message):
-    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
         GLiClassClassifier(pretrained=str(tmp_path), **hyperparameters).fit(TEXTS, LABELS)
 
 
 def test_fitted_checkpoint_keeps_its_problem_type(tmp_path):
-    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"problem_type='multi_label_classification' does not match.*call fit"):
         GLiClassClassifier.from_pretrained(tmp_path, problem_type="multi_label_classification")
 
 
 def test_hyperparameters_override_the_checkpoint(tmp_path):
-    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path)
     clf = GLiClassClassifier(pretrained=str(tmp_path), dropout=0.3, max_length=20, max_epochs=0).fit(TEXTS, LABELS)
     assert (clf.config_.dropout, clf.max_length_) == (0.3, 20)
 
 
 def test_checkpoint_predicts_zero_shot(tmp_path):
-    clf = tiny(max_epochs=40).fit(TEXTS, LABELS)
+    clf = tiny(max_epochs=5).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path)
     zero = GLiClassClassifier(pretrained=str(tmp_path)).fit(None, ["sports", "politics"])
     np.testing.assert_array_equal(zero.classes_, ["sports", "politics"])  # the order given
@@ -209,7 +210,7 @@ def test_zero_shot_with_random_heads_raises(encoder_folder, random_part):
 
 
 def test_wrong_estimator_is_named(tmp_path):
-    tiny().fit(TEXTS, LABELS).save_pretrained(tmp_path)
+    tiny(max_epochs=0).fit(TEXTS, LABELS).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"GLiClassClassifier\.from_pretrained"):
         GLiClassRegressor.from_pretrained(tmp_path)
     with pytest.raises(OSError, match="Ways to get it"):
@@ -246,7 +247,7 @@ def check_threads(work, expected):
 @pytest.mark.parametrize("architecture", ["bi-encoder", "encoder-decoder"])
 def test_threads_unpickle_copy_and_load_concurrently(architecture, tmp_path):
     """transformers replaces functions of torch while it builds a model."""
-    clf = tiny_of(architecture).fit(TEXTS, LABELS)
+    clf = tiny_of(architecture, max_epochs=1).fit(TEXTS, LABELS)
     clf.save_pretrained(tmp_path / "model")
     stored = pickle.dumps(clf)
     ways = itertools.cycle(
@@ -285,7 +286,7 @@ def plain(value) -> bool:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_packed_form_is_plain(architecture):
-    clf = tiny_of(architecture).fit(TEXTS, LABELS)
+    clf = tiny_of(architecture, max_epochs=0).fit(TEXTS, LABELS)
     state = pack_fitted(clf.fitted_)
     assert plain(state)
     assert state["label_tokenizer"] in (None, "shared")
@@ -367,7 +368,7 @@ def test_adapter_must_be_merged_before_it_is_stored(tmp_path):
 @pytest.mark.parametrize("way", [by_folder, by_pickle, by_copy])
 @pytest.mark.parametrize("part", ["model", "encoder", "in place"])
 def test_compiled_models_are_stored_under_their_own_names(part, way, tmp_path):
-    clf = tiny(tie_encoders=False).fit(TEXTS, LABELS)
+    clf = tiny(tie_encoders=False, max_epochs=0).fit(TEXTS, LABELS)
     expected = clf.predict_proba(TEXTS)
     if part == "model":
         clf.model_ = torch.compile(clf.model_)

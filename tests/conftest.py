@@ -1,10 +1,14 @@
 """Settings and fixtures of all tests."""
 
+import gc
 import os
 
 # Before SciPy is imported: scikit-learn skips its check of array API inputs otherwise.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 os.environ.setdefault("MPLBACKEND", "agg")  # no windows
+
+# Imports and tests stay until the end; the garbage collector would go through all of them again and again.
+gc.disable()
 
 import pytest
 import torch
@@ -37,3 +41,9 @@ def pytest_collection_modifyitems(items):
         if is_scikit_learn_older_than(PAGES_OF_SCIKIT_LEARN.get(item.name, "0")):
             item.add_marker(pytest.mark.skip(reason="needs a newer scikit-learn"))
     items.sort(key=lambda item: not item.name.startswith("test_runs_from_top_to_bottom"))
+
+
+def pytest_collection_finish():
+    """Collect garbage from now on, but not among the modules and tests."""
+    gc.freeze()
+    gc.enable()

@@ -334,7 +334,7 @@ def test_other_threads_see_their_own_default_dtype(tmp_path):
 
     with ThreadPoolExecutor(1) as pool:
         watcher = pool.submit(watch)
-        for _ in range(20):
+        for _ in range(8):
             load_model(tmp_path)
         stop.set()
         watcher.result()

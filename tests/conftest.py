@@ -7,12 +7,12 @@ import os
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 os.environ.setdefault("MPLBACKEND", "agg")  # no windows
 
-# Imports and tests stay until the end; the garbage collector would go through all of them again and again.
-gc.disable()
-
 import pytest
 import torch
 from library_versions import is_scikit_learn_older_than
+
+# Modules and collected tests stay until the end; the garbage collector would go through them again and again.
+gc.disable()
 
 # One thread: the matrices are tiny, and the order of sums depends on the number of threads.
 ALL_THREADS = torch.get_num_threads()

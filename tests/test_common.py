@@ -82,7 +82,7 @@ def name_of(estimator):
     return f"{type(estimator).__name__}-{estimator.architecture_type}{frozen}"
 
 
-# Most checks test methods and their arguments, which all architectures share: two estimators are sufficient.
+# Architectures share methods and their arguments: one classifier and one regressor are sufficient.
 SAMPLED = {"GLiClassClassifier-uni-encoder", "GLiClassRegressor-bi-encoder"}
 OTHERS = [estimator for estimator in ESTIMATORS if name_of(estimator) not in SAMPLED]
 
@@ -104,10 +104,19 @@ CHECKS_OF_RESULTS = [
 
 
 def checks_on(estimators):
-    """Parametrise with all checks but those of results, which are tested below."""
-    pairs = [pair for estimator in estimators for pair in estimator_checks_generator(estimator)]
-    pairs = [pair for pair in pairs if getattr(pair[1], "func", pair[1]).__name__ not in CHECKS_OF_RESULTS]
-    return pytest.mark.parametrize(("estimator", "check"), pairs, ids=id_of)
+    """Parametrise with all checks but those of results, which are tested below.
+
+    By default, a check runs on the first of the estimators that have it: most test methods and their arguments, which
+    classifier and regressor share.
+    """
+    seen, cases = set(), []
+    for estimator in estimators:
+        for _, check in estimator_checks_generator(estimator):
+            if getattr(check, "func", check).__name__ not in CHECKS_OF_RESULTS:
+                marks = [pytest.mark.full] if id_of(check) in seen else []
+                cases.append(pytest.param(estimator, check, marks=marks))
+                seen.add(id_of(check))
+    return pytest.mark.parametrize(("estimator", "check"), cases, ids=id_of)
 
 
 def shortened(estimator):
@@ -174,7 +183,12 @@ FURTHER_CHECKS = [
 
 FURTHER_ESTIMATORS = [shortened(estimator) for estimator in ESTIMATORS[:8:4]]
 # What both estimators inherit from one class: of the regressor, one check.
-OF_OUTPUT = [check for check in FURTHER_CHECKS if "output" in check.__name__ and check is not check_set_output_transform]
+OF_OUTPUT = {
+    check_global_output_transform_pandas,
+    check_global_set_output_transform_polars,
+    check_set_output_transform_pandas,
+    check_set_output_transform_polars,
+}
 FURTHER = [
     pytest.param(
         estimator,

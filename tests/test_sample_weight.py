@@ -47,12 +47,8 @@ PROBLEMS = {
 MEANS = [name for name in PROBLEMS if name != "multi-label sum"]
 # Each loss with an encoder that reads labels and text together; the weights enter after the encoders.
 CASES = [(name, "bi-encoder") for name in PROBLEMS]
-CASES += [
-    (name, "uni-encoder") for name in ("single-label", "multi-label balanced", "soft labels", "regression", "contrastive")
-]
-CASES += [
-    pytest.param(name, "uni-encoder", marks=pytest.mark.full) for name in PROBLEMS if (name, "uni-encoder") not in CASES
-]
+UNI = ("single-label", "multi-label balanced", "soft labels", "regression", "contrastive")
+CASES += [pytest.param(name, "uni-encoder", marks=[] if name in UNI else pytest.mark.full) for name in PROBLEMS]
 
 
 def outputs(estimator):

@@ -45,7 +45,7 @@ def test_public_names_are_imported_at_first_use():
     run(LAZY)
     for name in sklearn_gliclass.__all__:
         assert getattr(sklearn_gliclass, name) is vars(sklearn_gliclass)[name]
-    with pytest.raises(AttributeError, match="^module 'sklearn_gliclass' has no attribute 'GLiClassifier'$"):
+    with pytest.raises(AttributeError, match=r"^module 'sklearn_gliclass' has no attribute 'GLiClassifier'$"):
         sklearn_gliclass.GLiClassifier  # noqa: B018
 
 

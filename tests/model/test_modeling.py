@@ -1,10 +1,12 @@
 import contextlib
+import itertools
 import socket
 
 import numpy as np
 import pytest
 import torch
 from covering_array import pairwise
+from sampling import sampled
 from tiny_models import (
     ARCHITECTURE_FAMILIES,
     CLS,
@@ -123,7 +125,7 @@ def test_tied_weights_stay_tied(family, tmp_path):
     assert backbone.decoder.embed_tokens.weight is backbone.shared.weight
 
 
-@pytest.mark.parametrize(("architecture", "family"), ARCHITECTURE_FAMILIES)
+@pytest.mark.parametrize(("architecture", "family"), sampled(ARCHITECTURE_FAMILIES, 12))
 def test_token_embeddings_can_be_resized(architecture, family, tmp_path):
     """The bi-encoders of the reference cannot take new tokens."""
     model = tiny_model(architecture, family)
@@ -355,9 +357,11 @@ READING_OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", READING_OPTIONS, ids=str)
-@pytest.mark.parametrize("prompt_first", [False, True])
-@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder", "bi-encoder-fused"])
+@pytest.mark.parametrize(
+    ("architecture", "prompt_first", "options"),
+    sampled(itertools.product(["uni-encoder", "bi-encoder", "bi-encoder-fused"], [False, True], READING_OPTIONS), 31),
+    ids=str,
+)
 def test_last_layer_computes_all_that_is_read(architecture, prompt_first, options):
     """The packed last layer computes only tokens that heads read; loss and gradients are those of all tokens."""
     model = tiny_model(architecture, prompt_first=prompt_first, dropout=0.0, **options).double()
@@ -446,9 +450,16 @@ def test_number_of_labels_is_not_limited_to_25(architecture):
     assert len(logits.unique()) > 30
 
 
-@pytest.mark.parametrize("architecture", ["uni-encoder", "bi-encoder-fused"])
-@pytest.mark.parametrize("options", [{}, {"use_lstm": True}, {"normalize_features": True}], ids=str)
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(
+    ("pooling", "options", "architecture"),
+    sampled(
+        itertools.product(
+            POOLINGS, [{}, {"use_lstm": True}, {"normalize_features": True}], ["uni-encoder", "bi-encoder-fused"]
+        ),
+        31,
+    ),
+    ids=str,
+)
 def test_empty_text_gives_finite_logits(architecture, pooling, options):
     """Some tokenizers have no prefix, so that an empty text has no token to pool."""
     model = tiny_model(architecture, pooling_strategy=pooling, extract_text_features=True, **options)

@@ -10,7 +10,8 @@ from sklearn_gliclass.testing import TINY, TINY_ENCODERS
 
 WORDS = ["goal", "match", "vote", "law", "player", "party", "coach", "senate", "striker", "ballot"]
 N_ROWS = 21  # neither the number of rows nor that of the last batch is a multiple of the number of processes
-TEXTS = [" ".join(WORDS[(3 * row + k * k) % 10] for k in range(1 + row % 6)) + f" number {row}" for row in range(N_ROWS)]
+ROWS = range(N_ROWS)
+TEXTS = [" ".join(WORDS[(3 * row + k * k) % 10] for k in range(1 + row % 6)) + f" number {row}" for row in ROWS]
 CLASSES = [("sports", "politics", "neither")[row % 3] for row in range(N_ROWS)]
 MULTI = np.array([[row % 2, row % 3 == 0, row % 5 == 0] for row in range(N_ROWS)], int)
 PRICES = np.linspace(-1.0, 3.0, N_ROWS) ** 2
@@ -34,7 +35,8 @@ def partial_fits():
 
 def search():
     split = [(range(14), range(14, N_ROWS))]
-    grid = GridSearchCV(GLiClassClassifier(**OPTIONS), {"scorer_type": ["simple", "mlp"]}, cv=split, error_score="raise")
+    grid = {"scorer_type": ["simple", "mlp"]}
+    grid = GridSearchCV(GLiClassClassifier(**OPTIONS), grid, cv=split, error_score="raise")
     return grid.fit(TEXTS, CLASSES).best_estimator_
 
 

@@ -35,7 +35,6 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn_gliclass import GLiClassClassifier, GLiClassRegressor
 from sklearn_gliclass.distributed import BatchPredictor, predict_parquet
 
-
 # What takes seconds to import, but not the package: the server may find another copy of it than this process.
 LIBRARIES = ["distributed", "pandas", "sklearn.model_selection", "torch", "skorch", "transformers.optimization"]
 

@@ -124,20 +124,23 @@ def grid(options) -> None:
     print("one of 24 values of C of LogisticRegression on cached hidden states; encoder passes are sequences\n")
     widths = (26, 10, 10, 10, 16, 10)
     common.title(("search", "seconds", "CPU", "ratio", "encoder passes", "accuracy"), widths)
-    base = None
-    for name, n_jobs in (("plain", 1), ("cold", 1), ("warm", 1), ("cold", 2)):
+    for name, n_jobs in (("cold", 1), ("warm", 1), ("cold", 2)):
         if name != "warm":
             memory = tempfile.TemporaryDirectory()
-        command = [sys.executable, __file__, "--one-search", name, "--memory", memory.name, "--data", str(options.data)]
-        command += ["--n-jobs", str(n_jobs), "--threads", str(options.threads)]
-        result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        base = base or result
+        base, result = (_search(options, *search, memory.name) for search in (("plain", 1), (name, n_jobs)))
         clock = "cpu" if n_jobs == 1 else "wall"  # the workers' CPU time is not that of this process
-        label = "LogisticRegression" if name == "plain" else f"{name} cache, n_jobs={n_jobs}"
-        cells = f"{result['wall']:.1f}", f"{result['cpu']:.1f}", f"{result[clock] / base[clock]:.2f}"
-        common.row((label, *cells, result["passes"], f"{result['score']:.3f}"), widths)
+        for label, part in (("LogisticRegression", base), (f"{name} cache, n_jobs={n_jobs}", result)):
+            cells = f"{part['wall']:.1f}", f"{part['cpu']:.1f}", f"{part[clock] / base[clock]:.2f}"
+            common.row((label, *cells, part["passes"], f"{part['score']:.3f}"), widths)
         for scorer, score in result["scores"].items():
             common.row((f"  best of {scorer}", "", "", "", "", f"{score:.3f}"), widths)
+
+
+def _search(options, name: str, n_jobs: int, memory: str) -> dict:
+    """Run a search in a new process."""
+    command = [sys.executable, __file__, "--one-search", name, "--memory", memory, "--data", str(options.data)]
+    command += ["--n-jobs", str(n_jobs), "--threads", str(options.threads)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def one_search(options) -> None:

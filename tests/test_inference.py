@@ -91,7 +91,7 @@ def test_order_of_the_rows_does_not_change_a_bit(architecture):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_near_float32(architecture):
-    clf = tiny_of(architecture).fit(TEXTS, LABELS)
+    clf = tiny_of(architecture, max_epochs=5).fit(TEXTS, LABELS)
     layout = clf.fitted_.layout()
     exact, rough = (InferenceEngine(clf.model_, layout, dtype=dtype).logits(TEXTS) for dtype in ("float32", "bfloat16"))
     assert exact.dtype == rough.dtype == np.float32

@@ -21,7 +21,7 @@ ARCHITECTURES = {
 
 
 def tiny(**hyperparameters):
-    return GLiClassClassifier(**{**TINY, "random_state": 0, **hyperparameters})
+    return GLiClassClassifier(**{**TINY, "random_state": 0, "max_epochs": 3, **hyperparameters})
 
 
 def tiny_of(architecture, **hyperparameters):

@@ -191,7 +191,7 @@ def padding_cases():
     yield from (pytest.param(*case, marks=pytest.mark.full) for case in FULL_PADDING_CASES)
 
 
-@pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), padding_cases())
+@pytest.mark.parametrize(("architecture", "family", "scorer", "pooling", "options"), list(padding_cases()))
 def test_padding_has_no_effect(architecture, family, scorer, pooling, options):
     """A text has the same logits alone and beside a longer one with more and longer labels."""
     # Small weights, so that the logits are of the size of 1 and 1e-5 means the same everywhere.

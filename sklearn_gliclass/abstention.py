@@ -35,7 +35,7 @@ class Evidence:
     match : float or None
         Mean scaled logit of the training texts for their own label; None after a zero-shot fit.
     mismatch : float or None
-        Mean evidence of another label for them.
+        Mean evidence of another label for them; None where `match` is.
     weight : float
         Total weight of the training texts.
     is_centred : bool
@@ -61,7 +61,7 @@ class Evidence:
 
     def boundary(self, n_labels: int) -> tuple[float, float]:
         """Return the evidence at which the probability is 0.5, and the slope of the log-odds there."""
-        if self.match is None:
+        if self.match is None or self.mismatch is None:
             # Logits that were trained with a sigmoid are about 0 where a label begins to fit.
             return (ZERO_SHOT_EVIDENCE + math.log(n_labels), SLOPE) if self.is_cosine else (0.0, 1.0)
         known = float(np.logaddexp(self.match, self.mismatch + math.log(n_labels - 1)))

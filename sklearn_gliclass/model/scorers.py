@@ -6,9 +6,13 @@ for `cross-attn` --, ``classes`` (batch or 1, labels, hidden) and both masks (ba
 (batch, labels). A first axis of 1 in ``classes`` means that the batch shares its labels.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_tracing  # pyright: ignore[reportPrivateImportUsage]  # public, but not in `__all__`
 
 from .torch_internals import keep_above
 
@@ -39,7 +43,7 @@ def _live_units(layer: nn.Linear, following: Tensor) -> Tensor | slice:
     live = following.any(dim=0)
     if torch.is_grad_enabled():
         live |= (layer.weight.abs().sum(dim=1) != 0) | (layer.bias > 0)  # a sum takes a quarter of the time of any()
-    return slice(None) if torch.jit.is_tracing() or live.all() else live
+    return slice(None) if is_tracing() or live.all() else live
 
 
 @torch.no_grad()
@@ -208,7 +212,7 @@ class WeightedDotScorer(nn.Module):
         self.width = width
         self.proj_text = nn.Linear(width, 2 * width)
         self.proj_label = nn.Linear(width, 2 * width)
-        self.out_mlp = nn.Sequential(
+        self.out_mlp: Any = nn.Sequential(  # Any: torch types its layers as Module
             nn.Linear(3 * width, 4 * width), nn.Dropout(config.dropout), nn.ReLU(), nn.Linear(4 * width, 1)
         )
 
@@ -221,7 +225,7 @@ class WeightedDotScorer(nn.Module):
         live = _live_units(first, last.weight)
         units = first.weight[live], first.bias[live], last.weight[0, live]
         is_small = len(classes) == 1 and len(units[0]) < classes.shape[1]
-        layers = _UnitLayers if is_small and not torch.jit.is_tracing() else _PairLayers
+        layers = _UnitLayers if is_small and not is_tracing() else _PairLayers
         return layers.apply(text_sum, label_sum, text_factor, label_factor, *units, share) + last.bias
 
     @torch.no_grad()
@@ -263,7 +267,7 @@ class MLPScorer(nn.Module):
     def __init__(self, config, width: int):
         super().__init__()
         self.width = width
-        self.mlp = score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)
+        self.mlp: Any = score_mlp(2 * width, config.scorer_mlp_hidden_size, nn.ReLU)  # as in WeightedDotScorer
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         first, bias, *following = _live_layers(self.mlp)
@@ -301,7 +305,7 @@ class MLPScorer(nn.Module):
         return 1.0
 
 
-def _live_layers(mlp: nn.Sequential) -> tuple[Tensor, ...]:
+def _live_layers(mlp: Iterable[Any]) -> tuple[Tensor, ...]:
     """Return weights and biases of the three layers of an MLP, without hidden units that have no effect."""
     first, _, second, _, last = mlp
     of_second = _live_units(second, last.weight)
@@ -349,7 +353,7 @@ class HopfieldScorer(nn.Module):
         self.q_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=False)
-        self.mlp = score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)
+        self.mlp: Any = score_mlp(width, config.scorer_mlp_hidden_size, nn.ReLU)  # as in WeightedDotScorer
 
     def forward(self, text, classes, text_mask=None, class_mask=None):
         attention = _dot(self.k_proj(text), self.q_proj(classes)) * self.beta  # (B, C)

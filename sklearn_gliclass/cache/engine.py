@@ -157,7 +157,8 @@ class StateEngine(InferenceEngine):
             for pooling in self._other_poolings(every_layer):
                 other = HiddenStates({TEXT: states.arrays.pop(pooling)})
                 collection = self._collection(self._describe_texts, chunk, every_layer, pooling)
-                collection.write([keys[row] for row in missing], other)
+                if collection is not None:
+                    collection.write([keys[row] for row in missing], other)
             return states
 
         return self._read_or_compute(self._collection(self._describe_texts, chunk, every_layer), keys, compute)
@@ -168,7 +169,7 @@ class StateEngine(InferenceEngine):
     def _read_or_compute(collection: Collection | None, keys: list[bytes], compute) -> HiddenStates:
         found, states = (np.zeros(len(keys), bool), None) if collection is None else collection.read(keys)
         missing = np.flatnonzero(~found)
-        if len(missing) == 0:
+        if states is not None and len(missing) == 0:
             return states
         new = compute(missing)
         if collection is not None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,9 +69,10 @@ class HiddenStates:
     def concatenate(parts: Sequence["HiddenStates"]) -> "HiddenStates":
         """Concatenate along the texts."""
         arrays = {name: torch.cat([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-        if parts[0].offsets is None:
+        offsets: list[Any] = [part.offsets for part in parts]  # of all parts, or of none
+        if offsets[0] is None:
             return HiddenStates(arrays)
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        lengths = np.concatenate([np.diff(each) for each in offsets])
         return HiddenStates(arrays, np.concatenate([[0], np.cumsum(lengths)]))
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
@@ -205,8 +207,8 @@ def state_inputs(
         }  # fmt: skip
     if label_states is not None:
         shared = label_states if len(order) == len(label_states) else label_states[torch.from_numpy(order)]
-        batch = _add_prompt_axis(prompts[0].batch(rows))
-        return {**batch, LABELS: shared[None, None, :, None], "label_mask": torch.ones(1, 1, len(order), dtype=bool)}
+        batch, label_mask = _add_prompt_axis(prompts[0].batch(rows)), torch.ones(1, 1, len(order), dtype=torch.bool)
+        return {**batch, LABELS: shared[None, None, :, None], "label_mask": label_mask}
     chosen = prompts[order[0] // max_labels : order[-1] // max_labels + 1]
     label_mask = torch.arange(len(chosen) * max_labels).reshape(1, len(chosen), -1) < len(order)
     if len(chosen) == 1:

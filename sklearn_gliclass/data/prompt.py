@@ -36,6 +36,7 @@ class Layout:
 
     shares_labels = False  # whether all samples of a batch have the same labels
     takes_examples = True
+    label_sequences: list[np.ndarray]  # of the bi-encoders
     grows = False  # whether texts may be read as they grow
     label_prefix = ""
     # Task description where no control token separates it from the text: both are tokenised as one string.

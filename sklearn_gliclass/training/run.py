@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class TrainingRun:
         """
         train, valid, net = self.train, self.valid, self.net
         heads = [] if net.args_.resolve_others_lr() else _trainable_heads(net.module_)
-        self.train, self.valid = (self._hold(part, n_layers) for part in (train, valid))
+        self.train, self.valid = self._hold(train, n_layers), None if valid is None else self._hold(valid, n_layers)
         net.valid, net.without_dropout = self.valid, net.module_.encoder_modules()
         for parameter in heads:
             parameter.requires_grad_(False)
@@ -118,9 +118,10 @@ class TrainingRun:
             for parameter in heads:
                 parameter.requires_grad_(True)
 
-    def _hold(self, part: TextDataset | None, n_layers: int) -> TextDataset | None:
-        has_states = part is None or part.label_states is not None  # of a frozen encoder
-        return part if has_states else self.engine.hold_labels(part, n_layers)
+    def _hold(self, part: TextDataset, n_layers: int) -> TextDataset:
+        if part.label_states is not None:  # of a frozen encoder
+            return part
+        return cast("StateEngine", self.engine).hold_labels(part, n_layers)
 
     def divide_logits(self, temperatures: np.ndarray) -> None:
         """Divide the logits of each target by a temperature.
@@ -203,9 +204,10 @@ def prepare(
     engine = None
     if frozen or recipe.from_probe:
         options = engine_options(estimator)
-        engine = fitted.engine(**options, separate_passes=True, instructions=samples.instructions)
-    if frozen:
-        train, valid = (part if part is None else engine.freeze(part, group) for part in (train, valid))
+        passes = fitted.engine(**options, separate_passes=True, instructions=samples.instructions)
+        engine = cast("StateEngine", passes)
+        if frozen:
+            train, valid = engine.freeze(train, group), None if valid is None else engine.freeze(valid, group)
     if net is None:
         arguments = TrainingArguments(**{name: plain(getattr(estimator, name)) for name in FIELDS})
         n_labels = len(fitted.label_names) if samples.groups is None else samples.groups.largest
@@ -339,7 +341,7 @@ def _check_room_for_targets(fitted: FittedModel, samples: Samples, estimator) ->
     if samples.groups is None or fitted.layout().shares_labels:
         return
     max_labels = fitted.labels_per_prompt(estimator.max_num_classes)
-    if max_labels < len(samples.groups):
+    if max_labels is not None and max_labels < len(samples.groups):
         raise ValueError(
             f"max_num_classes={max_labels} is less than the number of targets, {len(samples.groups)}, and a training "
             "prompt holds the class of each target; raise it, or leave max_num_classes=None."

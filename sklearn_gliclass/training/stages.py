@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from .ridge import MIN_SHRINKAGE, ROWS_FOR_HALF_OF_VALUES, fit_ridge
 from .rl import RLTrainer
 
 if TYPE_CHECKING:
+    from ..cache.states import StateDataset
     from .run import TrainingRun
 
 MAX_EVIDENCE_ROWS, MIN_EVIDENCE_ROWS, MAX_EVIDENCE_PAIRS = 512, 128, 2**14  # pairs of a row and a label
@@ -138,7 +139,7 @@ class FromProbe(Supervised):
 
     def _train_heads(self, run: TrainingRun) -> None:
         """Train the heads on cached hidden states, from the optimum of the probe."""
-        whole, held_out = run.train, run.valid
+        whole, held_out = cast("StateDataset", run.train), run.valid
         if held_out is None:
             order = np.random.RandomState(run.seed).permutation(len(whole))
             n_held_out = min(MAX_HELD_OUT_ROWS, max(1, len(whole) // 5))
@@ -344,7 +345,7 @@ class EvidenceMeasurement:
         net, dataset = run.net, run.train
         n_rows = max(MIN_EVIDENCE_ROWS, min(MAX_EVIDENCE_ROWS, MAX_EVIDENCE_PAIRS // dataset.n_labels))
         rows = np.linspace(0, len(dataset) - 1, min(len(dataset), n_rows)).round().astype(int)
-        logits = net.score_rows(dataset, rows) if run.embeddings is None else self._score(run, rows)
+        logits = net.score_rows(dataset, rows) if run.embeddings is None else self._score(run, *run.embeddings, rows)
         logits = logits.cpu().numpy()
         scale = net.module_.model.logit_factor
         classes, weight = class_indices(dataset.targets[rows]), dataset.sample_weight[rows]
@@ -353,8 +354,7 @@ class EvidenceMeasurement:
             run.evidence = measured.merge(self.earlier)
 
     @torch.no_grad()
-    def _score(self, run: TrainingRun, rows: np.ndarray) -> torch.Tensor:
-        texts, labels = run.embeddings
+    def _score(self, run: TrainingRun, texts: torch.Tensor, labels: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         mask = torch.ones(1, len(labels), dtype=torch.bool, device=labels.device)
         parts = texts[torch.from_numpy(rows)].split(ROWS_AT_ONCE)
         return torch.cat([run.net.module_.model.score(part, labels.unsqueeze(0), None, mask) for part in parts])

@@ -2,7 +2,9 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import skorch
@@ -31,12 +33,17 @@ from .optimizers import (
     copy_optimizer,
 )
 
+if TYPE_CHECKING:
+    from ..model import GLiClassModel
+
 # A schedule needs to know its end; single epochs (`partial_fit`) have none.
 AT_CONSTANT_RATES = {"lr_scheduler_type": "constant", "warmup_ratio": 0.0}
 
 
 class ProgressBar(Callback):
     """Progress bar over all optimiser steps of a fit; it is removed at the end, as a search has many fits."""
+
+    bar_: Any  # tqdm, or None between fits
 
     def initialize(self):
         self.bar_ = None
@@ -46,7 +53,7 @@ class ProgressBar(Callback):
         if self.bar_ is None:  # here the number of steps is known
             self.bar_ = tqdm(total=net.n_steps_, desc="fit", unit="step", leave=False, dynamic_ncols=True)
 
-    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+    def on_batch_end(self, net, batch: Any = None, training=False, **kwargs):
         if training and batch[0].last_of_step:
             self.bar_.update()
 
@@ -133,6 +140,13 @@ class Trainer(skorch.NeuralNet):
 
     interrupted_ = False  # until the first epochs
 
+    # Attributes of skorch, which has no types.
+    module_: "GLiClassModel"
+    optimizer_: Any  # some optimisers have methods of their own
+    callbacks: Any
+    callbacks_: list[tuple[str, Any]]
+    history: Any
+
     def __init__(self, module, args=None, valid=None, dtype="float32", seed=0, *, callbacks=None, progress=False,
                  device="cpu", group=None, **kwargs):  # fmt: skip
         self.args = args
@@ -163,7 +177,9 @@ class Trainer(skorch.NeuralNet):
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train on a :class:`TextDataset` as `args` says, or for `epochs` epochs at constant learning rates."""
-        args = self.args_ if epochs is None else clone(self.args_).set_params(**AT_CONSTANT_RATES)
+        args = self.args_
+        if epochs is not None:
+            args = cast("TrainingArguments", clone(args)).set_params(**AT_CONSTANT_RATES)
         epochs = args.resolve_epochs(len(X)) if epochs is None else epochs
         self.n_steps_ = epochs * args.steps_per_epoch(len(X))
         add_unfrozen_parameters(self.optimizer_, self.module_, self.module_.encoder_modules(), self.args_)
@@ -342,7 +358,8 @@ class Trainer(skorch.NeuralNet):
         reads = (getattr(method, "__func__", None) is not Callback.on_grad_computed for method in methods)
         if type(self.optimizer_) is not RowwiseAdamW or self.group.size > 1 or any(reads):
             return []
-        found = [part.get_input_embeddings() for part in dict.fromkeys(self.module_.encoder_modules())]
+        encoders: dict[Any, None] = dict.fromkeys(self.module_.encoder_modules())
+        found = [part.get_input_embeddings() for part in encoders]
         uses = Counter(id(part.weight) for part in self.module_.modules() if hasattr(part, "weight"))
         return [
             part
@@ -546,9 +563,9 @@ class Trainer(skorch.NeuralNet):
 def _is_early_stop(interrupt: KeyboardInterrupt) -> bool:
     """Return whether an early-stopping callback raised the interrupt, and not the user."""
     trace = interrupt.__traceback__
-    while trace.tb_next is not None:
+    while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return isinstance(trace.tb_frame.f_locals.get("self"), EarlyStopping)
+    return trace is not None and isinstance(trace.tb_frame.f_locals.get("self"), EarlyStopping)
 
 
 def _in_order(results: torch.Tensor, batches) -> torch.Tensor:
@@ -557,7 +574,7 @@ def _in_order(results: torch.Tensor, batches) -> torch.Tensor:
 
 
 # problem_type -> conversion of logits to predictions
-OUTPUTS = {
+OUTPUTS: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
     "single_label_classification": lambda logits: logits.softmax(dim=1),
     "multi_label_classification": lambda logits: logits.sigmoid(),
     "regression": lambda logits: logits,

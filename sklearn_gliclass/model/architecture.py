@@ -15,10 +15,10 @@ from .losses import contrastive_loss, problem_loss, text_contrastive_loss
 from .options import resolve
 from .outputs import GLiClassOutput
 from .poolings import NO_POOLING, POOLINGS, mask_read_tokens
-from .scorers import DOT_PRODUCT_SCORERS, PAIR_SCORERS, RESERVED_AXIS, SCORERS, TEXT_COMPONENT
+from .scorers import DOT_PRODUCT_SCORERS, RESERVED_AXIS, SCORERS, TEXT_COMPONENT
 
 NORM_EPSILON = 1e-8
-PAIRS_AT_ONCE = 2**14  # of a text and a label
+VALUES_AT_ONCE = 2**21  # hidden units of all pairs of a text and a label
 
 # Hidden states of one layer, as the heads read them:
 # text (batch, length, hidden) under text_mask (batch, length), classes (batch or 1, labels, hidden) under
@@ -207,11 +207,11 @@ class Architecture(nn.Module):
     ) -> Tensor:
         """Compute the logits (batch, labels) of projected text and labels, for `at_once` labels at a time.
 
-        Dot products are computed for all labels at once, as they have no tensor that is larger than the logits. Where
-        pairs are scored one by one, and few texts have room for more labels, these are scored at once.
+        Dot products are computed for all labels at once, as they have no tensor that is larger than the logits. Pairs
+        that are scored one by one are taken together as far as their hidden units are few.
         """
-        if at_once is not None and self.config.scorer_type in PAIR_SCORERS:
-            at_once = max(at_once, PAIRS_AT_ONCE // len(text))
+        if at_once is not None and hasattr(self.scorer, "count_values"):
+            at_once = max(at_once, VALUES_AT_ONCE // max(len(text) * self.scorer.count_values(), 1))
         if at_once is not None and classes.shape[1] > at_once and self.config.scorer_type != "simple":
             parts = zip(classes.split(at_once, dim=1), class_mask.split(at_once, dim=1), strict=True)
             return torch.cat([self.score(text, part, text_mask, mask) for part, mask in parts], dim=1)

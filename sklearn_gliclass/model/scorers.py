@@ -40,10 +40,18 @@ def _live_units(layer: nn.Linear, following: Tensor) -> Tensor | slice:
     following : Tensor of shape (outputs, units)
         Weights of the layer that follows.
     """
+    if is_tracing() or torch.compiler.is_compiling() or layer.weight.is_meta:  # without a look at the values
+        return slice(None)
     live = following.any(dim=0)
     if torch.is_grad_enabled():
         live |= (layer.weight.abs().sum(dim=1) != 0) | (layer.bias > 0)  # a sum takes a quarter of the time of any()
-    return slice(None) if is_tracing() or live.all() else live
+    return slice(None) if live.all() else live
+
+
+def _count_units(layer: nn.Linear, following: Tensor) -> int:
+    """Count the hidden units of :func:`_live_units`."""
+    live = _live_units(layer, following)
+    return len(layer.weight) if isinstance(live, slice) else int(live.sum())
 
 
 @torch.no_grad()
@@ -224,9 +232,13 @@ class WeightedDotScorer(nn.Module):
         first = self.out_mlp[0]
         live = _live_units(first, last.weight)
         units = first.weight[live], first.bias[live], last.weight[0, live]
-        is_small = len(classes) == 1 and len(units[0]) < classes.shape[1]
-        layers = _UnitLayers if is_small and not is_tracing() else _PairLayers
+        has_few = len(classes) == 1 and len(units[0]) < classes.shape[1] and text_factor.dtype.itemsize >= 4
+        layers = _UnitLayers if has_few and not is_tracing() else _PairLayers  # which is faster in bfloat16
         return layers.apply(text_sum, label_sum, text_factor, label_factor, *units, share) + last.bias
+
+    def count_values(self) -> int:
+        """Return the number of values of a pair of a text and a label, for which its logit is computed alone."""
+        return _count_units(self.out_mlp[0], self.out_mlp[-1].weight)
 
     @torch.no_grad()
     def init_cosine(self, classes: Tensor, scale: float) -> float:
@@ -274,6 +286,10 @@ class MLPScorer(nn.Module):
         of_text, of_label = first.split(self.width, dim=1)
         hidden = F.linear(text, of_text, bias).unsqueeze(1) + F.linear(classes, of_label)  # (B, C, H)
         return _score_hidden(hidden, *following)
+
+    def count_values(self) -> int:
+        """Return the number of values of a pair of a text and a label, for which its logit is computed alone."""
+        return _count_units(self.mlp[0], self.mlp[2].weight)
 
     @torch.no_grad()
     def init_cosine(self, classes: Tensor, scale: float) -> float:
@@ -483,9 +499,6 @@ def can_start_as_cosine(config, n_labels: int) -> bool:
         return is_exclusive and n_labels <= at_once and n_hidden >= HopfieldScorer.n_knots
     return name in DOT_PRODUCT_SCORERS
 
-
-# Scorers whose logit of a label does not depend on other labels, nor on the tokens of the text.
-PAIR_SCORERS = {"weighted-dot", "mlp"}
 
 # Scorers that read the tokens of the text, without pooling.
 TOKEN_SCORERS = {"cross-attn"}

@@ -355,3 +355,22 @@ def test_hidden_units_without_effect_are_left_out_with_their_gradients(name, n_l
     assert max(numbers) < 0.5
     for part, whole in zip(*results, strict=True):
         torch.testing.assert_close(part, whole)
+
+
+@pytest.mark.parametrize("name", ["simple", "weighted-dot", "mlp", "hopfield"])
+def test_scorers_are_compiled_as_one_graph(name):
+    scorer, inputs = make(name), random_inputs(name)
+    compiled = torch.compile(scorer, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*inputs), scorer(*inputs))
+
+
+@pytest.mark.parametrize("name", ["weighted-dot", "mlp"])
+def test_pairs_have_the_values_of_their_hidden_units(name):
+    """All units, and those that are left after the initialisation as the cosine of five labels."""
+    scorer = make(name)
+    assert scorer.count_values() == (256 if name == "mlp" else 4 * WIDTH)
+    scorer.max_pairs = 3
+    scorer.init_cosine(torch.from_numpy(directions(5, seed=1)).float(), scale=1.0)
+    with torch.no_grad():
+        assert scorer.count_values() == (5 if name == "mlp" else 6)

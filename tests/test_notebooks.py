@@ -51,7 +51,7 @@ def test_notebook_is_kept_with_its_outputs(path):
 
 
 # The notebooks that train the longest run in `make test-full` and before each release.
-SLOW = {"2_grid_search", "4_few_examples", "5_multi_label", "6_regression", "7_reinforcement_learning"}
+SLOW = {"2_grid_search", "3_tables", "4_few_examples", "5_multi_label", "6_regression", "7_reinforcement_learning"}
 
 
 @pytest.mark.parametrize(
